@@ -1,0 +1,46 @@
+"""One text for one value, so that a hash of it is an identity."""
+
+import hashlib
+import json
+import math
+
+from storage.errors import NotCanonicalError
+
+
+def canonical(value: object) -> str:
+    """Write plain data as JSON with sorted keys and no spaces, one text for one value.
+
+    Floats are written in their shortest round-trip form, as RFC 8785 (JSON Canonicalization Scheme) has it.
+
+    Raises:
+        NotCanonicalError: at a value that is not None, bool, int, finite float, str, list, tuple or dict of str keys.
+    """
+    _check(value, "value")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """Hash the canonical text: the first 128 bits of its SHA-256, 32 hexadecimal digits."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
+
+
+def _check(value: object, where: str) -> None:
+    if value is None or isinstance(value, (bool, int, str)):
+        return
+    if isinstance(value, float) and math.isfinite(value):
+        return
+    if isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            _check(item, f"{where}[{index}]")
+        return
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise NotCanonicalError(f"{where} has the key {key!r}", "keys are strings", "Name it by a string")
+            _check(item, f"{where}.{key}")
+        return
+    raise NotCanonicalError(
+        f"{where} = {value!r} ({type(value).__name__})",
+        "an identity is made of null, booleans, integers, finite numbers, strings, lists and objects alone",
+        "Give it as one of these",
+    )

@@ -1,0 +1,64 @@
+"""The one tree of errors: every message names the value, the rule it broke and the remedy."""
+
+
+class FrostlineError(Exception):
+    """What a user can mend; the command line prints it as one line and exits with 2."""
+
+    def __init__(self, value: str, rule: str, remedy: str) -> None:
+        super().__init__(value, rule, remedy)
+        self.value, self.rule, self.remedy = value, rule, remedy
+
+    def __str__(self) -> str:
+        return " ".join(f"{self.value}: {self.rule}. {self.remedy}.".split())
+
+
+class SettingsError(FrostlineError):
+    """A setting that no run could follow."""
+
+
+class NotCanonicalError(FrostlineError):
+    """A value that has no canonical form and so cannot be part of an identity."""
+
+
+class SourceError(FrostlineError):
+    """A source that is not there, is empty, or is another one than its name says."""
+
+
+class LakeError(FrostlineError):
+    """A lake that cannot be opened, read or written."""
+
+
+class LakeTooNewError(LakeError):
+    """A lake that a later release wrote."""
+
+
+class LakeBusyError(LakeError):
+    """A commit that lost its race too often."""
+
+
+class QueryError(LakeError):
+    """SQL that the lake refused."""
+
+
+class EmbedError(FrostlineError):
+    """An embedding that cannot be done as asked."""
+
+
+class BackboneError(EmbedError):
+    """An architecture, or a cut of it, that does not exist."""
+
+
+class WeightsError(EmbedError):
+    """Weights that are missing, cannot be fetched, or do not fit their architecture."""
+
+
+class FailureBudgetError(EmbedError):
+    """More failures in one run than the settings allow."""
+
+
+class TrainError(FrostlineError):
+    """Labels from which no head can be trained or measured."""
+
+
+class RegistryError(FrostlineError):
+    """A model registry that does not answer, or a model that answers wrongly."""

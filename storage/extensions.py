@@ -1,0 +1,54 @@
+"""DuckDB's extensions from their wheels: signed builds, loaded without a download."""
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+from storage.errors import LakeError
+
+# An extension's entry point is named after its file, and the sqlite wheel carries the file under another name.
+EXTENSIONS = {"ducklake": "ducklake", "sqlite": "sqlite_scanner"}
+
+
+def connect() -> duckdb.DuckDBPyConnection:
+    """Open an in-memory DuckDB with the lake's extensions loaded.
+
+    Raises:
+        LakeError: where a wheel is missing or was built for another DuckDB.
+    """
+    con = duckdb.connect()
+    con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
+    with tempfile.TemporaryDirectory(prefix="frostline-") as folder:
+        for wheel, loaded_as in EXTENSIONS.items():
+            here = Path(folder) / f"{loaded_as}.duckdb_extension"
+            _place(find_extension(wheel), here)
+            con.execute(f"LOAD '{here}'")
+    return con
+
+
+def find_extension(wheel: str) -> Path:
+    """Find the file of an extension in its wheel.
+
+    Raises:
+        LakeError: where the wheel is missing or was built for another DuckDB.
+    """
+    spec = importlib.util.find_spec(f"duckdb_extension_{wheel}")
+    for root in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(root) / "extensions" / f"v{duckdb.__version__}" / f"{wheel}.duckdb_extension"
+        if path.exists():
+            return path
+    raise LakeError(
+        f"DuckDB extension {wheel}",
+        f"must be installed for DuckDB {duckdb.__version__}",
+        f"Install duckdb-extension-{wheel}=={duckdb.__version__}",
+    )
+
+
+def _place(extension: Path, here: Path) -> None:
+    try:
+        here.symlink_to(extension)
+    except OSError:  # no links on this file system
+        shutil.copyfile(extension, here)

@@ -1,0 +1,222 @@
+"""The lake: one DuckLake under one home, its guarded commits and its time travel."""
+
+import contextlib
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from storage.errors import LakeBusyError, LakeError, LakeTooNewError, QueryError
+from storage.extensions import connect
+from storage.paths import Home
+
+VERSION = 1
+ATTEMPTS = 50
+RACES = ("conflict", "database is locked", "busy")
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+
+class Lake:
+    """An attached lake. Reads are plain SQL; writes go through :meth:`commit`."""
+
+    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection) -> None:
+        self.home = home
+        self._con = con
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Run one statement for its effect."""
+        self._con.execute(sql, parameters)
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Read all rows of a query."""
+        return self._con.execute(sql, parameters).fetchall()
+
+    def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - a cell has any type
+        """Read the first cell of a query."""
+        return self.rows(sql, parameters)[0][0]
+
+    def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Read a query as an Arrow table."""
+        return self._con.execute(sql, parameters).to_arrow_table()
+
+    def read(self, sql: str) -> tuple[list[str], list[Row]]:
+        """Run a user's query; give its columns and rows.
+
+        Raises:
+            QueryError: where DuckDB refuses it.
+        """
+        try:
+            cursor = self._con.execute(sql)
+            return [column[0] for column in cursor.description or []], cursor.fetchall()
+        except duckdb.Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for what is there") from error
+
+    @contextlib.contextmanager
+    def lend(self, **tables: pa.Table) -> Iterator[None]:
+        """Make Arrow tables readable by their keyword's name for the length of a block."""
+        for name, table in tables.items():
+            self._con.register(name, table)
+        try:
+            yield
+        finally:
+            for name in tables:
+                self._con.unregister(name)
+
+    @property
+    def snapshot(self) -> int:
+        """The newest snapshot's number."""
+        return int(self.value("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')"))
+
+    def commit(self, write: Callable[[], T]) -> T:
+        """Run a function's writes as one transaction, again after each lost race.
+
+        DuckLake has no unique keys: two commits that look and then append would both succeed. All update the one row
+        of ``guard`` first, so that the second to commit conflicts, and looks again.
+
+        Raises:
+            LakeBusyError: after 50 lost races.
+            LakeError: where the lake cannot be written.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                self._con.execute("BEGIN")
+                self._con.execute("UPDATE guard SET n = n + 1")
+                result = write()
+                self._con.execute("COMMIT")
+            except duckdb.Error as error:
+                self._roll_back()
+                if not _is_race(error):
+                    raise _unwritable(self.home, error) from error
+                time.sleep(random.uniform(0.01, 0.1) * (1 + attempt))  # noqa: S311 - jitter, not cryptography
+            except BaseException:
+                self._roll_back()
+                raise
+            else:
+                return result
+        raise LakeBusyError(
+            f"lake {self.home.root}", f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again"
+        )
+
+    def close(self) -> None:
+        """Let go of the catalog."""
+        self._con.close()
+
+    def __enter__(self) -> "Lake":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
+            self._con.execute("ROLLBACK")
+
+
+def open_lake(home: Home) -> Lake:
+    """Open the lake for writing, making it where there is none.
+
+    Raises:
+        LakeError: where the home cannot be written or the lake cannot be opened.
+        LakeTooNewError: where a later release wrote it.
+    """
+    home.make()
+    lake = _attach(home, f"ducklake:sqlite:{home.catalog}", "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 20000")
+    _make_tables(lake)
+    return _checked(lake)
+
+
+def read_lake(home: Home, at: int | None = None) -> Lake:
+    """Open the lake for reading alone, as it is or as it was; where there is none, an empty one in memory.
+
+    Raises:
+        LakeError: where it cannot be opened, or has no such snapshot.
+        LakeTooNewError: where a later release wrote it.
+    """
+    if not home.catalog.exists():
+        return _empty_lake()
+    version = "" if at is None else f", SNAPSHOT_VERSION {int(at)}"
+    return _checked(_attach(home, f"ducklake:sqlite:{home.catalog}", f"READ_ONLY, META_BUSY_TIMEOUT 20000{version}"))
+
+
+def _empty_lake() -> Lake:
+    with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake makes its data folder at once
+        lake = _attach(Home(Path(folder)), "ducklake::memory:", "")
+        _make_tables(lake)
+    return lake
+
+
+def _attach(home: Home, catalog: str, options: str) -> Lake:
+    con = connect()
+    # The path is given each time, so that a home that was moved opens in its new place.
+    placed = f"DATA_PATH '{_quote(str(home.data))}/', OVERRIDE_DATA_PATH true" + (f", {options}" if options else "")
+    try:
+        con.execute(f"ATTACH '{_quote(catalog)}' AS lake ({placed})")
+        con.execute("USE lake")
+    except duckdb.Error as error:
+        con.close()
+        reason = " ".join(str(error).split())
+        raise LakeError(
+            f"lake {home.root}", f"cannot be opened: {reason}", "Check the path, its permissions and the snapshot"
+        ) from error
+    return Lake(home, con)
+
+
+def _make_tables(lake: Lake) -> None:
+    if not _has_tables(lake):
+        lake_sql = files("storage").joinpath("schema.sql").read_text(encoding="utf-8")
+        _race_to_make(lake, lake_sql)
+
+
+def _race_to_make(lake: Lake, sql: str) -> None:
+    try:
+        lake.execute("BEGIN")
+        lake.execute(sql)
+        lake.execute("COMMIT")
+    except duckdb.Error as error:
+        with contextlib.suppress(duckdb.Error):
+            lake.execute("ROLLBACK")
+        if not _has_tables(lake):  # otherwise another process has made them at the same time
+            raise _unwritable(lake.home, error) from error
+
+
+def _has_tables(lake: Lake) -> bool:
+    found = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'lake_version'"
+    return bool(lake.value(found))
+
+
+def _checked(lake: Lake) -> Lake:
+    version = int(lake.value("SELECT max(version) FROM lake_version")) if _has_tables(lake) else 0
+    if version == VERSION:
+        return lake
+    lake.close()
+    if version > VERSION:
+        raise LakeTooNewError(
+            f"lake {lake.home.root}",
+            f"has schema version {version}, this release reads up to {VERSION}",
+            "Upgrade Frostline",
+        )
+    raise LakeError(
+        f"lake {lake.home.root}", f"has schema version {version}, the first is {VERSION}", "Choose a later snapshot"
+    )
+
+
+def _is_race(error: duckdb.Error) -> bool:
+    return any(word in str(error).lower() for word in RACES)
+
+
+def _unwritable(home: Home, error: duckdb.Error) -> LakeError:
+    reason = " ".join(str(error).split())
+    return LakeError(f"lake {home.root}", f"cannot be written: {reason}", "Check the disk and permissions, run again")
+
+
+def _quote(text: str) -> str:
+    return text.replace("'", "''")

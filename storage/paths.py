@@ -1,0 +1,80 @@
+"""Paths as text that every database takes, and back, whatever bytes a file system allows in a name."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.errors import LakeError
+
+
+def path_to_text(path: str) -> str:
+    """Write a path as valid UTF-8: bytes that are not become ``\\xNN``, a backslash becomes two."""
+    if path.isascii() and "\\" not in path:
+        return path
+    return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
+def text_to_path(text: str) -> str:
+    """Undo :func:`path_to_text`."""
+    if "\\" not in text:
+        return text
+    raw = re.sub(rb"\\(?:x([0-9a-f]{2})|\\)", _unescape, text.encode())
+    return os.fsdecode(raw)
+
+
+def _unescape(match: re.Match[bytes]) -> bytes:
+    return bytes([int(match[1], 16)]) if match[1] else b"\\"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds the lake, the heads, fetched weights and the embedded registry."""
+
+    root: Path
+
+    @property
+    def catalog(self) -> Path:
+        """The SQLite catalog of the lake."""
+        return self.root / "catalog.sqlite"
+
+    @property
+    def data(self) -> Path:
+        """The folder of the lake's Parquet files."""
+        return self.root / "data"
+
+    @property
+    def heads(self) -> Path:
+        """Trained heads, one folder a training."""
+        return self.root / "heads"
+
+    @property
+    def weights(self) -> Path:
+        """Weights fetched by name."""
+        return self.root / "weights"
+
+    @property
+    def registry(self) -> Path:
+        """The embedded MLflow store: a database and its artifacts."""
+        return self.root / "mlflow"
+
+    def make(self) -> None:
+        """Create the folder.
+
+        Raises:
+            LakeError: where it cannot be created or written.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".writable-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise LakeError(
+                f"home {self.root}", f"must be a writable folder ({error.strerror})", "Choose another with --home"
+            ) from error
+
+
+def open_home(root: Path) -> Home:
+    """Name the home by its absolute path, so that a change of working directory does not move it."""
+    return Home(root.expanduser().absolute())

@@ -1,0 +1,145 @@
+"""Trainings: the labelled rows of a snapshot, and the record of what was trained on them and registered."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from storage.canonical import canonical
+from storage.lake import Lake
+from storage.paths import Home
+
+
+@dataclass(frozen=True)
+class Training:
+    """A head that was trained: from what, how, and what it was measured to be.
+
+    ``metrics`` has accuracy, balanced_accuracy and log_loss on the test split.
+    """
+
+    training_id: str
+    label_set: str
+    recipe_id: str
+    snapshot: int
+    settings: dict[str, object]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version in the registry."""
+
+    name: str
+    version: int
+    training_id: str
+    run_id: str
+    alias: str | None
+
+
+def head_path(home: Home, training_id: str) -> Path:
+    """Name the file of a trained head."""
+    return home.heads / training_id / "head.safetensors"
+
+
+def evaluation_path(home: Home, training_id: str) -> Path:
+    """Name the file of what was measured: per-class table, confusion matrix, split counts."""
+    return home.heads / training_id / "evaluation.json"
+
+
+def list_labelled(lake: Lake, label_set: str, recipe_id: str) -> list[tuple[str, str]]:
+    """List the (image_id, class) of images with one class and a feature, ordered by image."""
+    return lake.rows(
+        """SELECT image_id::VARCHAR, min(class) FROM labels
+           WHERE label_set = $1 AND image_id IN (SELECT image_id FROM features WHERE recipe_id = $2)
+           GROUP BY image_id HAVING count(DISTINCT class) = 1 ORDER BY image_id""",
+        [label_set, recipe_id],
+    )
+
+
+def count_conflicts(lake: Lake, label_set: str) -> int:
+    """Count the images that the label set gives several classes."""
+    return int(lake.value("SELECT count(*) FROM conflicts WHERE label_set = ?", [label_set]))
+
+
+def find_training(lake: Lake, training_id: str) -> Training | None:
+    """Find a training by its identity."""
+    found = lake.rows(
+        "SELECT training_id, label_set, recipe_id, snapshot_id, settings, metrics FROM heads WHERE training_id = ?",
+        [training_id],
+    )
+    if not found:
+        return None
+    *what, settings, metrics = found[0]
+    return Training(*what, json.loads(settings), json.loads(metrics))
+
+
+def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime) -> None:
+    """Record a training with its exact rows (image_id as text, class, split), unless it is known."""
+
+    def write() -> None:
+        if find_training(lake, training.training_id) is None:
+            lake.execute(
+                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    training.training_id,
+                    training.label_set,
+                    training.recipe_id,
+                    training.snapshot,
+                    canonical(training.settings),
+                    canonical(training.metrics),
+                    now,
+                ],
+            )
+            lake.execute(
+                "INSERT INTO training_sets SELECT ?, image_id::UUID, class, split FROM _rows", [training.training_id]
+            )
+
+    with lake.lend(_rows=rows):
+        lake.commit(write)
+
+
+def list_split(lake: Lake, training_id: str, split: str) -> list[tuple[str, str]]:
+    """List the (image_id, class) of one split of a training, ordered by image."""
+    return lake.rows(
+        "SELECT image_id::VARCHAR, class FROM training_sets WHERE training_id = ? AND split = ? ORDER BY image_id",
+        [training_id, split],
+    )
+
+
+def list_predictable(lake: Lake, source: str, recipe_id: str) -> list[str]:
+    """List the images of a source that have a feature, ordered by image."""
+    found = lake.rows(
+        """SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source = ?
+           AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?) ORDER BY id""",
+        [source, recipe_id],
+    )
+    return [image_id for (image_id,) in found]
+
+
+def find_version(lake: Lake, training_id: str, name: str) -> Version | None:
+    """Find the model version that a training was registered as."""
+    found = lake.rows(
+        """SELECT name, version, training_id, run_id, alias FROM models WHERE training_id = ? AND name = ?
+           ORDER BY version DESC LIMIT 1""",
+        [training_id, name],
+    )
+    return Version(*found[0]) if found else None
+
+
+def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datetime) -> None:
+    """Record a registered version with what it says of its source: image_id as text, class, probability."""
+
+    def write() -> None:
+        lake.execute("DELETE FROM models WHERE name = ? AND version = ?", [version.name, version.version])
+        lake.execute("DELETE FROM predictions WHERE name = ? AND version = ?", [version.name, version.version])
+        row = [version.name, version.version, version.training_id, version.run_id, version.alias, now]
+        lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?)", row)
+        lake.execute(
+            "INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions",
+            [version.name, version.version, now],
+        )
+
+    with lake.lend(_predictions=predictions):
+        lake.commit(write)

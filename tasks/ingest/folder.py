@@ -1,0 +1,127 @@
+"""A folder as a source: ``root/<class>/**/*`` with an image's suffix."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from storage.errors import SourceError
+from storage.files import FILES, Listing
+from storage.paths import path_to_text
+
+SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .jp2 .avif .ppm .pgm .pbm .pnm .tga .ico".split()
+)
+
+
+@dataclass
+class _Seen:
+    """What a walk has collected so far: rows of (path, bytes, mtime_ns)."""
+
+    rows: list[tuple[str, int, int]] = field(default_factory=list)
+    ignored: int = 0
+    unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder to list; ``above`` has the (device, inode) of each one on the way down, to end loops of links."""
+
+    path: str
+    prefix: str
+    above: tuple[tuple[int, int], ...]
+
+
+def list_folder(source: str, root: Path) -> Listing:
+    """List the images below a folder by name, size and time; opens no file.
+
+    Links are followed, save to a folder that the link lies in. Names that begin with a dot are ignored. A folder that
+    cannot be listed is reported in ``unreadable``, and the rest is listed.
+
+    Raises:
+        SourceError: where the root is no folder that can be listed.
+    """
+    check_folder(root)
+    seen = _walk(str(root))
+    if any(path == "" for path, _ in seen.unreadable):
+        raise SourceError(f"folder {root}", f"cannot be listed ({seen.unreadable[0][1]})", "Mend its permissions")
+    return Listing(source, path_to_text(str(root)), to_table(seen.rows), seen.ignored, tuple(seen.unreadable))
+
+
+def check_folder(root: Path) -> None:
+    """Refuse a root that is not there or no folder.
+
+    Raises:
+        SourceError: naming it.
+    """
+    if not root.exists():
+        raise SourceError(f"folder {root}", "does not exist", "Check the path, or mount the disk that it lies on")
+    if not root.is_dir():
+        raise SourceError(f"{root}", "is no folder", "Name the folder that holds one folder for each class")
+
+
+def to_table(rows: list[tuple[str, int, int]]) -> pa.Table:
+    """Write rows of (path, bytes, mtime_ns) as a table of ``FILES``; the class is the path's first folder."""
+    return pa.table(
+        [
+            pa.array([row[0] for row in rows], pa.string()),
+            pa.array([row[1] for row in rows], pa.int64()),
+            pa.array([row[2] for row in rows], pa.int64()),
+            pa.array([_class_of(row[0]) for row in rows], pa.string()),
+        ],
+        schema=FILES,
+    )
+
+
+def _class_of(path: str) -> str | None:
+    folder, slash, _ = path.partition("/")
+    return folder if slash else None
+
+
+def _walk(root: str) -> _Seen:
+    seen = _Seen()
+    pending = [_Folder(root, "", ())]
+    while pending:
+        folder = pending.pop()
+        try:
+            entries = list(os.scandir(folder.path))
+            status = os.stat(folder.path)
+        except OSError as error:
+            seen.unreadable.append((folder.prefix.rstrip("/"), _reason(error)))
+            continue
+        here = (status.st_dev, status.st_ino)
+        if here not in folder.above:
+            below = (*folder.above, here)
+            pending += [_Folder(e.path, f"{folder.prefix}{path_to_text(e.name)}/", below) for e in _take(entries, folder, seen)]
+    return seen
+
+
+def _take(entries: list[os.DirEntry[str]], folder: _Folder, seen: _Seen) -> Iterator[os.DirEntry[str]]:
+    """Collect the files of one folder; give its folders."""
+    for entry in entries:
+        try:
+            if entry.name.startswith("."):
+                seen.ignored += 1
+            elif entry.is_dir():
+                yield entry
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+                status = entry.stat()
+                seen.rows.append((folder.prefix + path_to_text(entry.name), status.st_size, status.st_mtime_ns))
+            else:
+                seen.ignored += 1
+        except OSError as error:  # a link that leads round in circles, a file that went away
+            seen.unreadable.append((folder.prefix + path_to_text(entry.name), _reason(error)))
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def join_unreadable(listing: Listing, known: Iterator[tuple[str, int, int]]) -> Listing:
+    """Add what the lake knows of folders that could not be listed, so that it does not count as gone."""
+    have = set(listing.files["path"].to_pylist())
+    rows = [row for row in known if row[0] not in have]
+    files = pa.concat_tables([listing.files, to_table(rows)])
+    return Listing(listing.source, listing.root, files, listing.ignored, listing.unreadable)

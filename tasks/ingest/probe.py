@@ -1,0 +1,93 @@
+"""From a file to its identity and its header; the pixels are not decoded."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from storage.files import READS
+from storage.paths import text_to_path
+from storage.progress import Advance
+from tasks.ingest.settings import IngestSettings
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "PPM", "TGA", "ICO")
+
+
+
+
+
+@dataclass(frozen=True)
+class Read:
+    """What reading a file gave, a row of ``READS``: an image, or the stage and reason of a failure."""
+
+    path: str
+    image_id: bytes | None = None
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    mode: str | None = None
+    bytes: int | None = None
+    stage: str | None = None
+    reason: str | None = None
+
+
+def read_files(root: Path, paths: Sequence[str], settings: IngestSettings, advance: Advance) -> pa.Table:
+    """Read, hash and probe files in threads, telling ``advance`` of each.
+
+    Returns:
+        A row of ``READS`` for each path, in order.
+    """
+    Image.init()  # registers every format, which is not done in threads
+    with ThreadPoolExecutor(settings.readers) as pool:
+        reads = []
+        for read in pool.map(lambda path: probe(root, path, settings.max_pixels), paths):
+            reads.append(read)
+            advance(1)
+    return _to_table(reads)
+
+
+def probe(root: Path, path: str, max_pixels: int) -> Read:
+    """Read one file: its identity, and format, size and mode from its header.
+
+    An image's identity is the first 128 bits of the SHA-256 (FIPS 180-4) of its bytes.
+    """
+    try:
+        with (root / text_to_path(path)).open("rb") as file:
+            identity = hashlib.file_digest(file, "sha256").digest()[:16]
+            size = file.tell()
+            file.seek(0)
+            return _probe_header(path, file, identity, size, max_pixels)
+    except OSError as error:
+        return Read(path, stage="read", reason=error.strerror or type(error).__name__)
+
+
+def _probe_header(path: str, file: BinaryIO, identity: bytes, size: int, max_pixels: int) -> Read:
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            kind, mode, (width, height) = image.format, image.mode, image.size
+    except Image.DecompressionBombError:
+        return Read(path, stage="probe", reason=f"more than {max_pixels} pixels: may be a decompression bomb")
+    except UnidentifiedImageError:
+        return Read(path, stage="probe", reason="no image" if size else "empty file")
+    except Exception as error:  # noqa: BLE001 - a broken header raises anything; the failure is recorded
+        return Read(path, stage="probe", reason=f"broken header: {error or type(error).__name__}")
+    if width * height > max_pixels:
+        reason = f"{width} x {height} is more than {max_pixels} pixels: may be a decompression bomb"
+        return Read(path, stage="probe", reason=reason)
+    return Read(path, identity, kind, width, height, mode, size)
+
+
+def _to_table(reads: list[Read]) -> pa.Table:
+    columns: Iterator[tuple[object, ...]] = zip(*map(astuple, reads), strict=True) if reads else iter([()] * len(READS))
+    return pa.table([_to_array(values, field.type) for values, field in zip(columns, READS, strict=True)], schema=READS)
+
+
+def _to_array(values: tuple[object, ...], kind: pa.DataType) -> pa.Array:
+    if kind == pa.uuid():
+        return pa.ExtensionArray.from_storage(kind, pa.array(values, pa.binary(16)))
+    return pa.array(values, kind)

@@ -1,0 +1,48 @@
+"""Look at a source: list it, and read what the lake does not know yet. Nothing is written."""
+
+from pathlib import Path
+
+from storage.errors import SourceError
+from storage.files import Listing, Scan, check_root, labels_after, list_below, list_changed
+from storage.lake import Lake, read_lake
+from storage.paths import Home
+from storage.progress import Progress
+from tasks.ingest.folder import join_unreadable, list_folder
+from tasks.ingest.probe import read_files
+from tasks.ingest.settings import IngestSettings
+
+
+def scan(
+    home: Home, source: str, root: Path, settings: IngestSettings, progress: Progress, *, retry: bool = False
+) -> Scan:
+    """List a folder and read its new and changed files; unchanged files are not opened, save those that were no image if ``retry``.
+
+    Raises:
+        SourceError: where the folder is missing, is not the one that its name says, or has no image's file in it.
+    """
+    listing = list_folder(source, root)
+    with read_lake(home) as lake:
+        check_root(lake, source, listing.root)
+        listing = _with_unreadable(lake, listing)
+        if not listing.files.num_rows:
+            raise SourceError(
+                f"folder {root}",
+                f"has no image in it ({listing.ignored} other files)",
+                "Put images into one folder for each class, or check that its disk is mounted",
+            )
+        changed = list_changed(lake, source, listing.files, retry=retry)
+    with progress("read", len(changed)) as advance:
+        return Scan(listing, read_files(root, changed, settings, advance))
+
+
+def foresee_labels(home: Home, found: Scan) -> list[tuple[str, str]]:
+    """Name the (image_id, class) that committing a scan will leave."""
+    with read_lake(home) as lake:
+        return labels_after(lake, found)
+
+
+def _with_unreadable(lake: Lake, listing: Listing) -> Listing:
+    if not listing.unreadable:
+        return listing
+    folders = [path for path, _ in listing.unreadable]
+    return join_unreadable(listing, iter(list_below(lake, listing.source, folders)))

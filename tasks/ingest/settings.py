@@ -1,0 +1,17 @@
+"""What a user decides about reading a source."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class IngestSettings(BaseModel):
+    """Reading a source."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_pixels: int = Field(
+        178_956_970,
+        ge=1,
+        le=178_956_970,
+        description="Images with more pixels than this are refused: they may be decompression bombs.",
+    )
+    readers: int = Field(8, ge=1, le=256, description="Threads that read and hash new files.")

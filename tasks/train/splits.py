@@ -1,0 +1,81 @@
+"""Splits: which images train, choose and measure. An image never moves."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from storage.errors import TrainError
+from tasks.train.settings import TrainSettings
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many images of each class fall into each split, and what is thin about it, in words."""
+
+    counts: Mapping[str, Mapping[str, int]]
+    warnings: tuple[str, ...]
+
+
+def assign_split(image_id: str, settings: TrainSettings) -> Split:
+    """Choose an image's split from its id and the seed alone, so that it stays as data grows.
+
+    The first 64 bits of SHA-256(seed, id) are uniform on [0, 1) once divided by 2**64.
+    """
+    key = f"{settings.seed}:".encode() + bytes.fromhex(image_id.replace("-", ""))
+    place = int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64
+    if place < settings.test:
+        return "test"
+    return "validation" if place < settings.test + settings.validation else "train"
+
+
+def keep_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> dict[str, str]:
+    """Give each image its class, without images of several classes and classes that are left out."""
+    classes: dict[str, set[str]] = {}
+    for image_id, name in labels:
+        classes.setdefault(image_id, set()).add(name)
+    single = {image_id: next(iter(names)) for image_id, names in classes.items() if len(names) == 1}
+    return {image_id: name for image_id, name in sorted(single.items()) if name not in settings.leave_out}
+
+
+def check_splits(labels: Mapping[str, str], settings: TrainSettings) -> Coverage:
+    """Count what each class has to train, choose and measure with.
+
+    Raises:
+        TrainError: with fewer than two classes; where a class has no image to train on, or none in validation and test
+            together, so that it cannot be trained or measured at all; where a whole split is empty.
+    """
+    counted = Counter((name, assign_split(image_id, settings)) for image_id, name in labels.items())
+    classes = sorted(set(labels.values()))
+    if len(classes) < 2:  # noqa: PLR2004 - a choice needs two
+        found = f"1 class ({classes[0]})" if classes else "no class"
+        raise TrainError(
+            f"{len(labels)} labelled images of {found}", "a head needs two classes", "Put images into class folders"
+        )
+    counts = {name: {split: counted[name, split] for split in SPLITS} for name in classes}
+    _refuse(counts)
+    warnings = [
+        f"class {name} has {sum(row.values())} images and none in {split}: add images of it"
+        for name, row in counts.items()
+        for split in SPLITS
+        if not row[split]
+    ]
+    return Coverage(counts, tuple(warnings))
+
+
+def _refuse(counts: Mapping[str, Mapping[str, int]]) -> None:
+    remedy = "Add images of it, or leave it out with --train.leave-out"
+    for name, row in counts.items():
+        total = f"class {name} with {sum(row.values())} images"
+        if not row["train"]:
+            raise TrainError(total, "has none to train on", remedy)
+        if not row["validation"] and not row["test"]:
+            raise TrainError(total, "has none to measure on", remedy)
+    for split in SPLITS:
+        if not any(row[split] for row in counts.values()):
+            total = f"{sum(sum(row.values()) for row in counts.values())} labelled images"
+            raise TrainError(total, f"leave none in {split}", f"Add images, or raise --train.{split}")

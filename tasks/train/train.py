@@ -1,0 +1,110 @@
+"""One training: rows of one snapshot, a head, its measure, and the record of all three."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from storage.canonical import digest
+from storage.features import Matrix, read_features
+from storage.heads import save_head
+from storage.lake import Lake, open_lake, read_lake
+from storage.paths import Home
+from storage.trainings import (
+    Training,
+    evaluation_path,
+    find_training,
+    head_path,
+    list_labelled,
+    save_training,
+)
+from tasks.train.evaluate import Evaluation, evaluate
+from tasks.train.settings import TrainSettings
+from tasks.train.softmax import Candidate, fit_softmax
+from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_single
+
+TrainingRow = tuple[str, str, str]
+"""(image_id, class, split)"""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training; ``new`` where it was done now and not found; ``warnings`` say what is thin about its labels."""
+
+    training: Training
+    new: bool
+    warnings: tuple[str, ...]
+
+
+def train_head(
+    home: Home, label_set: str, recipe_id: str, settings: TrainSettings, now: datetime, at: int | None = None
+) -> Trained:
+    """Train a head on a snapshot's rows, or find the one that the same rows, recipe and settings gave before.
+
+    Raises:
+        TrainError: where the labels cannot train or measure a head.
+    """
+    with read_lake(home, at) as lake:
+        labels = keep_single(list_labelled(lake, label_set, recipe_id), settings)
+        coverage = check_splits(labels, settings)
+        rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels.items()]
+        training_id = identify(label_set, recipe_id, settings, rows)
+        known = _find(home, lake, training_id)
+        if known:
+            return Trained(known, new=False, warnings=coverage.warnings)
+        snapshot = lake.snapshot if at is None else at
+        features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
+    candidates, evaluation = _fit(features, rows, settings)
+    chosen = {**settings.model_dump(), "chosen_l2": candidates[0].l2}
+    training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
+    _keep(home, training, candidates, evaluation, coverage)
+    with open_lake(home) as lake:
+        save_training(lake, training, _to_table(rows), now)
+    return Trained(training, new=True, warnings=coverage.warnings)
+
+
+def identify(label_set: str, recipe_id: str, settings: TrainSettings, rows: Sequence[TrainingRow]) -> str:
+    """Hash what decides a head: the recipe, the settings and the rows."""
+    hashed = hashlib.sha256()
+    for image_id, name, _ in rows:  # the split follows from the settings
+        hashed.update(json.dumps([image_id, name]).encode())
+    decides = {"label_set": label_set, "recipe": recipe_id, "settings": settings.model_dump(), "rows": hashed.hexdigest()}
+    return digest(decides)
+
+
+def _find(home: Home, lake: Lake, training_id: str) -> Training | None:
+    return find_training(lake, training_id) if head_path(home, training_id).exists() else None
+
+
+def _fit(
+    features: Matrix, rows: Sequence[TrainingRow], settings: TrainSettings
+) -> tuple[tuple[Candidate, ...], Evaluation]:
+    names = np.array([name for _, name, _ in rows])
+    splits = np.array([split for _, _, split in rows])
+    train, validation, test = ((features[splits == split], names[splits == split]) for split in SPLITS)
+    candidates = fit_softmax(train, validation, settings)
+    head = candidates[0].head
+    return candidates, evaluate(head.probabilities(test[0]), test[1], head.classes)
+
+
+def _keep(
+    home: Home, training: Training, candidates: Sequence[Candidate], evaluation: Evaluation, coverage: Coverage
+) -> None:
+    """Write the head and its measure as files; the lake's row, which comes after them, makes them count."""
+    head = head_path(home, training.training_id)
+    save_head(candidates[0].head, head)
+    report = {
+        **asdict(evaluation),
+        "splits": coverage.counts,
+        "candidates": [{"l2": candidate.l2, "validation_log_loss": candidate.loss} for candidate in candidates],
+    }
+    evaluation_path(home, training.training_id).write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def _to_table(rows: Sequence[TrainingRow]) -> pa.Table:
+    image_ids, names, splits = zip(*rows, strict=True)
+    return pa.table({"image_id": image_ids, "class": names, "split": splits})
