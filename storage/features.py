@@ -1,45 +1,17 @@
-"""Features: what is missing, how a shard of vectors is written, and how it is committed exactly once."""
+"""Features: what is missing, and how a shard of them is committed exactly once."""
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.files import Scan
 from storage.lake import Lake
-from storage.paths import Home
-
-Matrix = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An image that gave no feature: at which stage, and why."""
-
-    image_id: str
-    path: str
-    stage: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A piece of embedding that is done and not yet committed.
-
-    ``file`` is None where every image failed; ``seconds`` count from the first file opened to the Parquet file closed.
-    """
-
-    recipe_id: str
-    source: str
-    file: Path | None
-    failures: tuple[Failure, ...]
-    seconds: float
+from storage.vectors import Matrix, Shard, to_uuids, write_features
 
 
 @dataclass(frozen=True)
@@ -142,33 +114,6 @@ def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
     return Pace(*found[0]) if found and found[0][0] else None
 
 
-def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors: Matrix) -> Path:
-    """Write vectors as one Parquet file of the lake's folder, not yet part of the lake.
-
-    Byte-stream-split gathers the mantissa's last bytes, which rounding to float16 has zeroed, and zstd removes them.
-
-    Args:
-        home: The home of the lake.
-        recipe_id: The recipe of the vectors.
-        image_ids: n UUIDs.
-        vectors: [n, dim], float32.
-    """
-    folder = home.data / "main" / "features" / f"recipe_id={recipe_id}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{uuid.uuid4()}.parquet"
-    unfinished = path.with_suffix(".unfinished")
-    flat = pa.array(np.ascontiguousarray(vectors).ravel())
-    table = pa.table({"image_id": _ids(image_ids), "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])})
-    leaf = ["vector.list.element"]
-    try:
-        pq.write_table(table, unfinished, compression="zstd", use_dictionary=False, use_byte_stream_split=leaf)
-        unfinished.rename(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    return path
-
-
 def commit_shard(lake: Lake, shard: Shard, now: datetime) -> int:
     """Add what is still missing of a shard's file, with its failures and its cost, in one transaction.
 
@@ -176,6 +121,16 @@ def commit_shard(lake: Lake, shard: Shard, now: datetime) -> int:
         How many features were added: fewer than the file has where another run was first.
     """
     return lake.commit(lambda: _write_shard(lake, shard, now))
+
+
+def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
+    """Keep those images that have a feature under a recipe."""
+    with lake.lend(_asked=pa.table({"image_id": to_uuids(image_ids)})):
+        found = lake.rows(
+            "SELECT image_id::VARCHAR FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _asked)",
+            [recipe_id],
+        )
+    return {image_id for (image_id,) in found}
 
 
 def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matrix:
@@ -187,7 +142,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     Raises:
         KeyError: where an image has no feature under the recipe.
     """
-    wanted = pa.table({"image_id": _ids(image_ids), "position": pa.array(np.arange(len(image_ids)))})
+    wanted = pa.table({"image_id": to_uuids(image_ids), "position": pa.array(np.arange(len(image_ids)))})
     with lake.lend(_wanted=wanted):
         found = lake.table(
             "SELECT position, vector FROM features JOIN _wanted USING (image_id) WHERE recipe_id = ?", [recipe_id]
@@ -232,7 +187,7 @@ def _without_known(lake: Lake, recipe_id: str, file: Path) -> Path | None:
 def _write_failures(lake: Lake, shard: Shard, now: datetime) -> None:
     failed = pa.table(
         {
-            "image_id": _ids([failure.image_id for failure in shard.failures]),
+            "image_id": to_uuids([failure.image_id for failure in shard.failures]),
             "path": pa.array([failure.path for failure in shard.failures], pa.string()),
             "stage": pa.array([failure.stage for failure in shard.failures], pa.string()),
             "reason": pa.array([failure.reason for failure in shard.failures], pa.string()),
@@ -248,8 +203,3 @@ def _write_failures(lake: Lake, shard: Shard, now: datetime) -> None:
             "INSERT INTO failures SELECT ?, path, image_id, ?, stage, reason, ? FROM _failed",
             [shard.source, shard.recipe_id, now],
         )
-
-
-def _ids(image_ids: Sequence[str]) -> pa.Array:
-    raw = pa.array([uuid.UUID(image_id).bytes for image_id in image_ids], pa.binary(16))
-    return pa.ExtensionArray.from_storage(pa.uuid(), raw)

@@ -98,6 +98,15 @@ def list_below(lake: Lake, source: str, folders: Sequence[str]) -> list[tuple[st
     return rows
 
 
+def find_copies(lake: Lake, image_id: str) -> list[tuple[str, str]]:
+    """Find where an image lies: (root, path), as text."""
+    return lake.rows(
+        """SELECT arg_max(s.root, s.scanned_at), f.path FROM files f JOIN scans s USING (source)
+           WHERE f.image_id = ?::UUID GROUP BY f.source, f.path ORDER BY f.path""",
+        [image_id],
+    )
+
+
 def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
     """Foresee the distinct (image_id, class) that committing a scan will leave."""
     with lake.lend(_listing=scan.listing.files, _reads=scan.reads):

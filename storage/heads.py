@@ -10,7 +10,7 @@ import numpy.typing as npt
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from storage.features import Matrix
+from storage.vectors import Matrix
 
 Floats = npt.NDArray[np.float64]
 

@@ -54,6 +54,11 @@ class Home:
         return self.root / "weights"
 
     @property
+    def backbones(self) -> Path:
+        """Backbones in use, one folder a recipe."""
+        return self.root / "backbones"
+
+    @property
     def registry(self) -> Path:
         """The embedded MLflow store: a database and its artifacts."""
         return self.root / "mlflow"

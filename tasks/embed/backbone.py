@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from storage.errors import BackboneError, SettingsError, WeightsError
-from storage.features import Matrix
-from storage.recipes import Dtype, Recipe
+from storage.vectors import Matrix
+from storage.recipe import Dtype, Recipe
 from tasks.embed.engine import Backbone
 from tasks.embed.networks import find_classifier, load_network
 from tasks.embed.weights import Weights
@@ -32,7 +32,9 @@ def open_backbone(recipe: Recipe, weights: Weights, device: str) -> Backbone:
     """
     if weights.digest != recipe.weights:
         raise WeightsError(
-            f"weights {weights.path}", f"are not those of recipe {recipe.recipe_id}", "Run again, for a recipe of their own"
+            f"weights {weights.path}",
+            f"are not those of recipe {recipe.recipe_id}",
+            "Run again, for a recipe of their own",
         )
     place = torch.device(find_device(device))
     network = load_network(recipe.architecture, weights)
@@ -96,9 +98,13 @@ def _find_cut(network: nn.Module, cut: str) -> nn.Module:
     if name and name in layers:
         return layers[name]
     if cut == "avgpool":
-        raise BackboneError("cut avgpool", "needs a network that ends in a linear layer", "Name a layer with --embed.cut")
+        raise BackboneError(
+            "cut avgpool", "needs a network that ends in a linear layer", "Name a layer with --embed.cut"
+        )
     near = difflib.get_close_matches(cut, [layer for layer in layers if layer], n=3)
-    raise BackboneError(f"cut {cut!r}", "is no layer of the network", f"Take avgpool, {', '.join(near or list(layers)[1:4])}")
+    raise BackboneError(
+        f"cut {cut!r}", "is no layer of the network", f"Take avgpool, {', '.join(near or list(layers)[1:4])}"
+    )
 
 
 def pool(value: Tensor, pooling: str) -> Tensor:
@@ -106,5 +112,3 @@ def pool(value: Tensor, pooling: str) -> Tensor:
     if pooling == "flatten" or value.ndim == 2:  # noqa: PLR2004 - [n, dim] has nothing left to pool
         return value
     return value.mean(dim=(2, 3)) if value.ndim == 4 else value.mean(dim=1)  # noqa: PLR2004 - places, or tokens
-
-

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from storage.recipes import Transform
+from storage.recipe import Transform
 
 Pixels = npt.NDArray[np.uint8]
 

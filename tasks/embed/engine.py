@@ -11,10 +11,10 @@ from uuid import UUID
 
 import numpy as np
 
-from storage.features import Failure, Matrix, Shard, write_features
+from storage.vectors import Failure, Matrix, Shard, write_features
 from storage.paths import Home, text_to_path
 from storage.progress import Advance
-from storage.recipes import Recipe
+from storage.recipe import Recipe
 from tasks.embed.decode import Pixels, decode
 
 Backbone = Callable[[Pixels], Matrix]
@@ -109,9 +109,7 @@ def _embed_batch(embedder: Embedder, batch: Sequence[Decoded]) -> Vectors:
     matrix = run_backbone(embedder, [pixels for _, pixels in good])
     finite = np.isfinite(matrix).all(axis=1)
     reason = f"not finite in {embedder.recipe.dtype}, stored as {embedder.recipe.stored}"
-    failures += [
-        Failure(*item, "embed", reason) for (item, _), ok in zip(good, finite, strict=True) if not ok
-    ]
+    failures += [Failure(*item, "embed", reason) for (item, _), ok in zip(good, finite, strict=True) if not ok]
     ids = tuple(item[0] for (item, _), ok in zip(good, finite, strict=True) if ok)
     return Vectors(ids, matrix[finite], tuple(failures))
 
@@ -146,9 +144,7 @@ def _read_ahead(
         yield waiting.popleft().result()
 
 
-def _group(
-    results: Iterator[Decoded], size: int
-) -> Iterator[list[Decoded]]:
+def _group(results: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
     group: list[Decoded] = []
     for result in results:
         group.append(result)

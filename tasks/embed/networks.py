@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from storage.errors import BackboneError, WeightsError
-from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import Weights
 
 
@@ -25,15 +24,15 @@ class Input:
     std: tuple[float, float, float]
 
 
-def expected_input(settings: EmbedSettings) -> Input:
+def expected_input(backbone: str, weights: str) -> Input:
     """Ask the library what a network was trained on, with these weights where they have a name.
 
     Raises:
         BackboneError: where there is no such network.
     """
-    _check_name(settings.backbone)
-    library, _, name = settings.backbone.partition("/")
-    source, _, key = settings.weights.partition(":")
+    _check_name(backbone)
+    library, _, name = backbone.partition("/")
+    source, _, key = weights.partition(":")
     if library == "timm":
         return _timm_input(key if source == "timm" else name)
     return _torchvision_input(name, key if source == "torchvision" else "")
@@ -59,7 +58,9 @@ def load_network(backbone: str, weights: Weights) -> nn.Module:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise WeightsError(
-            f"weights {weights.path.name}", f"do not fit {backbone} ({reason})", "Name the network that they were made for"
+            f"weights {weights.path.name}",
+            f"do not fit {backbone} ({reason})",
+            "Name the network that they were made for",
         ) from error
     return network.eval().requires_grad_(requires_grad=False)
 
@@ -161,7 +162,10 @@ def _torchvision_input(name: str, key: str) -> Input:
     preset = weights.transforms()
     side = preset.crop_size[0]
     return Input(
-        (side, side), side / preset.resize_size[0], False, preset.interpolation.value, tuple(preset.mean), tuple(preset.std)
+        (side, side),
+        side / preset.resize_size[0],
+        False,
+        preset.interpolation.value,
+        tuple(preset.mean),
+        tuple(preset.std),
     )
-
-

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from storage.features import list_missing, measure_pace
 from storage.lake import read_lake
 from storage.paths import Home
-from storage.recipes import Recipe, find_recipe
+from storage.recipe import Recipe
+from storage.recipes import find_recipe
 from tasks.embed.engine import Item
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import Weights, find_weights
@@ -62,7 +63,9 @@ def find_known(home: Home, settings: EmbedSettings, weights: Weights | None) -> 
 def request_of(settings: EmbedSettings, weights: Weights) -> dict[str, object]:
     """Write down what decides a recipe: the digest of the weights' bytes, not where they lie."""
     decides = {"backbone", "cut", "pooling", "resize", "crop", "interpolation", "dtype", "stored"}
-    named = settings.weights if ":" in settings.weights else None  # a name also brings the transform it was trained with
+    named = (
+        settings.weights if ":" in settings.weights else None
+    )  # a name also brings the transform it was trained with
     return {**settings.model_dump(include=decides), "named": named, "weights": weights.digest}
 
 

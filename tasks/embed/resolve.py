@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from storage.errors import BackboneError, SettingsError
-from storage.recipes import Dtype, Interpolation, Recipe, Transform
+from storage.recipe import Dtype, Interpolation, Recipe, Transform
 from tasks.embed.backbone import fast_dtype, pool, run_to_cut
 from tasks.embed.networks import Input, expected_input, load_network
 from tasks.embed.settings import EmbedSettings
@@ -21,7 +21,7 @@ def resolve_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
         BackboneError: where there is no such network or cut, or the network does not take the crop.
         WeightsError: where the weights do not fit.
     """
-    expected = expected_input(settings)
+    expected = expected_input(settings.backbone, settings.weights)
     transform = _resolve_transform(settings, expected)
     network = load_network(settings.backbone, weights)
     shape = _measure_shape(network, settings, transform)
@@ -43,16 +43,23 @@ def _resolve_transform(settings: EmbedSettings, expected: Input) -> Transform:
     interpolation = settings.interpolation or expected.interpolation
     if interpolation not in ("nearest", "bilinear", "bicubic", "lanczos"):
         raise SettingsError(
-            f"interpolation {interpolation}", "is not one of nearest, bilinear, bicubic, lanczos",
+            f"interpolation {interpolation}",
+            "is not one of nearest, bilinear, bicubic, lanczos",
             "Choose one with --embed.interpolation",
         )
     if resize < max(crop) and not expected.squash:
         raise SettingsError(
-            f"embed.resize {resize}", f"is smaller than the crop {max(crop)}", "Raise --embed.resize or lower --embed.crop"
+            f"embed.resize {resize}",
+            f"is smaller than the crop {max(crop)}",
+            "Raise --embed.resize or lower --embed.crop",
         )
     return Transform(
-        resize=resize, crop=crop, squash=expected.squash, interpolation=cast("Interpolation", interpolation),
-        mean=expected.mean, std=expected.std,
+        resize=resize,
+        crop=crop,
+        squash=expected.squash,
+        interpolation=cast("Interpolation", interpolation),
+        mean=expected.mean,
+        std=expected.std,
     )
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage.recipes import Dtype, Interpolation, Pooling
+from storage.recipe import Dtype, Interpolation, Pooling
 
 
 class EmbedSettings(BaseModel):

@@ -57,7 +57,9 @@ def _find_embedded(backbone: str) -> Weights:
             "Name this network's weights with --embed.weights, such as timm:NAME, torchvision:NAME or a file",
         )
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
-    found = [path for root in (spec.submodule_search_locations or []) for path in Path(root).rglob("*.pth")] if spec else []
+    found = (
+        [path for root in (spec.submodule_search_locations or []) for path in Path(root).rglob("*.pth")] if spec else []
+    )
     if not found:
         raise WeightsError("weights 'embedded'", "come in a package that is missing", f"Install {EMBEDDED_PACKAGE}")
     return Weights(found[0], digest_file(found[0]), by_order=True)

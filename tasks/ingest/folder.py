@@ -94,7 +94,9 @@ def _walk(root: str) -> _Seen:
         here = (status.st_dev, status.st_ino)
         if here not in folder.above:
             below = (*folder.above, here)
-            pending += [_Folder(e.path, f"{folder.prefix}{path_to_text(e.name)}/", below) for e in _take(entries, folder, seen)]
+            pending += [
+                _Folder(e.path, f"{folder.prefix}{path_to_text(e.name)}/", below) for e in _take(entries, folder, seen)
+            ]
     return seen
 
 

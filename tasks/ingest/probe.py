@@ -18,9 +18,6 @@ from tasks.ingest.settings import IngestSettings
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "PPM", "TGA", "ICO")
 
 
-
-
-
 @dataclass(frozen=True)
 class Read:
     """What reading a file gave, a row of ``READS``: an image, or the stage and reason of a failure."""

@@ -45,7 +45,5 @@ def evaluate(probabilities: Floats, names: npt.NDArray[np.str_], classes: Sequen
 def log_loss(probabilities: Floats, names: npt.NDArray[np.str_], classes: Sequence[str]) -> float:
     """Give the mean negative log probability of the true classes, nats; a class that is not known has 1e-15."""
     column = {name: index for index, name in enumerate(classes)}
-    true = [
-        probabilities[row, column[name]] if name in column else 0.0 for row, name in enumerate(map(str, names))
-    ]
+    true = [probabilities[row, column[name]] if name in column else 0.0 for row, name in enumerate(map(str, names))]
     return float(-np.log(np.maximum(true, SMALLEST_PROBABILITY)).mean())

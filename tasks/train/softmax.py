@@ -9,7 +9,7 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from storage.features import Matrix
+from storage.vectors import Matrix
 from storage.heads import Floats, Head
 from tasks.train.evaluate import log_loss
 from tasks.train.settings import TrainSettings
@@ -65,4 +65,3 @@ def _two_sided(weights: Floats, bias: Floats) -> tuple[Floats, Floats]:
     if len(bias) == 1:
         weights, bias = np.vstack([np.zeros_like(weights), weights]), np.concatenate([[0.0], bias])
     return np.ascontiguousarray(weights.T), bias.copy()
-

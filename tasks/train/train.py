@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from storage.canonical import digest
-from storage.features import Matrix, read_features
+from storage.features import read_features
+from storage.vectors import Matrix
 from storage.heads import save_head
 from storage.lake import Lake, open_lake, read_lake
 from storage.paths import Home
@@ -72,7 +73,12 @@ def identify(label_set: str, recipe_id: str, settings: TrainSettings, rows: Sequ
     hashed = hashlib.sha256()
     for image_id, name, _ in rows:  # the split follows from the settings
         hashed.update(json.dumps([image_id, name]).encode())
-    decides = {"label_set": label_set, "recipe": recipe_id, "settings": settings.model_dump(), "rows": hashed.hexdigest()}
+    decides = {
+        "label_set": label_set,
+        "recipe": recipe_id,
+        "settings": settings.model_dump(),
+        "rows": hashed.hexdigest(),
+    }
     return digest(decides)
 
 

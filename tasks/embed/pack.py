@@ -1,0 +1,44 @@
+"""A backbone on its way: recipe and weights in one folder, opened again where the model is served."""
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from storage.recipe import Recipe, read_recipe
+from storage.vectors import Matrix
+from tasks.embed.backbone import open_backbone
+from tasks.embed.engine import Embedder, embed_images
+from tasks.embed.weights import Weights, digest_file
+
+ORDERED = ".by-order"
+
+
+def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
+    """Copy all that a recipe's vectors need into a folder, unless it is there."""
+    if folder.exists():
+        return
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    (unfinished / "recipe.json").write_text(recipe.text, encoding="utf-8")
+    mark = ORDERED if weights.by_order else ""
+    shutil.copyfile(weights.path, unfinished / f"weights{mark}{weights.path.suffix}")
+    unfinished.rename(folder)
+
+
+def open_embedder(folder: Path, batch: int, device: str = "auto") -> Embedder:
+    """Open a packed backbone on a device.
+
+    Raises:
+        WeightsError: where its weights are not the recipe's any more.
+    """
+    recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
+    path = next(folder.glob("weights*"))
+    weights = Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
+    return Embedder(recipe, open_backbone(recipe, weights, device), batch)
+
+
+def open_images(folder: Path, batch: int) -> Callable[[Sequence[bytes]], Matrix]:
+    """Open a packed backbone as a function from encoded images to vectors [n, dim], as the lake has them."""
+    embedder = open_embedder(folder, batch)
+    return lambda images: embed_images(embedder, images)

@@ -1,0 +1,140 @@
+"""A training as an MLflow run with a model: parameters, metrics, tables, picture, lineage, and the model itself."""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from storage.errors import RegistryError
+from storage.heads import Floats
+from storage.paths import Home
+from storage.recipe import Recipe
+from storage.trainings import Training, evaluation_path, head_path
+from tasks.register.picture import draw_confusion
+from tasks.register.registry import RECIPE_TAG, TRAINING_TAG, find_experiment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+TOLERANCE = 1e-5
+REQUIRED = ("mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "pillow", "safetensors", "pyarrow")
+
+
+@dataclass(frozen=True)
+class Package:
+    """What goes into a model beside its head.
+
+    ``backbone`` is a folder that ``embedder`` ("module:function") opens; ``batch`` is the one batch size of the lake's
+    vectors; ``examples`` are images of the test split, and ``expected`` the probabilities [n, classes] that the lake's
+    features give them.
+    """
+
+    name: str
+    training: Training
+    recipe: Recipe
+    backbone: Path
+    embedder: str
+    batch: int
+    examples: tuple[bytes, ...]
+    expected: Floats
+
+
+def log_run(client: "MlflowClient", home: Home, package: Package) -> str:
+    """Log a training and its model as one MLflow run; gives the run's id.
+
+    Raises:
+        RegistryError: where the logged model, loaded again, does not answer as the lake's features do.
+    """
+    import mlflow
+
+    from tasks.register.lineage import describe_data
+
+    experiment = find_experiment(client, home, package.name)
+    with mlflow.start_run(experiment_id=experiment, run_name=package.training.training_id[:12]) as run:
+        _log_figures(home, package)
+        mlflow.log_input(describe_data(home, package.training), context="training")
+        _log_model(home, package)
+        _check_model(f"runs:/{run.info.run_id}/model", package)
+    return str(run.info.run_id)
+
+
+def _log_figures(home: Home, package: Package) -> None:
+    import mlflow
+    import pandas as pd
+
+    training = package.training
+    evaluation = json.loads(evaluation_path(home, training.training_id).read_text(encoding="utf-8"))
+    totals = {split: sum(row[split] for row in evaluation["splits"].values()) for split in ("train", "validation", "test")}
+    mlflow.set_tags({TRAINING_TAG: training.training_id, RECIPE_TAG: training.recipe_id})
+    mlflow.log_params(
+        {
+            **{f"train.{key}": value for key, value in training.settings.items()},
+            "recipe_id": training.recipe_id,
+            "snapshot": training.snapshot,
+            "architecture": package.recipe.architecture,
+            "cut": package.recipe.cut,
+            "dtype": package.recipe.dtype,
+            **{f"images.{split}": total for split, total in totals.items()},
+        }
+    )
+    mlflow.log_metrics(training.metrics)
+    mlflow.log_text(package.recipe.text, "recipe.json")
+    mlflow.log_dict(evaluation, "evaluation.json")
+    mlflow.log_table(pd.DataFrame(evaluation["classes"]), "classes.json")
+    mlflow.log_figure(draw_confusion(evaluation["confusion"], [row["class"] for row in evaluation["classes"]]), "confusion.png")
+
+
+def _log_model(home: Home, package: Package) -> None:
+    import mlflow
+    import pandas as pd
+
+    root = Path(__file__).parents[2]
+    mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(Path(__file__).with_name("served.py")),
+        artifacts={"backbone": str(package.backbone), "head": str(head_path(home, package.training.training_id))},
+        code_paths=[str(root / "storage"), str(root / "tasks")],
+        model_config={"embedder": package.embedder, "batch": package.batch},
+        signature=_signature(),
+        input_example=pd.DataFrame({"image": [package.examples[0]]}),
+        pip_requirements=[f"{name}=={installed(name)}" for name in REQUIRED],
+        metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
+    )
+
+
+def _signature() -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Map
+
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.string, "class"),
+                ColSpec(DataType.double, "probability"),
+                ColSpec(Map(DataType.double), "probabilities"),
+            ]
+        ),
+    )
+
+
+def _check_model(uri: str, package: Package) -> None:
+    """Load the model and ask it: MLflow registers a broken one all the same."""
+    import mlflow
+    import pandas as pd
+
+    model = mlflow.pyfunc.load_model(uri)
+    answers = model.predict(pd.DataFrame({"image": list(package.examples)}))["probabilities"]
+    given = np.array([list(cast("dict[str, float]", answer).values()) for answer in answers])
+    worst = float(np.abs(given - package.expected).max())
+    if worst > TOLERANCE:
+        raise RegistryError(
+            f"model {package.name}",
+            f"answers {worst:.1e} away from the lake's features, more than {TOLERANCE:.0e}",
+            "The lake's vectors came from other hardware, libraries or batch size: register where they were made",
+        )

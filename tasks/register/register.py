@@ -1,0 +1,201 @@
+"""From a training to a registered version: found or logged, judged, recorded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from storage.errors import RegistryError
+from storage.features import read_features
+from storage.files import find_copies
+from storage.heads import Head, load_head
+from storage.lake import Lake, open_lake, read_lake
+from storage.paths import Home, text_to_path
+from storage.recipes import get_recipe
+from storage.trainings import (
+    Training,
+    Version,
+    find_training,
+    find_version,
+    head_path,
+    list_predictable,
+    list_split,
+    save_version,
+)
+from tasks.register.gate import judge
+from tasks.register.package import Package, log_run
+from tasks.register.registry import (
+    RECIPE_TAG,
+    TRAINING_TAG,
+    find_alias,
+    find_registered,
+    list_aliases,
+    open_registry,
+)
+from tasks.register.settings import RegisterSettings, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+EXAMPLES = 4
+CHUNK = 50_000
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry; ``new`` where it was registered now, ``reason`` why it has the alias or has not."""
+
+    name: str
+    version: int
+    alias: str | None
+    run_id: str
+    experiment_id: str
+    tracking_uri: str
+    new: bool
+    reason: str
+
+
+def register_head(  # noqa: PLR0913 - a model has these parts
+    home: Home, name: str, training_id: str, embedder: str, batch: int, settings: RegisterSettings
+) -> str:
+    """Log a training as a model and register it, unless it is registered; gives the version.
+
+    Args:
+        home: The home of lake, head and backbone.
+        name: The registered model's name.
+        training_id: A training that the lake has.
+        embedder: "module:function" that opens a packed backbone, given its folder and the batch size.
+        batch: The one batch size of the lake's vectors.
+        settings: Where the registry is.
+
+    Raises:
+        RegistryError: where MLflow does not answer, or the model answers otherwise than the lake's features do.
+    """
+    with open_registry(home, settings) as client:
+        known = find_registered(client, name, training_id)
+        if known:
+            return str(known.version)
+        with read_lake(home) as lake:
+            package = _pack(lake, home, name, training_id, embedder, batch)
+        run_id = log_run(client, home, package)
+        return _register(client, package, run_id)
+
+
+def judge_version(
+    home: Home, name: str, training_id: str, settings: RegisterSettings, now: datetime
+) -> Registered:
+    """Decide whether a registered version becomes champion, and record it with its predictions, unless recorded.
+
+    Raises:
+        RegistryError: where MLflow does not answer.
+    """
+    with open_registry(home, settings) as client, open_lake(home) as lake:
+        version = find_registered(client, name, training_id)
+        if version is None:
+            raise RegistryError(f"model {name}", "has no version of this training", "Run again")
+        known = find_version(lake, training_id, name)
+        if known and known.version == int(version.version):
+            return _describe(client, home, settings, version, new=False, reason="registered before")
+        training = _get_training(lake, training_id)
+        reason = _promote(client, lake, home, settings, version, training)
+        registered = _describe(client, home, settings, version, new=True, reason=reason)
+        row = Version(name, registered.version, training_id, registered.run_id, registered.alias)
+        save_version(lake, row, _predict(lake, home, training), now)
+    return registered
+
+
+def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, batch: int) -> Package:  # noqa: PLR0913, PLR0917 - a model has these parts
+    training = _get_training(lake, training_id)
+    recipe = get_recipe(lake, training.recipe_id)
+    examples = dict(_read_examples(lake, training))
+    if not examples:
+        raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
+    head = load_head(head_path(home, training_id))
+    expected = head.probabilities(read_features(lake, training.recipe_id, list(examples)))
+    backbone = home.backbones / training.recipe_id
+    return Package(name, training, recipe, backbone, embedder, batch, tuple(examples.values()), expected)
+
+
+def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:
+    """Read a few test images whose files are still there."""
+    found = 0
+    for image_id, _ in list_split(lake, training.training_id, "test"):
+        for root, path in find_copies(lake, image_id):
+            file = Path(text_to_path(root)) / text_to_path(path)
+            if file.is_file() and found < EXAMPLES:
+                found += 1
+                yield image_id, file.read_bytes()
+                break
+        if found == EXAMPLES:
+            return
+
+
+def _register(client: "MlflowClient", package: Package, run_id: str) -> str:
+    import mlflow
+
+    training = package.training
+    tags = {TRAINING_TAG: training.training_id, RECIPE_TAG: training.recipe_id, "snapshot": str(training.snapshot)}
+    version = mlflow.register_model(f"runs:/{run_id}/model", package.name, tags=tags)
+    client.update_model_version(
+        package.name, version.version, f"Snapshot {training.snapshot}, recipe {training.recipe_id[:12]}"
+    )
+    return str(version.version)
+
+
+def _promote(  # noqa: PLR0913, PLR0917 - the two versions and where they are
+    client: "MlflowClient", lake: Lake, home: Home, settings: RegisterSettings, version: "ModelVersion", training: Training
+) -> str:
+    champion = find_alias(client, version.name, settings.alias)
+    champion_id = champion.tags.get(TRAINING_TAG, "") if champion else None
+    verdict = judge(home, lake, training, champion_id)
+    if verdict.promoted:
+        client.set_registered_model_alias(version.name, settings.alias, version.version)
+    client.set_model_version_tag(version.name, version.version, "gate", verdict.reason)
+    return verdict.reason
+
+
+def _describe(  # noqa: PLR0913 - a version has these parts
+    client: "MlflowClient", home: Home, settings: RegisterSettings, version: "ModelVersion", *, new: bool, reason: str
+) -> Registered:
+    aliases = list_aliases(client, version)
+    run = client.get_run(version.run_id)
+    return Registered(
+        name=version.name,
+        version=int(version.version),
+        alias=settings.alias if settings.alias in aliases else None,
+        run_id=version.run_id,
+        experiment_id=run.info.experiment_id,
+        tracking_uri=tracking_uri(home, settings),
+        new=new,
+        reason=reason,
+    )
+
+
+def _predict(lake: Lake, home: Home, training: Training) -> pa.Table:
+    """Predict every image of the source from its stored feature: image_id, class, probability."""
+    head = load_head(head_path(home, training.training_id))
+    image_ids = list_predictable(lake, training.label_set, training.recipe_id)
+    parts = [
+        _predict_chunk(lake, head, training.recipe_id, image_ids[start : start + CHUNK])
+        for start in range(0, len(image_ids), CHUNK)
+    ]
+    return pa.concat_tables(parts)
+
+
+def _predict_chunk(lake: Lake, head: Head, recipe_id: str, image_ids: list[str]) -> pa.Table:
+    probabilities = head.probabilities(read_features(lake, recipe_id, image_ids))
+    names = np.array(head.classes)[probabilities.argmax(axis=1)]
+    best = probabilities.max(axis=1).astype(np.float32)
+    return pa.table({"image_id": image_ids, "class": names, "probability": best})
+
+
+def _get_training(lake: Lake, training_id: str) -> Training:
+    training = find_training(lake, training_id)
+    if training is None:
+        raise RegistryError(f"training {training_id}", "is none of this lake's", "Train first")
+    return training

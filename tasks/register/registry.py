@@ -1,0 +1,84 @@
+"""The registry: MLflow, reached or refused in plain words."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.errors import RegistryError
+from storage.paths import Home
+from tasks.register.settings import RegisterSettings, quiet_registry, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+TRAINING_TAG = "frostline.training_id"
+RECIPE_TAG = "frostline.recipe_id"
+
+
+@contextlib.contextmanager
+def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowClient"]:
+    """Point MLflow at the registry and give a client of it.
+
+    Raises:
+        RegistryError: where it does not answer or refuses.
+    """
+    quiet_registry()
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = tracking_uri(home, settings)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        yield mlflow.MlflowClient(uri, uri)
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RegistryError(
+            f"MLflow at {uri}",
+            f"does not answer ({reason})",
+            "Start it or mend MLFLOW_TRACKING_URI, then run again: the trained head is kept",
+        ) from error
+
+
+def find_experiment(client: "MlflowClient", home: Home, name: str) -> str:
+    """Find or make the experiment of a model; in the home's own store its artifacts lie in the home."""
+    found = client.get_experiment_by_name(name)
+    if found:
+        return str(found.experiment_id)
+    local = str(client.tracking_uri).startswith("sqlite:///")
+    place = (home.registry / "artifacts").as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=place))
+
+
+def find_registered(client: "MlflowClient", name: str, training_id: str) -> "ModelVersion | None":
+    """Find the version of a model that holds a training's head."""
+    for version in _search(client, name):
+        if version.tags.get(TRAINING_TAG) == training_id:
+            return version
+    return None
+
+
+def find_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+    """Find the version that bears an alias."""
+    for version in _search(client, name):
+        if alias in list_aliases(client, version):
+            return version
+    return None
+
+
+def list_aliases(client: "MlflowClient", version: "ModelVersion") -> list[str]:
+    """List the aliases that a version bears."""
+    aliases = client.get_registered_model(version.name).aliases
+    return [alias for alias, number in aliases.items() if str(number) == str(version.version)]
+
+
+def _search(client: "MlflowClient", name: str) -> list["ModelVersion"]:
+    quoted = name.replace("'", "\\'")
+    return list(client.search_model_versions(f"name='{quoted}'", order_by=["version_number DESC"]))
