@@ -9,7 +9,8 @@ class FrostlineError(Exception):
         self.value, self.rule, self.remedy = value, rule, remedy
 
     def __str__(self) -> str:
-        return " ".join(f"{self.value}: {self.rule}. {self.remedy}.".split())
+        end = "" if self.remedy.endswith("?") else "."
+        return " ".join(f"{self.value}: {self.rule}. {self.remedy}{end}".split())
 
 
 class SettingsError(FrostlineError):
@@ -62,3 +63,11 @@ class TrainError(FrostlineError):
 
 class RegistryError(FrostlineError):
     """A model registry that does not answer, or a model that answers wrongly."""
+
+
+class RegistryUnreachableError(RegistryError):
+    """A model registry that does not answer now."""
+
+
+class OrchestratorError(FrostlineError):
+    """A Prefect server that does not answer."""

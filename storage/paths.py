@@ -71,13 +71,26 @@ class Home:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f".writable-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
         except OSError as error:
-            raise LakeError(
-                f"home {self.root}", f"must be a writable folder ({error.strerror})", "Choose another with --home"
-            ) from error
+            raise self._unwritable(error.strerror or "cannot be made") from error
+        self.check()
+
+    def check(self) -> None:
+        """Refuse a home in which nothing could be written; writes nothing itself.
+
+        Raises:
+            LakeError: naming it.
+        """
+        place = self.root
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir():
+            raise self._unwritable(f"{place} is no folder")
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise self._unwritable(f"{place} cannot be written")
+
+    def _unwritable(self, reason: str) -> LakeError:
+        return LakeError(f"home {self.root}", f"must be a writable folder ({reason})", "Choose another with --home")
 
 
 def open_home(root: Path) -> Home:

@@ -108,14 +108,14 @@ COMMENT ON COLUMN canaries.made_with IS 'Libraries and device that made it, as J
 COMMENT ON COLUMN canaries.made_at IS 'When';
 
 CREATE TABLE heads (
-  training_id VARCHAR, label_set VARCHAR, recipe_id VARCHAR, snapshot_id BIGINT, settings VARCHAR, metrics VARCHAR,
+  training_id VARCHAR, label_set VARCHAR, recipe_id VARCHAR, snapshot BIGINT, settings VARCHAR, metrics VARCHAR,
   trained_at TIMESTAMPTZ
 );
 COMMENT ON TABLE heads IS 'Every head that was trained';
 COMMENT ON COLUMN heads.training_id IS 'Hash of recipe, settings and training rows: the same question has the same head';
 COMMENT ON COLUMN heads.label_set IS 'The question that it answers';
 COMMENT ON COLUMN heads.recipe_id IS 'The recipe of its features';
-COMMENT ON COLUMN heads.snapshot_id IS 'The snapshot from which its rows were read';
+COMMENT ON COLUMN heads.snapshot IS 'The snapshot from which its rows were read';
 COMMENT ON COLUMN heads.settings IS 'Canonical JSON of the settings, seed and split included';
 COMMENT ON COLUMN heads.metrics IS 'JSON: measured once, on the test split';
 COMMENT ON COLUMN heads.trained_at IS 'When';
@@ -160,7 +160,7 @@ CREATE VIEW latest_predictions AS
 COMMENT ON VIEW latest_predictions IS 'What the newest version of each model says';
 
 CREATE VIEW image_lineage AS
-  SELECT t.image_id, t.class, t.split, m.name, m.version, m.run_id, h.recipe_id, h.snapshot_id
+  SELECT t.image_id, t.class, t.split, m.name, m.version, m.run_id, h.recipe_id, h.snapshot
   FROM training_sets t JOIN heads h USING (training_id) JOIN models m USING (training_id);
 COMMENT ON VIEW image_lineage IS 'Which models saw this image, in which split';
 

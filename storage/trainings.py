@@ -66,7 +66,7 @@ def count_conflicts(lake: Lake, label_set: str) -> int:
 def find_training(lake: Lake, training_id: str) -> Training | None:
     """Find a training by its identity."""
     found = lake.rows(
-        "SELECT training_id, label_set, recipe_id, snapshot_id, settings, metrics FROM heads WHERE training_id = ?",
+        "SELECT training_id, label_set, recipe_id, heads.snapshot, settings, metrics FROM heads WHERE training_id = ?",
         [training_id],
     )
     if not found:
@@ -143,3 +143,12 @@ def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datet
 
     with lake.lend(_predictions=predictions):
         lake.commit(write)
+
+
+def newest_training(lake: Lake, label_set: str, recipe_id: str) -> str | None:
+    """Find the training that was done last."""
+    found = lake.rows(
+        "SELECT training_id FROM heads WHERE label_set = ? AND recipe_id = ? ORDER BY trained_at DESC LIMIT 1",
+        [label_set, recipe_id],
+    )
+    return str(found[0][0]) if found else None

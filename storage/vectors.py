@@ -29,13 +29,15 @@ class Failure:
 class Shard:
     """A piece of embedding that is done and not yet committed.
 
-    ``file`` is None where every image failed; ``seconds`` count from the first file opened to the Parquet file closed.
+    ``file`` is None where every image failed; ``calls`` counts the images that went through the backbone; ``seconds``
+    from the first file opened to the Parquet file closed.
     """
 
     recipe_id: str
     source: str
     file: Path | None
     failures: tuple[Failure, ...]
+    calls: int
     seconds: float
 
 

@@ -53,7 +53,8 @@ def embed_shard(  # noqa: PLR0913 - a shard has these parts
     recipe_id = embedder.recipe.recipe_id
     vectors = embed_files(root, embedder, items, decoders, advance)
     file = write_features(home, recipe_id, vectors.image_ids, vectors.matrix) if vectors.image_ids else None
-    return Shard(recipe_id, source, file, vectors.failures, time.perf_counter() - began)
+    calls = len(vectors.image_ids) + sum(failure.stage == "embed" for failure in vectors.failures)
+    return Shard(recipe_id, source, file, vectors.failures, calls, time.perf_counter() - began)
 
 
 def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], decoders: int, advance: Advance) -> Vectors:

@@ -107,7 +107,7 @@ def _unknown(backbone: str, names: list[str]) -> BackboneError:
     library, _, name = backbone.partition("/")
     near = difflib.get_close_matches(name, names, n=3)
     remedy = f"Did you mean {', '.join(f'{library}/{match}' for match in near)}?" if near else "Check its spelling"
-    return BackboneError(f"backbone {backbone}", f"is no classification network of {library}", remedy.rstrip("."))
+    return BackboneError(f"backbone {backbone}", f"is no classification network of {library}", remedy)
 
 
 def _read_state(weights: Weights) -> Mapping[str, Tensor]:

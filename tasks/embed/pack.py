@@ -6,7 +6,6 @@ from pathlib import Path
 
 from storage.recipe import Recipe, read_recipe
 from storage.vectors import Matrix
-from tasks.embed.backbone import open_backbone
 from tasks.embed.engine import Embedder, embed_images
 from tasks.embed.weights import Weights, digest_file
 
@@ -32,6 +31,8 @@ def open_embedder(folder: Path, batch: int, device: str = "auto") -> Embedder:
     Raises:
         WeightsError: where its weights are not the recipe's any more.
     """
+    from tasks.embed.backbone import open_backbone
+
     recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
     path = next(folder.glob("weights*"))
     weights = Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)

@@ -28,12 +28,16 @@ def judge(home: Home, lake: Lake, training: Training, champion_id: str | None) -
         return Verdict(promoted=True, reason="is the champion already")
     champion = find_training(lake, champion_id) if champion_id else None
     if champion is None or not head_path(home, champion.training_id).exists():
-        return Verdict(promoted=True, reason="first" if champion_id is None else "the champion's head is not in this lake")
+        return Verdict(
+            promoted=True, reason="first" if champion_id is None else "the champion's head is not in this lake"
+        )
     rows = _shared_rows(lake, training, champion)
     if not rows:
         return Verdict(promoted=False, reason="no test image that both have features of: measure by hand")
     new, old = (_measure(home, lake, each, rows) for each in (training, champion))
-    words = f"accuracy {new[0]:.4f} against {old[0]:.4f}, log loss {-new[1]:.4f} against {-old[1]:.4f}, {len(rows)} images"
+    words = (
+        f"accuracy {new[0]:.4f} against {old[0]:.4f}, log loss {-new[1]:.4f} against {-old[1]:.4f}, {len(rows)} images"
+    )
     return Verdict(promoted=new > old, reason=f"{'better' if new > old else 'not better'}: {words}")
 
 
@@ -42,7 +46,9 @@ def _shared_rows(lake: Lake, training: Training, champion: Training) -> list[tup
     seen = {
         image_id for split in ("train", "validation") for image_id, _ in list_split(lake, champion.training_id, split)
     }
-    rows = [(image_id, name) for image_id, name in list_split(lake, training.training_id, "test") if image_id not in seen]
+    rows = [
+        (image_id, name) for image_id, name in list_split(lake, training.training_id, "test") if image_id not in seen
+    ]
     known = keep_known(lake, champion.recipe_id, [image_id for image_id, _ in rows])
     return [(image_id, name) for image_id, name in rows if image_id in known]
 

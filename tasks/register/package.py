@@ -68,7 +68,9 @@ def _log_figures(home: Home, package: Package) -> None:
 
     training = package.training
     evaluation = json.loads(evaluation_path(home, training.training_id).read_text(encoding="utf-8"))
-    totals = {split: sum(row[split] for row in evaluation["splits"].values()) for split in ("train", "validation", "test")}
+    totals = {
+        split: sum(row[split] for row in evaluation["splits"].values()) for split in ("train", "validation", "test")
+    }
     mlflow.set_tags({TRAINING_TAG: training.training_id, RECIPE_TAG: training.recipe_id})
     mlflow.log_params(
         {
@@ -85,7 +87,9 @@ def _log_figures(home: Home, package: Package) -> None:
     mlflow.log_text(package.recipe.text, "recipe.json")
     mlflow.log_dict(evaluation, "evaluation.json")
     mlflow.log_table(pd.DataFrame(evaluation["classes"]), "classes.json")
-    mlflow.log_figure(draw_confusion(evaluation["confusion"], [row["class"] for row in evaluation["classes"]]), "confusion.png")
+    mlflow.log_figure(
+        draw_confusion(evaluation["confusion"], [row["class"] for row in evaluation["classes"]]), "confusion.png"
+    )
 
 
 def _log_model(home: Home, package: Package) -> None:

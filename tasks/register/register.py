@@ -86,9 +86,7 @@ def register_head(  # noqa: PLR0913 - a model has these parts
         return _register(client, package, run_id)
 
 
-def judge_version(
-    home: Home, name: str, training_id: str, settings: RegisterSettings, now: datetime
-) -> Registered:
+def judge_version(home: Home, name: str, training_id: str, settings: RegisterSettings, now: datetime) -> Registered:
     """Decide whether a registered version becomes champion, and record it with its predictions, unless recorded.
 
     Raises:
@@ -148,7 +146,12 @@ def _register(client: "MlflowClient", package: Package, run_id: str) -> str:
 
 
 def _promote(  # noqa: PLR0913, PLR0917 - the two versions and where they are
-    client: "MlflowClient", lake: Lake, home: Home, settings: RegisterSettings, version: "ModelVersion", training: Training
+    client: "MlflowClient",
+    lake: Lake,
+    home: Home,
+    settings: RegisterSettings,
+    version: "ModelVersion",
+    training: Training,
 ) -> str:
     champion = find_alias(client, version.name, settings.alias)
     champion_id = champion.tags.get(TRAINING_TAG, "") if champion else None

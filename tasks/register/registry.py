@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.errors import RegistryError
+from storage.errors import RegistryUnreachableError
 from storage.paths import Home
 from tasks.register.settings import RegisterSettings, quiet_registry, tracking_uri
 
@@ -23,7 +23,7 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
     """Point MLflow at the registry and give a client of it.
 
     Raises:
-        RegistryError: where it does not answer or refuses.
+        RegistryUnreachableError: where it does not answer or refuses.
     """
     quiet_registry()
     import mlflow
@@ -40,7 +40,7 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
         yield mlflow.MlflowClient(uri, uri)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise RegistryError(
+        raise RegistryUnreachableError(
             f"MLflow at {uri}",
             f"does not answer ({reason})",
             "Start it or mend MLFLOW_TRACKING_URI, then run again: the trained head is kept",

@@ -1,0 +1,25 @@
+"""The ingest flow: what lies in the source, into the lake."""
+
+from prefect import flow
+
+from flows.progress import show_progress
+from flows.settings import RunSettings
+from storage.files import ScanCounts
+from storage.paths import open_home
+from tasks.ingest.scan import foresee_labels
+from tasks.ingest.step import commit_source, scan_source
+from tasks.train.splits import check_splits, keep_single
+
+
+@flow(flow_run_name="ingest {settings.source}", persist_result=False)
+def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
+    """Scan the source and commit what changed: files, images, labels, failures.
+
+    With ``for_training``, labels that could not be trained on are refused before anything is written.
+    """
+    found = scan_source(
+        settings.home, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
+    )
+    if for_training:
+        check_splits(keep_single(foresee_labels(open_home(settings.home), found), settings.train), settings.train)
+    return commit_source(settings.home, settings.title, found)

@@ -1,0 +1,48 @@
+"""The pipeline: a folder of labelled images goes in, a registered model comes out."""
+
+import re
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.embed import embed
+from flows.ingest import ingest
+from flows.register import register
+from flows.report import RunReport, Stopwatch, to_markdown
+from flows.settings import RunSettings
+from flows.train import train
+from storage.lake import read_lake
+from storage.paths import open_home
+from storage.trainings import count_conflicts
+from tasks.embed.step import resolve_recipe
+
+
+@flow(flow_run_name="pipeline {settings.source}", persist_result=False)
+def pipeline(settings: RunSettings) -> RunReport:
+    """Ingest, embed what is missing, train where anything changed, register what is new."""
+    watch = Stopwatch()
+    with watch.time("total"):
+        with watch.time("resolve"):
+            resolve_recipe(settings.home, settings.embed)  # refuses what cannot be embedded before anything is written
+        with watch.time("ingest"):
+            seen = ingest(settings, for_training=True)
+        with watch.time("embed"):
+            embedded = embed(settings)
+        snapshot, conflicts = _look(settings)
+        with watch.time("train"):
+            trained = train(settings, at=snapshot)
+        with watch.time("register"):
+            registered = register(settings, trained.training.training_id)
+    report = RunReport(settings.title, snapshot, conflicts, seen, embedded, trained, registered, watch.seconds)
+    create_markdown_artifact(to_markdown(report), key=_artifact_key(settings.title), description="What the run did")
+    return report
+
+
+def _look(settings: RunSettings) -> tuple[int, int]:
+    """Read the snapshot that the training pins, and the conflicts in it."""
+    with read_lake(open_home(settings.home)) as lake:
+        return lake.snapshot, count_conflicts(lake, settings.title)
+
+
+def _artifact_key(name: str) -> str:
+    return "frostline-" + re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,31 @@
+"""The register flow: a trained head, into a model that serves raw images."""
+
+from prefect import flow
+
+from flows.settings import RunSettings
+from flows.train import find_recipe_id
+from storage.errors import RegistryError
+from storage.lake import read_lake
+from storage.paths import open_home
+from storage.trainings import newest_training
+from tasks.register.register import Registered
+from tasks.register.step import judge_model, register_model
+
+EMBEDDER = "tasks.embed.pack:open_images"
+
+
+@flow(flow_run_name="register {settings.source}", persist_result=False)
+def register(settings: RunSettings, training_id: str | None = None) -> Registered:
+    """Register a training's model, by default the newest one's, and make it champion where it is the best."""
+    training_id = training_id or _find_newest(settings)
+    batch = settings.embed.batch
+    register_model(settings.home, settings.title, training_id, EMBEDDER, batch, settings.registry)
+    return judge_model(settings.home, settings.title, training_id, settings.registry)
+
+
+def _find_newest(settings: RunSettings) -> str:
+    with read_lake(open_home(settings.home)) as lake:
+        training_id = newest_training(lake, settings.title, find_recipe_id(settings))
+    if training_id is None:
+        raise RegistryError(settings.title, "has no trained head under these settings", "Run the train flow first")
+    return training_id

@@ -1,0 +1,107 @@
+"""What a run did, as one object, as an artifact, as text."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from flows.embed import Embedded
+from storage.files import ScanCounts
+from tasks.register.register import Registered
+from tasks.train.train import Trained
+
+
+@dataclass
+class Stopwatch:
+    """How many seconds each step took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, step: str) -> Iterator[None]:
+        """Time a block."""
+        began = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - began, 3)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run saw, computed, reused, trained and promoted."""
+
+    name: str
+    snapshot: int
+    conflicts: int
+    seen: ScanCounts
+    embedded: Embedded
+    trained: Trained
+    registered: Registered
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the object that ``frostline run --json`` prints."""
+        seen, embedded, registered = self.seen, self.embedded, self.registered
+        return {
+            "name": self.name,
+            "snapshot": self.snapshot,
+            "recipe": embedded.recipe_id,
+            "images": {"seen": seen.seen, "new": seen.new, "unchanged": seen.seen - seen.new, "gone": seen.gone},
+            "files": {"seen": seen.files, "opened": seen.opened, "ignored": seen.ignored, "failed": seen.failed},
+            "conflicts": self.conflicts,
+            "features": {"computed": embedded.computed, "reused": embedded.reused, "failed": embedded.failed},
+            "backbone_calls": embedded.calls,
+            "trained": self.trained.new,
+            "training": self.trained.training.training_id,
+            "metrics": self.trained.training.metrics,
+            "model": {
+                "name": registered.name,
+                "version": registered.version,
+                "alias": registered.alias,
+                "new": registered.new,
+                "snapshot": self.trained.training.snapshot,
+                "gate": registered.reason,
+                "url": model_url(registered),
+            },
+            "warnings": list(self.trained.warnings),
+            "seconds": self.seconds,
+        }
+
+
+def model_url(registered: Registered) -> str | None:
+    """Link to the version in MLflow's UI, where MLflow is a server."""
+    if not registered.tracking_uri.startswith("http"):
+        return None
+    return f"{registered.tracking_uri.rstrip('/')}/#/models/{registered.name}/versions/{registered.version}"
+
+
+def describe(report: RunReport) -> list[str]:
+    """Tell a run in a few lines."""
+    seen, embedded, registered = report.seen, report.embedded, report.registered
+    metrics = report.trained.training.metrics
+    figures = f"accuracy {metrics['accuracy']:.4f} · balanced {metrics['balanced_accuracy']:.4f} · log loss {metrics['log_loss']:.4f}"
+    version = f"{registered.name} version {registered.version}" + (f" · {registered.alias}" if registered.alias else "")
+    lines = [
+        f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone",
+        f"features  embedded {embedded.computed} · reused {embedded.reused} · failed {embedded.failed}",
+        f"head      {'trained' if report.trained.new else 'nothing changed, nothing trained'} · test {figures}",
+        f"model     {version} · {registered.reason}",
+        f"lake      snapshot {report.snapshot} · recipe {embedded.recipe_id[:12]} · {report.seconds['total']:.1f} s",
+    ]
+    if report.conflicts:
+        lines.append(
+            f"conflicts {report.conflicts} images under several classes, left out: frostline sql 'from conflicts'"
+        )
+    if embedded.failed:
+        lines.append(f"failures  {embedded.failed}, see: frostline sql 'from failures'")
+    return lines + [f"warning   {warning}" for warning in report.trained.warnings]
+
+
+def to_markdown(report: RunReport) -> str:
+    """Write the artifact of a run."""
+    registered = report.registered
+    url = model_url(registered)
+    rows = "\n".join(f"| {line[:9].strip()} | {line[10:]} |" for line in describe(report))
+    seconds = " · ".join(f"{step} {taken:.1f} s" for step, taken in report.seconds.items())
+    link = f"[{registered.name} version {registered.version}]({url})" if url else f"`{registered.tracking_uri}`"
+    return f"# {report.name}\n\n| | |\n|---|---|\n{rows}\n| seconds | {seconds} |\n| MLflow | {link} |\n"

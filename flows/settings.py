@@ -1,0 +1,79 @@
+"""What a run is told: the one model behind flags, environment, frostline.toml and Prefect's run form."""
+
+import os
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.errors import SettingsError
+from tasks.embed.settings import EmbedSettings
+from tasks.ingest.settings import IngestSettings
+from tasks.register.settings import RegisterSettings
+from tasks.train.settings import TrainSettings
+
+NAME = re.compile(r"[^\W_][\w .-]*")
+
+
+class RunSettings(BaseModel):
+    """From a folder of labelled images to a registered model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Path | None = Field(None, description="The folder: one folder in it for each class.")
+    home: Path = Field(Path(".frostline"), description="Where the lake, the heads and MLflow's own store lie.")
+    name: str | None = Field(None, description="Name of the source, its labels and its model; by default the folder's.")
+    retry: bool = Field(False, description="Try files and images again that failed before.")
+    ingest: IngestSettings = Field(default_factory=IngestSettings, description="Reading the source.")
+    embed: EmbedSettings = Field(default_factory=EmbedSettings, description="From images to features.")
+    train: TrainSettings = Field(default_factory=TrainSettings, description="From features and labels to a head.")
+    registry: RegisterSettings = Field(
+        default_factory=RegisterSettings, description="From a head to a model in MLflow."
+    )
+
+    @property
+    def root(self) -> Path:
+        """The folder, as an absolute path.
+
+        Raises:
+            SettingsError: where none is named.
+        """
+        if self.source is None:
+            raise SettingsError(
+                "source", "must name a folder", "Write `frostline run FOLDER`, or set source in frostline.toml"
+            )
+        return self.source.expanduser().resolve()
+
+    @property
+    def title(self) -> str:
+        """The name of source, labels and model.
+
+        Raises:
+            SettingsError: where it is none that every part can bear.
+        """
+        name = self.name or self.root.name
+        if not NAME.fullmatch(name):
+            raise SettingsError(
+                f"name {name!r}",
+                "starts with a letter or digit and has letters, digits, spaces, dots, dashes, underscores alone",
+                "Choose one with --name",
+            )
+        return name
+
+
+def quiet_prefect(*, debug: bool) -> None:
+    """Set what Prefect reads at its import, unless the user has: no telemetry, a patient start, a quiet terminal."""
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,storage,flows",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def read_environment() -> dict[str, str]:
+    """Read the variables that begin with FROSTLINE_, without the prefix."""
+    prefix = "FROSTLINE_"
+    return {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
