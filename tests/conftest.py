@@ -1,0 +1,72 @@
+"""What several rooms' tests share."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.settings import quiet_prefect
+
+from tests.counting import Tally, install
+from tests.pictures import write_folder
+
+quiet_prefect(debug=False)
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@pytest.fixture(scope="session")
+def prefect_api() -> Iterator[str]:
+    """Prefect's test harness, once a session: its server's address."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    with (
+        prefect_test_harness(server_startup_timeout=180),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture
+def tally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tally:
+    """The counting backbone in place of a real one."""
+    counter = Tally(tmp_path / "backbone-calls")
+    install(monkeypatch, counter)
+    return counter
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of 60 images in three classes."""
+    return write_folder(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def registry_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store, made once: its migrations take seconds."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("registry") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, registry_template: Path) -> Path:
+    """A home with no lake and an empty MLflow store."""
+    root = tmp_path / "home"
+    (root / "mlflow").mkdir(parents=True)
+    shutil.copy(registry_template, root / "mlflow" / "mlflow.db")
+    return root
+
+
+@pytest.fixture
+def run(prefect_api: str, tally: Tally, photos: Path, home: Path) -> Callable[..., dict[str, Any]]:  # noqa: ARG001
+    """The pipeline over ``photos`` with the counting backbone; keywords are settings; gives the report."""
+    from flows.pipeline import pipeline
+    from flows.settings import RunSettings
+
+    return lambda **settings: pipeline(RunSettings(**{"source": photos, "home": home, **settings})).to_json()

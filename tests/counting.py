@@ -1,0 +1,97 @@
+"""A counting backbone for logic: 48 numbers an image, and a tally of the images that went through it."""
+
+import os
+import sys
+import time
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from storage.recipe import Recipe, Transform, read_recipe
+from storage.vectors import Matrix
+from tasks.embed.decode import Pixels
+from tasks.embed.engine import Backbone, Embedder, embed_images
+from tasks.embed.settings import EmbedSettings
+from tasks.embed.weights import Weights
+
+
+class Tally:
+    """Counts images in a file, a line a batch, so that a count outlives a process that is killed."""
+
+    def __init__(self, log: Path, seconds: float = 0) -> None:
+        self.log, self.seconds = log, seconds
+
+    @property
+    def images(self) -> int:
+        return sum(map(int, self.log.read_text().split())) if self.log.exists() else 0
+
+    def embed(self, pixels: Pixels) -> Matrix:
+        time.sleep(self.seconds)
+        with self.log.open("a") as log:
+            log.write(f"{int(pixels.any(axis=(1, 2, 3)).sum())}\n")  # the padded tail is black
+        places = pixels.reshape(len(pixels), 4, 2, 4, 2, 3).mean(axis=(2, 4))
+        return places.reshape(len(pixels), 48).astype(np.float32) / 255
+
+
+def resolve_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
+    dtype = "float32" if settings.dtype == "auto" else settings.dtype
+    transform = Transform(8, (8, 8), False, settings.interpolation or "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # noqa: FBT003
+    return Recipe(
+        architecture=settings.backbone,
+        weights=weights.digest,
+        cut=settings.cut,
+        pooling=settings.pooling,
+        transform=transform,
+        dtype=dtype,  # type: ignore[arg-type]
+        stored="float16",
+        shape=(48,),
+    )
+
+
+def fake_modules(tally: Tally) -> dict[str, types.ModuleType]:
+    """Make the two modules that import torch, without it."""
+
+    def open_backbone(recipe: Recipe, weights: Weights, device: str) -> Backbone:  # noqa: ARG001
+        return tally.embed
+
+    resolve = types.ModuleType("tasks.embed.resolve")
+    backbone = types.ModuleType("tasks.embed.backbone")
+    resolve.resolve_recipe = resolve_recipe  # type: ignore[attr-defined]
+    backbone.open_backbone = open_backbone  # type: ignore[attr-defined]
+    return {"tasks.embed.resolve": resolve, "tasks.embed.backbone": backbone}
+
+
+def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
+    """Put the counting backbone in place for one test."""
+    from tasks.embed import pack, step
+
+    for name, module in fake_modules(tally).items():
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(pack, "open_images", open_images)
+    step._open.cache_clear()
+
+
+def open_images(folder: Path, batch: int) -> Callable[[Sequence[bytes]], Matrix]:
+    """Open the backbone for a served model, whose answers the tally of the embed runs leaves out."""
+    recipe = read_recipe((folder / "recipe.json").read_text())
+    embedder = Embedder(recipe, Tally(folder / "served-calls").embed, batch)
+    return lambda images: embed_images(embedder, images)
+
+
+def main() -> None:
+    """Run the command line over the counting backbone, as a process of its own."""
+    tally = Tally(Path(os.environ["COUNTING_LOG"]), float(os.environ.get("COUNTING_SECONDS", "0")))
+    sys.modules.update(fake_modules(tally))
+    from tasks.embed import pack
+
+    pack.open_images = open_images
+    from flows.cli import main as frostline
+
+    frostline()
+
+
+if __name__ == "__main__":
+    main()
