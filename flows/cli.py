@@ -2,12 +2,15 @@
 
 import dataclasses
 import json as json_text
+import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import cyclopts
 import pydantic
@@ -16,10 +19,15 @@ from cyclopts.config import Dict, Env
 
 from flows.config import check_environment, read_config
 from flows.settings import RunSettings, quiet_prefect, read_environment
-from storage.errors import FrostlineError, SettingsError
+from storage.errors import FrostlineError, OrchestratorError, SettingsError
+
+if TYPE_CHECKING:
+    from flows.report import RunReport
 
 HOME = Path(".frostline")
 BAD_USE, INTERRUPTED = 2, 130
+INTERRUPT = "interrupted. What was committed stays; run again to go on"
+PATIENCE = 5.0
 
 
 @Parameter(name="*")
@@ -36,34 +44,32 @@ class Output:
 
 
 Settings = Annotated[RunSettings, Parameter(name="*")]
-Home = Annotated[Path, Parameter(help="Where the lake lies.")]
 
 
 def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), out: Output = Output()) -> None:  # noqa: B008 - frozen
     """Ingest a folder, embed what is missing, train where anything changed, register what is new.
 
-    Parameters
-    ----------
-    source
-        The folder: one folder in it for each class.
+    Args:
+        source: The folder: one folder in it for each class.
+        settings: What a run is told.
+        out: How the command answers.
     """
     settings = _with_source(settings, source)
     _refuse_early(settings)
     quiet_prefect(debug=out.debug)
-    from flows.pipeline import pipeline
     from flows.report import describe
 
-    report = pipeline(settings)
+    report = _run_pipeline(settings)
     _answer(out, report.to_json(), lambda: describe(report))
 
 
 def plan(source: Path | None = None, /, *, settings: Settings = RunSettings(), out: Output = Output()) -> None:  # noqa: B008 - frozen
     """Show what a run would compute, why, how long and how much disk; writes nothing.
 
-    Parameters
-    ----------
-    source
-        The folder: one folder in it for each class.
+    Args:
+        source: The folder: one folder in it for each class.
+        settings: What a run is told.
+        out: How the command answers.
     """
     from flows.plan import describe_plan, make_plan
 
@@ -71,15 +77,14 @@ def plan(source: Path | None = None, /, *, settings: Settings = RunSettings(), o
     _answer(out, made.to_json(), lambda: describe_plan(made))
 
 
-def sql(query: str, /, *, at: int | None = None, home: Home = HOME, out: Output = Output()) -> None:
+def sql(query: str, /, *, at: int | None = None, home: Path = HOME, out: Output = Output()) -> None:
     """Query the lake; it cannot be changed this way.
 
-    Parameters
-    ----------
-    query
-        In DuckDB's SQL, such as "from labels".
-    at
-        A snapshot, to see the lake as it was.
+    Args:
+        query: In DuckDB's SQL, such as "from labels".
+        at: A snapshot, to see the lake as it was.
+        home: Where the lake lies.
+        out: How the command answers.
     """
     from storage.lake import read_lake
     from storage.paths import open_home
@@ -89,8 +94,13 @@ def sql(query: str, /, *, at: int | None = None, home: Home = HOME, out: Output 
     _answer(out, {"columns": columns, "rows": rows}, lambda: _table(columns, rows))
 
 
-def status(*, home: Home = HOME, out: Output = Output()) -> None:
-    """Count what the lake holds: sources, images, recipes, features, failures, models; name the snapshot."""
+def status(*, home: Path = HOME, out: Output = Output()) -> None:
+    """Count what the lake holds: sources, images, recipes, features, failures, models; name the snapshot.
+
+    Args:
+        home: Where the lake lies.
+        out: How the command answers.
+    """
     from storage.lake import read_lake
     from storage.paths import open_home
     from storage.summary import summarize
@@ -100,8 +110,13 @@ def status(*, home: Home = HOME, out: Output = Output()) -> None:
     _answer(out, found, lambda: _tables(found))
 
 
-def demo(*, home: Home = HOME, out: Output = Output()) -> None:
-    """Run the pipeline three times over scanned digits that need no download."""
+def demo(*, home: Path = HOME, out: Output = Output()) -> None:
+    """Run the pipeline three times over scanned digits that need no download.
+
+    Args:
+        home: Where the demo's own home is made, as its folder "demo"; what lies there is replaced.
+        out: How the command answers.
+    """
     quiet_prefect(debug=out.debug)
     from flows.demo import run_demo
 
@@ -121,6 +136,7 @@ def build_app(arguments: Sequence[str]) -> App:
     app = App(
         name="frostline",
         help="Transfer learning as an incremental, scheduled pipeline.",
+        suppress_keyboard_interrupt=False,
         config=(Env("FROSTLINE_", command=False), file),
     )
     for command in (demo, run, plan, sql, status):
@@ -132,6 +148,7 @@ def main() -> None:
     """Run the command line: exit code 2 and one line where the user can mend it."""
     arguments = sys.argv[1:]
     warnings.filterwarnings("ignore")
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         build_app(arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except FrostlineError as error:
@@ -139,11 +156,37 @@ def main() -> None:
     except cyclopts.CycloptsError as error:
         _fail(_explain(error), BAD_USE)
     except KeyboardInterrupt:
-        _fail("interrupted. What was committed stays; run again to go on", INTERRUPTED)
+        _fail(INTERRUPT, INTERRUPTED)
     except Exception as error:
         if "--debug" in arguments:
             raise
         _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}. Run with --debug to see where", 1)
+
+
+def _run_pipeline(settings: RunSettings) -> "RunReport":
+    from flows.pipeline import pipeline
+
+    try:
+        return pipeline(settings)
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        remedy = "Start it with `prefect server start`, or unset PREFECT_API_URL for a private one"
+        raise OrchestratorError("Prefect", str(error), remedy) from error
+
+
+def _interrupt(*_: object) -> None:
+    """Stop in order, but soon: Ctrl-C also ends a private server, which Prefect then tries to reach for minutes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    timer = threading.Timer(PATIENCE, _give_up)
+    timer.daemon = True
+    timer.start()
+    raise KeyboardInterrupt
+
+
+def _give_up() -> None:
+    print(f"frostline: {INTERRUPT}", file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
+    os._exit(INTERRUPTED)
 
 
 def _with_source(settings: RunSettings, source: Path | None) -> RunSettings:
@@ -152,8 +195,8 @@ def _with_source(settings: RunSettings, source: Path | None) -> RunSettings:
 
 def _refuse_early(settings: RunSettings) -> None:
     """Refuse what needs no Prefect to refuse."""
-    from tasks.ingest.folder import check_folder
     from storage.paths import open_home
+    from tasks.ingest.folder import check_folder
 
     check_folder(settings.root)
     settings.title  # noqa: B018 - raises where no part could bear the name
@@ -212,3 +255,7 @@ def _tables(found: dict[str, Any]) -> list[Any]:
         if isinstance(rows, list) and rows:
             lines += _table(list(rows[0]), [list(row.values()) for row in rows], title=name)
     return lines
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefect import flow
-from prefect.utilities.annotations import quote
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
@@ -35,7 +34,7 @@ def embed(settings: RunSettings) -> Embedded:
     recipe = resolved.recipe
     work = list_shards(settings.home, settings.title, recipe, settings.embed.shard, retry=settings.retry)
     if work.images:
-        keep_recipe(settings.home, quote(resolved))
+        keep_recipe(settings.home, resolved)
     shards, added = _run(settings, recipe.recipe_id, work)
     _check_budget(settings, shards)
     return _count(settings.home, settings.title, recipe.recipe_id, shards, added)
@@ -46,9 +45,9 @@ def _run(settings: RunSettings, recipe_id: str, work: Work) -> tuple[list[Shard]
     with show_progress("embed", work.images) as advance:
         for number, items in enumerate(work.shards, 1):
             shard = run_shard(
-                settings.home, settings.title, settings.root, recipe_id, number, quote(items), settings.embed, advance
+                settings.home, settings.title, settings.root, recipe_id, number, items, settings.embed, advance
             )
-            added += keep_shard(settings.home, number, quote(shard))
+            added += keep_shard(settings.home, number, shard)
             shards.append(shard)
     return shards, added
 

@@ -79,7 +79,8 @@ def describe(report: RunReport) -> list[str]:
     """Tell a run in a few lines."""
     seen, embedded, registered = report.seen, report.embedded, report.registered
     metrics = report.trained.training.metrics
-    figures = f"accuracy {metrics['accuracy']:.4f} · balanced {metrics['balanced_accuracy']:.4f} · log loss {metrics['log_loss']:.4f}"
+    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "log_loss": "log loss"}
+    figures = " · ".join(f"{name} {metrics[key]:.4f}" for key, name in names.items())
     version = f"{registered.name} version {registered.version}" + (f" · {registered.alias}" if registered.alias else "")
     lines = [
         f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone",

@@ -9,6 +9,7 @@ class FrostlineError(Exception):
         self.value, self.rule, self.remedy = value, rule, remedy
 
     def __str__(self) -> str:
+        """Write the message as one line."""
         end = "" if self.remedy.endswith("?") else "."
         return " ".join(f"{self.value}: {self.rule}. {self.remedy}{end}".split())
 

@@ -218,5 +218,9 @@ def _write_row(lake: Lake, scan: Scan, now: datetime, images: tuple[int, int, in
 
 
 def _unreadable(listing: Listing) -> pa.Table:
-    columns = list(zip(*listing.unreadable, strict=True)) if listing.unreadable else [[], []]
-    return pa.table({"path": pa.array(columns[0], pa.string()), "reason": pa.array(columns[1], pa.string())})
+    return pa.table(
+        {
+            "path": pa.array([path for path, _ in listing.unreadable], pa.string()),
+            "reason": pa.array([reason for _, reason in listing.unreadable], pa.string()),
+        }
+    )

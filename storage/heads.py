@@ -19,8 +19,8 @@ Floats = npt.NDArray[np.float64]
 class Head:
     """A softmax over standardised features.
 
-    ``mean`` and ``scale`` are [dim]; ``weights`` are [dim, classes] and ``bias`` [classes], in the order of ``classes``;
-    all float64.
+    ``mean`` and ``scale`` are [dim], ``weights`` are [dim, classes] and ``bias`` [classes], in the order of
+    ``classes``; all float64.
     """
 
     classes: tuple[str, ...]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -110,10 +110,12 @@ class Lake:
         """Let go of the catalog."""
         self._con.close()
 
-    def __enter__(self) -> "Lake":
+    def __enter__(self) -> Self:
+        """Give the lake to a ``with`` block."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Close it behind the block."""
         self.close()
 
     def _roll_back(self) -> None:

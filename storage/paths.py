@@ -9,7 +9,7 @@ from storage.errors import LakeError
 
 
 def path_to_text(path: str) -> str:
-    """Write a path as valid UTF-8: bytes that are not become ``\\xNN``, a backslash becomes two."""
+    r"""Write a path as valid UTF-8: bytes that are not become ``\xNN``, a backslash becomes two."""
     if path.isascii() and "\\" not in path:
         return path
     return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")

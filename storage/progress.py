@@ -12,4 +12,4 @@ Progress = Callable[[str, int], AbstractContextManager[Advance]]
 @contextlib.contextmanager
 def silent(what: str, total: int) -> Iterator[Advance]:  # noqa: ARG001 - nobody watches
     """Tell nobody."""
-    yield lambda done: None
+    yield lambda _: None

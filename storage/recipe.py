@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from storage.canonical import canonical, digest
 
@@ -68,5 +68,5 @@ def read_recipe(text: str) -> Recipe:
     return Recipe(transform=Transform(**transform), **{key: _tuple(part) for key, part in value.items()})
 
 
-def _tuple(value: object) -> object:
+def _tuple(value: Any) -> Any:  # noqa: ANN401 - JSON's values
     return tuple(value) if isinstance(value, list) else value

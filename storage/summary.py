@@ -13,7 +13,8 @@ QUERIES = {
     "recipes": """SELECT r.recipe_id, architecture, cut, dim, made_at, coalesce(n, 0) AS features FROM recipes r
                   LEFT JOIN (SELECT recipe_id, count(*) AS n FROM features GROUP BY recipe_id) USING (recipe_id)
                   ORDER BY made_at""",
-    "failures": "SELECT source, stage, reason, count(*) AS n FROM failures GROUP BY ALL ORDER BY n DESC, reason LIMIT 20",
+    "failures": """SELECT source, stage, reason, count(*) AS n FROM failures
+                   GROUP BY ALL ORDER BY n DESC, reason LIMIT 20""",
     "models": """SELECT name, version, alias, heads.snapshot AS snapshot, m.registered_at, metrics FROM models m
                  JOIN heads USING (training_id) ORDER BY registered_at DESC LIMIT 20""",
 }

@@ -71,8 +71,8 @@ def find_training(lake: Lake, training_id: str) -> Training | None:
     )
     if not found:
         return None
-    *what, settings, metrics = found[0]
-    return Training(*what, json.loads(settings), json.loads(metrics))
+    known_id, label_set, recipe_id, snapshot, settings, metrics = found[0]
+    return Training(known_id, label_set, recipe_id, snapshot, json.loads(settings), json.loads(metrics))
 
 
 def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime) -> None:

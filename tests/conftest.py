@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from flows.settings import quiet_prefect
-
 from tests.counting import Tally, install
 from tests.pictures import write_folder
 

@@ -33,12 +33,20 @@ class Tally:
         with self.log.open("a") as log:
             log.write(f"{int(pixels.any(axis=(1, 2, 3)).sum())}\n")  # the padded tail is black
         places = pixels.reshape(len(pixels), 4, 2, 4, 2, 3).mean(axis=(2, 4))
-        return places.reshape(len(pixels), 48).astype(np.float32) / 255
+        vectors: Matrix = (places.reshape(len(pixels), 48) / 255).astype(np.float32)
+        return vectors
 
 
 def resolve_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
     dtype = "float32" if settings.dtype == "auto" else settings.dtype
-    transform = Transform(8, (8, 8), False, settings.interpolation or "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # noqa: FBT003
+    transform = Transform(
+        8,
+        (8, 8),
+        squash=False,
+        interpolation=settings.interpolation or "bilinear",
+        mean=(0.0, 0.0, 0.0),
+        std=(1.0, 1.0, 1.0),
+    )
     return Recipe(
         architecture=settings.backbone,
         weights=weights.digest,

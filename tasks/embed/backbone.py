@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from storage.errors import BackboneError, SettingsError, WeightsError
-from storage.vectors import Matrix
 from storage.recipe import Dtype, Recipe
+from storage.vectors import Matrix
 from tasks.embed.engine import Backbone
 from tasks.embed.networks import find_classifier, load_network
 from tasks.embed.weights import Weights
@@ -93,7 +93,7 @@ def run_to_cut(network: nn.Module, cut: str, batch: Tensor) -> Tensor:
 
 
 def _find_cut(network: nn.Module, cut: str) -> nn.Module:
-    layers = dict(network.named_modules())
+    layers: dict[str, nn.Module] = dict(network.named_modules())
     name = find_classifier(network)[0] if cut == "avgpool" else cut
     if name and name in layers:
         return layers[name]

@@ -11,10 +11,10 @@ from uuid import UUID
 
 import numpy as np
 
-from storage.vectors import Failure, Matrix, Shard, write_features
 from storage.paths import Home, text_to_path
 from storage.progress import Advance
 from storage.recipe import Recipe
+from storage.vectors import Failure, Matrix, Shard, write_features
 from tasks.embed.decode import Pixels, decode
 
 Backbone = Callable[[Pixels], Matrix]
@@ -45,7 +45,7 @@ class Vectors:
     failures: tuple[Failure, ...]
 
 
-def embed_shard(  # noqa: PLR0913 - a shard has these parts
+def embed_shard(
     home: Home, source: str, root: Path, embedder: Embedder, items: Sequence[Item], decoders: int, advance: Advance
 ) -> Shard:
     """Embed images of a source and write their vectors as one Parquet file, not yet part of the lake."""
@@ -108,7 +108,7 @@ def _embed_batch(embedder: Embedder, batch: Sequence[Decoded]) -> Vectors:
     if not good:
         return Vectors((), np.empty((0, embedder.recipe.dim), np.float32), tuple(failures))
     matrix = run_backbone(embedder, [pixels for _, pixels in good])
-    finite = np.isfinite(matrix).all(axis=1)
+    finite = [bool(np.isfinite(vector).all()) for vector in matrix]
     reason = f"not finite in {embedder.recipe.dtype}, stored as {embedder.recipe.stored}"
     failures += [Failure(*item, "embed", reason) for (item, _), ok in zip(good, finite, strict=True) if not ok]
     ids = tuple(item[0] for (item, _), ok in zip(good, finite, strict=True) if ok)

@@ -58,5 +58,5 @@ def _fetch_timm(key: str, to: Path) -> str:
     if cfg.hf_hub_id:
         shutil.copyfile(hf_hub_download(cfg.hf_hub_id, "model.safetensors"), to)
         return ".safetensors"
-    torch.hub.download_url_to_file(cfg.url, str(to), progress=False)
+    torch.hub.download_url_to_file(str(cfg.url), str(to), progress=False)
     return ".pth"

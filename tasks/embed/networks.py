@@ -71,14 +71,14 @@ def find_classifier(network: nn.Module) -> tuple[str, Any]:
     return linear[-1] if linear else ("", None)
 
 
-def _build(backbone: str, **options: int) -> nn.Module:
+def _build(backbone: str, **options: Any) -> nn.Module:  # noqa: ANN401 - the libraries' keywords
     _check_name(backbone)
     library, _, name = backbone.partition("/")
     if library == "timm":
         import timm
 
-        return cast("nn.Module", timm.create_model(name, pretrained=False, **options))
-    import torchvision.models as models
+        return timm.create_model(name, pretrained=False, **options)
+    from torchvision import models
 
     return cast("nn.Module", models.get_model(name, weights=None, **options))
 
@@ -91,7 +91,7 @@ def _check_name(backbone: str) -> None:
         names = timm.list_models()
         known = timm.is_model(name)
     elif library == "torchvision":
-        import torchvision.models as models
+        from torchvision import models
 
         names = models.list_models(module=models)
         known = name in names
@@ -142,9 +142,10 @@ def _rename_by_order(network: nn.Module, state: Mapping[str, Tensor], weights: W
 
 def _timm_input(name: str) -> Input:
     import timm
-    from timm.data import resolve_data_config
+    from timm.data.config import resolve_data_config
 
-    cfg = resolve_data_config(pretrained_cfg=timm.models.get_pretrained_cfg(name).to_dict())
+    defaults = timm.models.get_pretrained_cfg(name)
+    cfg = resolve_data_config(pretrained_cfg=defaults.to_dict() if defaults else {})  # type: ignore[no-untyped-call]
     return Input(
         tuple(cfg["input_size"][1:]),
         cfg["crop_pct"],
@@ -156,16 +157,16 @@ def _timm_input(name: str) -> Input:
 
 
 def _torchvision_input(name: str, key: str) -> Input:
-    import torchvision.models as models
+    from torchvision import models
 
     weights = models.get_weight(key) if key else models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
     side = preset.crop_size[0]
     return Input(
-        (side, side),
-        side / preset.resize_size[0],
-        False,
-        preset.interpolation.value,
-        tuple(preset.mean),
-        tuple(preset.std),
+        size=(side, side),
+        share=side / preset.resize_size[0],
+        squash=False,
+        interpolation=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
     )

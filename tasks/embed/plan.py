@@ -33,7 +33,7 @@ class Work:
 
 
 def resolve(home: Home, settings: EmbedSettings) -> Resolved:
-    """Find the recipe that the settings mean, deciding what they leave open where it is new. Writes nothing to the lake.
+    """Find the recipe that the settings mean, deciding what they leave open where it is new; the lake stays as it is.
 
     Raises:
         BackboneError, WeightsError, SettingsError: where the settings name what does not exist or does not fit.

@@ -42,7 +42,7 @@ def list_shards(home: Path, source: str, recipe: Recipe, shard: int | None, *, r
 
 
 @task(task_run_name="embed shard {number}", cache_policy=NO_CACHE, persist_result=False)
-def run_shard(  # noqa: PLR0913, PLR0917 - a shard has these parts
+def run_shard(
     home: Path,
     source: str,
     root: Path,

@@ -11,8 +11,27 @@ from storage.errors import SourceError
 from storage.files import FILES, Listing
 from storage.paths import path_to_text
 
-SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .jp2 .avif .ppm .pgm .pbm .pnm .tga .ico".split()
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".apng",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".dib",
+    ".tif",
+    ".tiff",
+    ".jp2",
+    ".avif",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".tga",
+    ".ico",
 )
 
 
@@ -87,7 +106,7 @@ def _walk(root: str) -> _Seen:
         folder = pending.pop()
         try:
             entries = list(os.scandir(folder.path))
-            status = os.stat(folder.path)
+            status = Path(folder.path).stat()
         except OSError as error:
             seen.unreadable.append((folder.prefix.rstrip("/"), _reason(error)))
             continue
@@ -108,7 +127,7 @@ def _take(entries: list[os.DirEntry[str]], folder: _Folder, seen: _Seen) -> Iter
                 seen.ignored += 1
             elif entry.is_dir():
                 yield entry
-            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES and entry.is_file():
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
                 status = entry.stat()
                 seen.rows.append((folder.prefix + path_to_text(entry.name), status.st_size, status.st_mtime_ns))
             else:

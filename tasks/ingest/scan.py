@@ -15,7 +15,9 @@ from tasks.ingest.settings import IngestSettings
 def scan(
     home: Home, source: str, root: Path, settings: IngestSettings, progress: Progress, *, retry: bool = False
 ) -> Scan:
-    """List a folder and read its new and changed files; unchanged files are not opened, save those that were no image if ``retry``.
+    """List a folder and read its new and changed files, with ``retry`` also those that were no image before.
+
+    Other files are not opened.
 
     Raises:
         SourceError: where the folder is missing, is not the one that its name says, or has no image's file in it.

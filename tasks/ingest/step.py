@@ -28,7 +28,7 @@ async def _reads_may_recover(_: Task[..., object], __: TaskRun, state: State[obj
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def scan_source(  # noqa: PLR0913 - a source has these parts
+def scan_source(
     home: Path, source: str, root: Path, settings: IngestSettings, progress: Progress, *, retry: bool
 ) -> Scan:
     """List a source and read what is new in it; writes nothing."""

@@ -60,7 +60,7 @@ class Registered:
     reason: str
 
 
-def register_head(  # noqa: PLR0913 - a model has these parts
+def register_head(
     home: Home, name: str, training_id: str, embedder: str, batch: int, settings: RegisterSettings
 ) -> str:
     """Log a training as a model and register it, unless it is registered; gives the version.
@@ -107,7 +107,7 @@ def judge_version(home: Home, name: str, training_id: str, settings: RegisterSet
     return registered
 
 
-def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, batch: int) -> Package:  # noqa: PLR0913, PLR0917 - a model has these parts
+def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, batch: int) -> Package:
     training = _get_training(lake, training_id)
     recipe = get_recipe(lake, training.recipe_id)
     examples = dict(_read_examples(lake, training))
@@ -145,7 +145,7 @@ def _register(client: "MlflowClient", package: Package, run_id: str) -> str:
     return str(version.version)
 
 
-def _promote(  # noqa: PLR0913, PLR0917 - the two versions and where they are
+def _promote(
     client: "MlflowClient",
     lake: Lake,
     home: Home,
@@ -162,16 +162,17 @@ def _promote(  # noqa: PLR0913, PLR0917 - the two versions and where they are
     return verdict.reason
 
 
-def _describe(  # noqa: PLR0913 - a version has these parts
+def _describe(
     client: "MlflowClient", home: Home, settings: RegisterSettings, version: "ModelVersion", *, new: bool, reason: str
 ) -> Registered:
     aliases = list_aliases(client, version)
-    run = client.get_run(version.run_id)
+    run_id = str(version.run_id)
+    run = client.get_run(run_id)
     return Registered(
         name=version.name,
         version=int(version.version),
         alias=settings.alias if settings.alias in aliases else None,
-        run_id=version.run_id,
+        run_id=run_id,
         experiment_id=run.info.experiment_id,
         tracking_uri=tracking_uri(home, settings),
         new=new,

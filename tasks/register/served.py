@@ -8,12 +8,12 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from storage.heads import load_head
 
 
-class ImageClassifier(PythonModel):  # type: ignore[misc]
+class ImageClassifier(PythonModel):
     """Classifies encoded images (JPEG, PNG, ...), given as bytes or as their base64 text."""
 
     def load_context(self, context: PythonModelContext) -> None:

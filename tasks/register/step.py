@@ -26,7 +26,7 @@ async def _registry_may_recover(_: Task[..., object], __: TaskRun, state: State[
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def register_model(  # noqa: PLR0913, PLR0917 - a model has these parts
+def register_model(
     home: Path, name: str, training_id: str, embedder: str, batch: int, settings: RegisterSettings
 ) -> str:
     """Log and register a training's model, unless it is registered; gives the version."""

@@ -9,8 +9,8 @@ import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from storage.vectors import Matrix
 from storage.heads import Floats, Head
+from storage.vectors import Matrix
 from tasks.train.evaluate import log_loss
 from tasks.train.settings import TrainSettings
 

@@ -56,7 +56,7 @@ def check_splits(labels: Mapping[str, str], settings: TrainSettings) -> Coverage
         raise TrainError(
             f"{len(labels)} labelled images of {found}", "a head needs two classes", "Put images into class folders"
         )
-    counts = {name: {split: counted[name, split] for split in SPLITS} for name in classes}
+    counts = {name: {str(split): counted[name, split] for split in SPLITS} for name in classes}
     _refuse(counts)
     warnings = [
         f"class {name} has {sum(row.values())} images and none in {split}: add images of it"

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from storage.canonical import digest
 from storage.features import read_features
-from storage.vectors import Matrix
 from storage.heads import save_head
 from storage.lake import Lake, open_lake, read_lake
 from storage.paths import Home
@@ -23,6 +22,7 @@ from storage.trainings import (
     list_labelled,
     save_training,
 )
+from storage.vectors import Matrix
 from tasks.train.evaluate import Evaluation, evaluate
 from tasks.train.settings import TrainSettings
 from tasks.train.softmax import Candidate, fit_softmax
