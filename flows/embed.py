@@ -33,11 +33,12 @@ def embed(settings: RunSettings) -> Embedded:
     resolved = resolve_recipe(settings.home, settings.embed)
     recipe = resolved.recipe
     work = list_shards(settings.home, settings.title, recipe, settings.embed.shard, retry=settings.retry)
-    if work.images:
+    if work.images or resolved.new:
         keep_recipe(settings.home, resolved)
     shards, added = _run(settings, recipe.recipe_id, work)
-    _check_budget(settings, shards)
-    return _count(settings.home, settings.title, recipe.recipe_id, shards, added)
+    done = _count(settings.home, settings.title, recipe.recipe_id, shards, added)
+    _check_budget(settings, done)
+    return done
 
 
 def _run(settings: RunSettings, recipe_id: str, work: Work) -> tuple[list[Shard], int]:
@@ -52,13 +53,13 @@ def _run(settings: RunSettings, recipe_id: str, work: Work) -> tuple[list[Shard]
     return shards, added
 
 
-def _check_budget(settings: RunSettings, shards: list[Shard]) -> None:
-    failures = [failure for shard in shards for failure in shard.failures]
-    tried = sum(shard.calls for shard in shards) + sum(failure.stage != "embed" for failure in failures)
-    if len(failures) > settings.embed.max_failed * tried:
+def _check_budget(settings: RunSettings, done: Embedded) -> None:
+    """Refuse to go on where too much of the whole source has failed; one new image that fails is no reason."""
+    total = done.computed + done.reused + done.failed
+    if done.failed > settings.embed.max_failed * total:
         raise FailureBudgetError(
-            f"{len(failures)} of {tried} images failed, such as {failures[0].path} ({failures[0].reason})",
-            f"more than the share of {settings.embed.max_failed} that embed.max_failed allows",
+            f"{done.failed} of {total} images",
+            f"failed, more than the share of {settings.embed.max_failed} that embed.max_failed allows",
             "See `frostline sql 'from failures'`, mend them, or raise --embed.max-failed",
         )
 

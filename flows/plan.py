@@ -35,7 +35,7 @@ class Plan:
             "failed": self.failed,
             "reasons": self.reasons,
             "estimate": {
-                "seconds": round(self.compute / pace.images_per_second, 1) if pace else None,
+                "seconds": round(self.compute / pace.images_per_second, 3) if pace else None,
                 "bytes": round(self.compute * pace.bytes_per_image) if pace else None,
             },
         }

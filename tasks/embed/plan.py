@@ -17,11 +17,12 @@ SMALLEST, LARGEST, UNKNOWN = 64, 8192, 512
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe, the settings that mean it, and where its weights lie."""
+    """A recipe, the settings that mean it, and where its weights lie; ``new`` where these settings were never met."""
 
     recipe: Recipe
     request: dict[str, object]
     weights: Weights
+    new: bool
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ def resolve(home: Home, settings: EmbedSettings) -> Resolved:
 
         home.make()
         weights = fetch_weights(home, settings.weights)
-    recipe = find_known(home, settings, weights)
-    if recipe is None:
-        from tasks.embed.resolve import resolve_recipe
+    request = request_of(settings, weights)
+    known = find_known(home, settings, weights)
+    if known:
+        return Resolved(known, request, weights, new=False)
+    from tasks.embed.resolve import resolve_recipe
 
-        recipe = resolve_recipe(settings, weights)
-    return Resolved(recipe, request_of(settings, weights), weights)
+    return Resolved(resolve_recipe(settings, weights), request, weights, new=True)
 
 
 def find_known(home: Home, settings: EmbedSettings, weights: Weights | None) -> Recipe | None:

@@ -40,5 +40,5 @@ class EmbedSettings(BaseModel):
         None, ge=1, description="Images a commit, which is what a crash can cost; by default half a minute of work."
     )
     max_failed: float = Field(
-        0.5, ge=0, le=1, description="Share of the images to embed that may fail before the run does."
+        0.5, ge=0, le=1, description="Share of the source's images that may have failed before the run does."
     )

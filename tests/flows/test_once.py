@@ -1,9 +1,15 @@
 """Promise 1: a feature is computed once, whatever happens to paths and labels."""
 
+import os
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from storage.lake import read_lake
+from storage.paths import open_home
 from tests.counting import Tally
+from tests.pictures import write_image
 
 Run = Callable[..., dict[str, Any]]
 
@@ -15,3 +21,107 @@ def test_a_second_run_over_unchanged_files_opens_none_and_computes_nothing(run: 
     assert second["files"]["opened"] == 0
     assert (first["backbone_calls"], second["backbone_calls"]) == (60, 0)
     assert tally.images == 60
+
+
+def test_renaming_copying_moving_and_touching_compute_nothing(run: Run, tally: Tally, photos: Path) -> None:
+    run()
+    (photos / "red" / "000.png").rename(photos / "red" / "renamed.png")
+    shutil.copy(photos / "red" / "001.png", photos / "red" / "copy.png")
+    (photos / "red" / "deeper").mkdir()
+    (photos / "red" / "002.png").rename(photos / "red" / "deeper" / "moved.png")
+    os.utime(photos / "red" / "003.png", ns=(0, 0))
+    report = run()
+    assert report["images"] == {"seen": 60, "new": 0, "unchanged": 60, "gone": 0}
+    assert report["backbone_calls"] == 0
+    assert not report["trained"]
+    assert tally.images == 60
+
+
+def test_one_file_with_other_bytes_is_one_call(run: Run, tally: Tally, photos: Path) -> None:
+    run()
+    write_image(photos / "red" / "000.png", "red", seed=99)
+    report = run()
+    assert report["images"] == {"seen": 60, "new": 1, "unchanged": 59, "gone": 1}
+    assert report["features"] == {"computed": 1, "reused": 59, "failed": 0}
+    assert report["backbone_calls"] == 1
+    assert tally.images == 61
+
+
+def test_a_deleted_image_leaves_the_training_set_and_keeps_its_feature(run: Run, photos: Path, home: Path) -> None:
+    run()
+    (photos / "red" / "000.png").unlink()
+    report = run()
+    assert report["images"]["gone"] == 1
+    with read_lake(open_home(home)) as lake:
+        rows = lake.value("SELECT count(*) FROM training_sets WHERE training_id = ?", [report["training"]])
+        assert rows == 59
+        assert lake.value("SELECT count(*) FROM features") == 60
+
+
+def test_renaming_a_class_folder_changes_labels_and_trains_again_without_the_backbone(
+    run: Run, tally: Tally, photos: Path, home: Path
+) -> None:
+    before = run()
+    (photos / "red").rename(photos / "crimson")
+    after = run()
+    assert after["backbone_calls"] == 0
+    assert after["trained"]
+    assert after["model"]["version"] == before["model"]["version"] + 1
+    assert tally.images == 60
+    with read_lake(open_home(home)) as lake:
+        assert lake.rows("SELECT DISTINCT class FROM labels ORDER BY class") == [("blue",), ("crimson",), ("green",)]
+
+
+def test_two_paths_with_the_same_bytes_are_one_image_in_one_split(run: Run, photos: Path, home: Path) -> None:
+    for number in range(20):
+        shutil.copy(photos / "red" / f"{number:03}.png", photos / "red" / f"copy-{number}.png")
+    report = run()
+    assert report["images"]["seen"] == 60
+    assert report["features"]["computed"] == 60
+    with read_lake(open_home(home)) as lake:
+        twice = "SELECT image_id FROM training_sets GROUP BY image_id, training_id HAVING count(*) > 1"
+        assert lake.rows(twice) == []
+
+
+def test_the_same_bytes_under_two_classes_are_a_conflict_that_is_left_out(run: Run, photos: Path, home: Path) -> None:
+    shutil.copy(photos / "red" / "000.png", photos / "green" / "same.png")
+    report = run()
+    assert report["conflicts"] == 1
+    with read_lake(open_home(home)) as lake:
+        assert lake.rows("SELECT classes FROM conflicts") == [(["green", "red"],)]
+        in_training = "SELECT count(*) FROM training_sets WHERE image_id IN (SELECT image_id FROM conflicts)"
+        assert lake.value(in_training) == 0
+        assert lake.value("SELECT count(*) FROM training_sets") == 59
+
+
+def test_bad_files_cost_themselves_alone_and_are_not_opened_again(run: Run, photos: Path, home: Path) -> None:
+    whole = (photos / "red" / "000.png").read_bytes()
+    (photos / "red" / "truncated.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "red" / "empty.jpg").touch()
+    (photos / "red" / "words.jpg").write_text("no image")
+    (photos / "red" / "notes.txt").write_text("ignored")
+    first, second = run(), run()
+    assert first["features"] == {"computed": 60, "reused": 0, "failed": 3}
+    assert second["features"] == {"computed": 0, "reused": 60, "failed": 3}
+    assert (first["files"]["ignored"], second["files"]["opened"]) == (1, 0)
+    with read_lake(open_home(home)) as lake:
+        found = lake.rows("SELECT path, stage FROM failures ORDER BY path")
+    assert found == [("red/empty.jpg", "probe"), ("red/truncated.png", "decode"), ("red/words.jpg", "probe")]
+
+
+def test_a_failed_image_is_tried_again_on_request_and_when_its_bytes_change(run: Run, photos: Path) -> None:
+    whole = (photos / "red" / "000.png").read_bytes()
+    broken = photos / "red" / "broken.png"
+    broken.write_bytes(whole[: len(whole) // 2])
+    assert run()["features"]["failed"] == 1
+    assert run(retry=True)["features"]["failed"] == 1
+    write_image(broken, "red", seed=77)
+    assert run()["features"] == {"computed": 1, "reused": 60, "failed": 0}
+
+
+def test_a_source_that_moved_as_a_whole_computes_nothing(run: Run, photos: Path) -> None:
+    run()
+    moved = photos.rename(photos.parent / "elsewhere")
+    report = run(source=moved, name="photos")
+    assert report["images"] == {"seen": 60, "new": 0, "unchanged": 60, "gone": 0}
+    assert report["files"]["opened"] == 0

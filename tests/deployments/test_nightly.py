@@ -1,0 +1,168 @@
+"""The nightly deployment: a real Prefect server, a real worker, a real MLflow server, the embedded backbone."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.pictures import write_folder
+from tests.servers import ROOT, mlflow_server, prefect_server, process, request
+
+DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where the deployment runs, its photos and its registry, and Prefect as a client sees it."""
+
+    folder: Path
+    mlflow: str
+    env: dict[str, str]
+
+    @property
+    def api(self) -> str:
+        return self.env["PREFECT_API_URL"]
+
+    def settings(self, source: str = "photos") -> dict[str, object]:
+        return {
+            "source": str(self.folder / source),
+            "home": str(self.folder / "home"),
+            "registry": {"tracking_uri": self.mlflow},
+        }
+
+    def prefect(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
+        done = subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, check=False, timeout=180)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def deployment(self) -> dict[str, Any]:
+        return dict(request(f"{self.api}/deployments/name/pipeline/nightly"))
+
+    def trigger(self, source: str = "photos") -> str:
+        url = f"{self.api}/deployments/{self.deployment()['id']}/create_flow_run"
+        return str(request(url, {"parameters": {"settings": self.settings(source)}})["id"])
+
+    def wait(self, run_id: str, until: Callable[[str], bool] = DONE.__contains__, seconds: float = 150) -> str:
+        """Wait for a run's state; gives its type and message."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            state = request(f"{self.api}/flow_runs/{run_id}")["state"]
+            if until(state["type"]):
+                return f"{state['type']} {state['message']}"
+            time.sleep(0.3)
+        raise AssertionError(f"run {run_id} hangs: {state}\n{(self.folder / 'worker.log').read_text()[-4000:]}")
+
+    def artifact(self, run_id: str) -> str:
+        asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": ["frostline-photos"]}}}
+        (found,) = request(f"{self.api}/artifacts/filter", asked)
+        assert found["type"] == "markdown"
+        return str(found["data"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> Iterator[Site]:
+    """The servers, the deployment as its file has it, and a worker."""
+    folder = tmp_path_factory.mktemp("site")
+    write_folder(folder / "photos")
+    with prefect_server(folder) as (prefect, env), mlflow_server(folder, registry_template) as mlflow:
+        place = Site(folder, mlflow.uri, env)
+        prefect.wait()
+        place.prefect("work-pool", "create", "frostline", "--type", "process")
+        place.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+        with process(folder / "worker.log", env, "prefect", "worker", "start", "--pool", "frostline"):
+            mlflow.wait()
+            yield place
+
+
+@pytest.fixture(scope="module")
+def together(site: Site) -> tuple[str, str]:
+    """A first run, and one that came due while it was at work; both awaited."""
+    one = site.trigger()
+    site.wait(one, until=lambda state: state != "SCHEDULED")
+    other = site.trigger()
+    site.wait(other)
+    site.wait(one)
+    return one, other
+
+
+@pytest.fixture(scope="module")
+def second(site: Site, together: tuple[str, str]) -> str:  # noqa: ARG001 - comes after them
+    """A run over the same photos, awaited."""
+    run_id = site.trigger()
+    site.wait(run_id)
+    return run_id
+
+
+def test_the_deployment_runs_every_night_and_never_beside_itself(site: Site) -> None:
+    found = site.deployment()
+    assert [row["schedule"] for row in found["schedules"] if row["active"]] == [
+        {"cron": "0 2 * * *", "timezone": "UTC", "day_or": True}
+    ]
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert (found["work_pool_name"], found["entrypoint"]) == ("frostline", "flows.pipeline.pipeline")
+
+
+def test_the_deployment_turns_telemetry_off(site: Site) -> None:
+    env = site.deployment()["job_variables"]["env"]
+    assert env == {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+
+
+def test_the_run_form_shows_a_help_text_for_every_setting(site: Site) -> None:
+    schema = site.deployment()["parameter_openapi_schema"]
+    models = {name: part for name, part in schema["definitions"].items() if "properties" in part}
+    assert set(models) == {"RunSettings", "IngestSettings", "EmbedSettings", "TrainSettings", "RegisterSettings"}
+    texts = {
+        (name, key): row.get("description") or models[row["$ref"].rpartition("/")[2]]["description"]
+        for name, part in models.items()
+        for key, row in part["properties"].items()
+    }
+    assert texts["EmbedSettings", "backbone"].startswith("The network: timm/NAME or torchvision/NAME")
+    assert all(texts.values())
+
+
+def test_a_run_completes_and_one_that_comes_due_beside_it_is_cancelled(site: Site, together: tuple[str, str]) -> None:
+    assert [site.wait(run_id).split()[0] for run_id in together] == ["COMPLETED", "CANCELLED"]
+
+
+def test_a_run_leaves_an_artifact_that_says_what_it_did_and_links_to_mlflow(
+    site: Site, together: tuple[str, str]
+) -> None:
+    text = site.artifact(together[0])
+    assert "embedded 60 · reused 0 · failed 0" in text
+    assert f"[photos version 1]({site.mlflow}/#/models/photos/versions/1)" in text
+
+
+@pytest.mark.usefixtures("together")
+def test_a_run_registers_its_model_as_champion_in_the_mlflow_server(site: Site) -> None:
+    client = MlflowClient(site.mlflow, site.mlflow)
+    version = client.get_model_version_by_alias("photos", "champion")
+    assert (str(version.version), version.status) == ("1", "READY")
+    files = {file.path for file in client.list_artifacts(version.run_id)}
+    assert {"recipe.json", "classes.json", "confusion.png", "evaluation.json"} <= files
+
+
+def test_a_second_run_over_the_same_photos_embeds_nothing_and_registers_nothing(site: Site, second: str) -> None:
+    text = site.artifact(second)
+    assert "embedded 0 · reused 60 · failed 0" in text
+    assert "nothing changed, nothing trained" in text
+    versions = MlflowClient(site.mlflow, site.mlflow).search_model_versions("name='photos'")
+    assert [str(version.version) for version in versions] == ["1"]
+
+
+@pytest.mark.usefixtures("second")
+def test_a_missing_folder_fails_the_run_with_the_reason(site: Site) -> None:
+    state = site.wait(site.trigger("nowhere"))
+    assert state.startswith("FAILED")
+    assert "nowhere" in state

@@ -1,0 +1,157 @@
+"""The command line as a process: answers, exit codes, and one line for what a user can mend."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pictures import write_folder, write_image
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.out)
+        return answer
+
+
+Frostline = Callable[..., Ran]
+
+
+@pytest.fixture
+def frostline(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
+    """Run ``frostline`` over the counting backbone in its own process and folder."""
+
+    def call(*arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        variables = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "PREFECT_API_URL": prefect_api,
+            "COUNTING_LOG": str(tmp_path / "calls"),
+            "FROSTLINE_HOME": str(home),
+            **(env or {}),
+        }
+        command = [sys.executable, "-m", "tests.counting", *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    return call
+
+
+def refused(ran: Ran, *words: str) -> None:
+    """Exit code 2 and one line, no traceback, with these words in it."""
+    assert ran.code == 2, ran.err
+    lines = [line for line in ran.err.splitlines() if line.startswith("frostline: ")]
+    assert len(lines) == 1, ran.err
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in lines[0]
+
+
+def lake_of(home: Path) -> dict[Path, int]:
+    """The lake's files and their sizes."""
+    return {path: path.stat().st_size for path in home.rglob("*") if path.is_file() and "mlflow" not in path.parts}
+
+
+def test_run_plan_sql_and_status_answer_as_objects(frostline: Frostline, photos: Path, home: Path) -> None:
+    before = lake_of(home)
+    plan = frostline("plan", str(photos), "--json").answer
+    assert (plan["compute"], plan["reuse"], plan["reasons"]) == (60, 0, {"new_image": 60})
+    assert plan["estimate"] == {"seconds": None, "bytes": None}
+    assert lake_of(home) == before
+    report = frostline("run", str(photos), "--json").answer
+    assert report["features"]["computed"] == plan["compute"]
+    write_image(photos / "red" / "new.png", "red", seed=500)
+    write_image(photos / "red" / "000.png", "red", seed=501)
+    (photos / "red" / "001.png").rename(photos / "red" / "renamed.png")
+    before = lake_of(home)
+    plan = frostline("plan", str(photos), "--json").answer
+    assert (plan["compute"], plan["reuse"]) == (2, 59)
+    assert plan["reasons"] == {"bytes_changed": 1, "new_image": 1}
+    assert plan["estimate"]["seconds"] > 0
+    assert plan["estimate"]["bytes"] > 0
+    assert lake_of(home) == before
+    labels = frostline("sql", "select class, count(*) as n from labels group by all order by all", "--json").answer
+    assert labels == {"columns": ["class", "n"], "rows": [["blue", 20], ["green", 20], ["red", 20]]}
+    then = frostline("sql", "select count(*) from features", "--at", "1", "--json").answer
+    assert then["rows"] == [[0]]
+    status = frostline("status", "--json").answer
+    assert (status["images"], status["features"], status["failed"]) == (60, 60, 0)
+    assert [(model["name"], model["version"]) for model in status["models"]] == [("photos", 1)]
+    refused(frostline("sql", "delete from labels"), "read-only")
+    refused(frostline("sql", "from labels", "--at", "9999"), "9999")
+
+
+def test_flags_go_before_the_environment_before_the_file_before_defaults(
+    frostline: Frostline, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "frostline.toml").write_text(f'source = "{photos}"\nname = "file"\n[embed]\nshard = 0\n')
+    refused(frostline("plan"), "embed.shard", "greater than or equal to 1")
+    (tmp_path / "frostline.toml").write_text(f'source = "{photos}"\nname = "file/"\n')
+    refused(frostline("plan"), "file/")
+    refused(frostline("plan", env={"FROSTLINE_NAME": "environment/"}), "environment/")
+    refused(frostline("plan", "--name", "flag/", env={"FROSTLINE_NAME": "environment/"}), "flag/")
+    assert frostline("plan", "--name", "flag", "--json").answer["compute"] == 60
+
+
+def test_a_misspelt_setting_is_refused_with_what_was_meant(frostline: Frostline, photos: Path, tmp_path: Path) -> None:
+    refused(frostline("plan", str(photos), "--embed.backbon", "x"), "--embed.backbon", "--embed.backbone")
+    refused(frostline("plan", str(photos), env={"FROSTLINE_EMBED_BACKBON": "x"}), "FROSTLINE_EMBED_BACKBONE")
+    (tmp_path / "mine.toml").write_text("[embed]\nbackbon = 'x'\n")
+    refused(frostline("plan", str(photos), "--config", "mine.toml"), "embed.backbon", "mine.toml", "embed.backbone?")
+    refused(frostline("plan", str(photos), "--config", "none.toml"), "none.toml")
+    (tmp_path / "mine.toml").write_text("[embed\n")
+    refused(frostline("plan", str(photos), "--config", "mine.toml"), "mine.toml", "TOML")
+
+
+def test_bad_use_is_one_line_with_exit_code_2_and_leaves_the_lake_as_it_was(
+    frostline: Frostline, photos: Path, home: Path, tmp_path: Path
+) -> None:
+    assert frostline("run", str(photos)).code == 0
+    before = lake_of(home)
+    (tmp_path / "empty").mkdir()
+    one_class = write_folder(tmp_path / "one", 20, ("red",))
+    refused(frostline("run", str(tmp_path / "missing")), "missing", "does not exist")
+    refused(frostline("run", str(tmp_path / "empty")), "empty", "no image")
+    refused(frostline("run", str(one_class)), "1 class (red)", "two classes")
+    refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "no folder")
+    refused(frostline("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "no file")
+    refused(frostline("run", str(photos), "--embed.weights", "timm:x", "--embed.backbone", "a/b"), "timm:x")
+    refused(frostline("run", str(photos), "--home", str(photos / "red" / "000.png")), "home", "--home")
+    refused(frostline("run"), "source", "frostline run FOLDER")
+    refused(frostline("rum"), "rum", "run")
+    assert lake_of(home) == before
+
+
+def test_a_prefect_server_that_is_down_is_named(frostline: Frostline, photos: Path) -> None:
+    refused(frostline("run", str(photos), env={"PREFECT_API_URL": "http://127.0.0.1:9/api"}), "Prefect", "127.0.0.1:9")
+
+
+def test_real_backbones_that_do_not_exist_or_do_not_fit_are_refused(prefect_api: str, photos: Path, home: Path) -> None:
+    from safetensors.numpy import save_file
+
+    wrong = photos.parent / "wrong.safetensors"
+    save_file({}, wrong)
+    before = lake_of(home)
+    for flags, words in (
+        (["--embed.backbone", "torchvision/resnet19", "--embed.weights", str(wrong)], ["resnet19", "resnet18"]),
+        (["--embed.backbone", "torchvision/resnet18", "--embed.weights", str(wrong)], ["wrong.safetensors", "fit"]),
+    ):
+        command = [sys.executable, "-m", "flows.cli", "run", str(photos), "--home", str(home), *flags]
+        variables = {**os.environ, "PREFECT_API_URL": prefect_api}
+        ran = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
+        refused(Ran(ran.returncode, ran.stdout, ran.stderr), *words)
+    assert lake_of(home) == before

@@ -1,0 +1,58 @@
+"""Each flow runs alone; the pipeline chains them and leaves an artifact."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import get_client
+
+from flows.embed import embed
+from flows.ingest import ingest
+from flows.register import register
+from flows.settings import RunSettings
+from flows.train import train
+from tests.counting import Tally
+
+Run = Callable[..., dict[str, Any]]
+
+
+def test_the_flows_run_alone_one_after_the_other(prefect_api: str, tally: Tally, photos: Path, home: Path) -> None:
+    assert prefect_api
+    settings = RunSettings(source=photos, home=home)
+    assert ingest(settings).new == 60
+    assert embed(settings).computed == 60
+    trained = train(settings)
+    registered = register(settings)
+    assert trained.new
+    assert (registered.version, registered.alias) == (1, "champion")
+    assert tally.images == 60
+
+
+def test_a_run_leaves_an_artifact_that_says_what_it_did(run: Run) -> None:
+    run(name="An Artifact")
+    with get_client(sync_client=True) as client:
+        artifact = client.read_latest_artifacts()
+    texts = [str(each.data) for each in artifact if each.key == "frostline-an-artifact"]
+    assert len(texts) == 1
+    for words in ("embedded 60 · reused 0 · failed 0", "60 seen · 60 new", "champion", "mlflow.db", "accuracy"):
+        assert words in texts[0]
+
+
+def test_a_report_has_the_keys_that_others_rely_on(run: Run) -> None:
+    report = run()
+    assert set(report["images"]) == {"seen", "new", "unchanged", "gone"}
+    assert set(report["features"]) == {"computed", "reused", "failed"}
+    assert set(report["metrics"]) == {"accuracy", "balanced_accuracy", "log_loss"}
+    assert {"name", "version", "alias"} <= set(report["model"])
+    assert isinstance(report["snapshot"], int)
+    assert report["seconds"]["total"] > 0
+
+
+def test_the_form_of_a_run_shows_help_for_every_setting() -> None:
+    from flows.pipeline import pipeline
+
+    models = pipeline.parameters.definitions or {}
+    fields = [field for model in models.values() for field in model.get("properties", {}).values()]
+    assert len(fields) > 25
+    assert all(field.get("description") for field in fields if "$ref" not in field)
+    assert all(model.get("description") for model in models.values())

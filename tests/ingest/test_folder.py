@@ -1,0 +1,224 @@
+"""Listing a folder: whatever lies in it, no crash, and every image's file is named once."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from storage.errors import SourceError
+from storage.files import Listing
+from storage.paths import path_to_text, text_to_path
+from tasks.ingest.folder import list_folder
+
+from tests.pictures import write_image
+
+
+def touch(path: Path, data: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def paths(listing: Listing) -> list[str]:
+    return sorted(listing.files["path"].to_pylist())
+
+
+def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Make some folders unreadable, for root too."""
+    scandir = os.scandir
+
+    def refusing(path: str) -> Iterator[os.DirEntry[str]]:
+        if path in map(str, folders):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+
+def test_a_file_is_listed_with_its_size_its_time_and_its_class(tmp_path: Path) -> None:
+    path = touch(tmp_path / "cats" / "deep" / "1.jpg", b"12345")
+    os.utime(path, ns=(1, 1_234_567_890_123_456_789))
+    assert list_folder("photos", tmp_path).files.to_pylist() == [
+        {"path": "cats/deep/1.jpg", "bytes": 5, "mtime_ns": 1_234_567_890_123_456_789, "class": "cats"}
+    ]
+
+
+def test_a_file_beside_the_class_folders_has_no_class(tmp_path: Path) -> None:
+    touch(tmp_path / "1.jpg")
+    assert list_folder("photos", tmp_path).files["class"].to_pylist() == [None]
+
+
+def test_suffixes_count_in_any_case(tmp_path: Path) -> None:
+    names = ["a.JPG", "b.Jpeg", "c.png", "d.webp", "e.GIF", "f.bmp", "g.tif", "h.tiff"]
+    for name in names:
+        touch(tmp_path / "a" / name)
+    assert paths(list_folder("photos", tmp_path)) == [f"a/{name}" for name in names]
+
+
+def test_other_files_and_names_with_a_dot_in_front_are_counted_as_ignored(tmp_path: Path) -> None:
+    for name in ("a/1.jpg", "a/notes.txt", "a/Thumbs.db", "a/noext", "a/.hidden.jpg", ".DS_Store", ".cache/2.jpg"):
+        touch(tmp_path / name)
+    listing = list_folder("photos", tmp_path)
+    assert paths(listing) == ["a/1.jpg"]
+    assert listing.ignored == 6
+
+
+def test_links_that_lead_back_up_end(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "b" / "1.jpg")
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "top").symlink_to(tmp_path, target_is_directory=True)
+    assert paths(list_folder("photos", tmp_path)) == ["a/b/1.jpg"]
+
+
+def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    for here, there in (("a", "b"), ("b", "a")):
+        touch(tmp_path / here / f"{here}.jpg")
+        (tmp_path / here / "other").symlink_to(tmp_path / there)
+    assert paths(list_folder("photos", tmp_path)) == ["a/a.jpg", "a/other/b.jpg", "b/b.jpg", "b/other/a.jpg"]
+
+
+def test_folders_that_all_link_to_each_other_are_listed_once_in_each_class(tmp_path: Path) -> None:
+    names = [f"{number:02}" for number in range(6)]
+    for name in names:
+        touch(tmp_path / name / "1.jpg")
+        for other in names:
+            (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
+    listing = list_folder("photos", tmp_path)
+    assert {f"{name}/1.jpg" for name in names} <= set(paths(listing))
+    assert listing.files.num_rows <= 6 * 6  # every way through the links would be 1,956, and a million for nine folders
+
+
+def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere" / "1.jpg")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "cats").symlink_to(tmp_path / "elsewhere")
+    assert paths(list_folder("photos", tmp_path / "root")) == ["cats/1.jpg"]
+
+
+def test_a_link_to_a_file_is_a_file_of_the_target_s_size(tmp_path: Path) -> None:
+    target = touch(tmp_path / "elsewhere" / "data", b"123")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "1.jpg").symlink_to(target)
+    assert list_folder("photos", tmp_path / "root").files["bytes"].to_pylist() == [3]
+
+
+def test_a_link_to_nothing_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "1.jpg")
+    (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "nothing")
+    listing = list_folder("photos", tmp_path)
+    assert paths(listing) == ["a/1.jpg"]
+    assert (listing.ignored, listing.unreadable) == (1, ())
+
+
+def test_a_link_to_itself_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "1.jpg")
+    (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "a" / "2.jpg")
+    listing = list_folder("photos", tmp_path)
+    assert paths(listing) == ["a/1.jpg"]
+    assert [path for path, _ in listing.unreadable] == ["a/2.jpg"]
+
+
+def test_a_pipe_with_an_image_s_name_is_not_opened(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "1.jpg")
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    listing = list_folder("photos", tmp_path)
+    assert paths(listing) == ["a/1.jpg"]
+    assert listing.ignored == 1
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.png", b"back\\slash.png", b"two\nlines.png", b"a\\xff.png", b"\xc3\xa9.png"])
+def test_a_name_of_any_bytes_is_listed_and_leads_back_to_its_file(tmp_path: Path, name: bytes) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), name + b"-class")
+    os.mkdir(folder)
+    with open(os.path.join(folder, name), "wb") as file:
+        file.write(b"123")
+    (row,) = list_folder("photos", tmp_path).files.to_pylist()
+    assert row["path"].encode()
+    assert row["class"] == path_to_text(os.fsdecode(name + b"-class"))
+    assert (tmp_path / text_to_path(row["path"])).read_bytes() == b"123"
+
+
+def test_a_root_of_any_bytes_is_named_as_text(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"\xff\\root")
+    touch(root / "a" / "1.jpg")
+    listing = list_folder("photos", root)
+    assert listing.root.endswith(r"/\xff\\root")
+    assert text_to_path(listing.root) == str(root)
+
+
+@pytest.fixture
+def nest(tmp_path: Path) -> Iterator[Callable[[str, int], int]]:
+    """Nest folders deeper than paths reach, and remove them: pytest's own clean-up recurses."""
+
+    def make(name: str, depth: int) -> int:
+        above = os.open(tmp_path, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=above)
+            below = os.open(name, os.O_RDONLY, dir_fd=above)
+            os.close(above)
+            above = below
+        return above
+
+    yield make
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
+def test_deep_nesting_is_walked_to_its_end(tmp_path: Path, nest: Callable[[str, int], int]) -> None:
+    deepest = nest("d", 1200)
+    os.close(os.open("1.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=deepest))
+    os.close(deepest)
+    assert paths(list_folder("photos", tmp_path)) == ["d/" * 1200 + "1.jpg"]
+
+
+def test_nesting_beyond_the_longest_path_is_reported(tmp_path: Path, nest: Callable[[str, int], int]) -> None:
+    touch(tmp_path / "a" / "1.jpg")
+    os.close(nest("d" * 200, 30))
+    listing = list_folder("photos", tmp_path)
+    assert paths(listing) == ["a/1.jpg"]
+    assert len(listing.unreadable) == 1
+
+
+def test_an_unreadable_folder_is_reported_and_the_others_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a" / "1.jpg")
+    touch(tmp_path / "b" / "deep" / "2.jpg")
+    touch(tmp_path / "b" / "3.jpg")
+    refuse_to_list(monkeypatch, tmp_path / "b" / "deep")
+    listing = list_folder("photos", tmp_path)
+    assert paths(listing) == ["a/1.jpg", "b/3.jpg"]
+    assert listing.unreadable == (("b/deep", "Permission denied"),)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path / "a" / "1.jpg")
+    touch(tmp_path / "b" / "2.jpg").parent.chmod(0)
+    try:
+        listing = list_folder("photos", tmp_path)
+    finally:
+        (tmp_path / "b").chmod(0o700)
+    assert paths(listing) == ["a/1.jpg"]
+    assert [path for path, _ in listing.unreadable] == ["b"]
+
+
+def test_an_unreadable_root_is_refused_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_to_list(monkeypatch, tmp_path)
+    with pytest.raises(SourceError, match="Permission denied") as refused:
+        list_folder("photos", tmp_path)
+    assert str(tmp_path) in str(refused.value)
+
+
+def test_a_missing_folder_is_refused_by_its_path(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist") as refused:
+        list_folder("photos", tmp_path / "gone")
+    assert str(tmp_path / "gone") in str(refused.value)
+
+
+def test_a_file_in_place_of_a_folder_is_refused_by_its_path(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "1.png", "red", 0)
+    with pytest.raises(SourceError, match="is no folder") as refused:
+        list_folder("photos", path)
+    assert str(path) in str(refused.value)

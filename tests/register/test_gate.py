@@ -1,0 +1,155 @@
+"""The gate: first, better on the same test rows, or not champion."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from mlflow import MlflowClient
+
+from storage.features import commit_shard
+from storage.heads import Head, save_head
+from storage.lake import Lake, open_lake
+from storage.paths import Home
+from storage.trainings import Training, head_path, save_training
+from storage.vectors import Shard, write_features
+from tasks.register.gate import judge
+
+Run = Callable[..., dict[str, Any]]
+Rows = Sequence[tuple[int, str, str]]
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CLASSES = ("cat", "dog")
+TEST = [(0, "cat", "test"), (1, "dog", "test"), (2, "cat", "test"), (3, "dog", "test")]
+GOOD, CRUDE, BAD = 9.0, 1.0, -1.0
+WEAK, MIDDLE, STRONG = ({"l2": (value,)} for value in (1e-3, 1.0, 100.0))
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    """A lake in which image n has the feature +1 where it shows a cat (n is even), else -1; eight images."""
+    with open_lake(Home(tmp_path)) as opened:
+        embed(opened, "recipe", range(8))
+        yield opened
+
+
+def embed(lake: Lake, recipe_id: str, images: Sequence[int]) -> None:
+    vectors = np.array([[1.0 if number % 2 == 0 else -1.0] for number in images], np.float32)
+    file = write_features(lake.home, recipe_id, [image(number) for number in images], vectors)
+    commit_shard(lake, Shard(recipe_id, "photos", file, (), len(images), 1.0), NOW)
+
+
+def image(number: int) -> str:
+    return str(UUID(int=number))
+
+
+def train(lake: Lake, name: str, sureness: float, rows: Rows = TEST, recipe_id: str = "recipe") -> Training:
+    """Record a head whose logit for a cat is ``sureness`` times the feature."""
+    one = np.array([1.0])
+    head = Head(CLASSES, np.array([0.0]), one, np.array([[sureness, 0.0]]), np.zeros(2))
+    training = Training(name, "photos", recipe_id, 1, {}, {})
+    save_head(head, head_path(lake.home, name))
+    image_ids, names, splits = zip(*((image(number), label, split) for number, label, split in rows), strict=True)
+    save_training(lake, training, pa.table({"image_id": image_ids, "class": names, "split": splits}), NOW)
+    return training
+
+
+def test_the_first_version_becomes_champion(lake: Lake) -> None:
+    verdict = judge(lake.home, lake, train(lake, "new", BAD), None)
+    assert (verdict.promoted, verdict.reason) == (True, "first")
+
+
+def test_the_champion_stays_what_it_is(lake: Lake) -> None:
+    assert judge(lake.home, lake, train(lake, "old", CRUDE), "old").promoted
+
+
+def test_a_version_with_a_higher_accuracy_passes_and_says_on_what(lake: Lake) -> None:
+    train(lake, "old", BAD)
+    verdict = judge(lake.home, lake, train(lake, "new", CRUDE), "old")
+    assert verdict.promoted
+    assert verdict.reason.startswith("better: accuracy 1.0000 against 0.0000")
+    assert verdict.reason.endswith("4 images")
+
+
+def test_a_version_with_a_lower_accuracy_does_not_pass(lake: Lake) -> None:
+    train(lake, "old", CRUDE)
+    verdict = judge(lake.home, lake, train(lake, "new", BAD), "old")
+    assert not verdict.promoted
+    assert verdict.reason.startswith("not better: accuracy 0.0000 against 1.0000")
+
+
+@pytest.mark.parametrize(("old", "new", "promoted"), [(CRUDE, GOOD, True), (GOOD, CRUDE, False), (GOOD, GOOD, False)])
+def test_at_the_same_accuracy_the_lower_log_loss_wins(lake: Lake, old: float, new: float, promoted: bool) -> None:
+    train(lake, "old", old)
+    assert judge(lake.home, lake, train(lake, "new", new), "old").promoted == promoted
+
+
+def test_images_that_the_champion_was_trained_on_do_not_count(lake: Lake) -> None:
+    train(lake, "old", CRUDE, [(0, "cat", "train"), (1, "dog", "validation"), (2, "cat", "test"), (3, "dog", "test")])
+    assert judge(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("2 images")
+
+
+def test_images_that_the_champion_has_no_feature_of_do_not_count(lake: Lake) -> None:
+    embed(lake, "other", [0, 1, 2])
+    train(lake, "old", CRUDE, TEST[:3], "other")
+    assert judge(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("3 images")
+
+
+def test_a_class_that_the_champion_does_not_know_counts_against_it(lake: Lake) -> None:
+    train(lake, "old", CRUDE)
+    relabelled = [(number, {"dog": "wolf"}.get(name, name), split) for number, name, split in TEST]
+    verdict = judge(lake.home, lake, train(lake, "new", GOOD, relabelled), "old")
+    assert "against 0.5000" in verdict.reason
+
+
+def test_without_a_common_test_image_the_champion_stays(lake: Lake) -> None:
+    train(lake, "old", BAD, [(number, name, "train") for number, name, _ in TEST])
+    assert not judge(lake.home, lake, train(lake, "new", GOOD), "old").promoted
+
+
+def test_a_champion_that_cannot_be_measured_stays(lake: Lake) -> None:
+    assert not judge(lake.home, lake, train(lake, "new", GOOD), "a training of another lake").promoted
+
+
+def test_a_worse_challenger_is_registered_and_not_promoted(run: Run, home: Path) -> None:
+    first, worse = run(train=WEAK), run(train=STRONG)
+    assert (first["model"]["version"], first["model"]["alias"], first["model"]["gate"]) == (1, "champion", "first")
+    assert (worse["model"]["version"], worse["model"]["alias"]) == (2, None)
+    assert champion(home) == "1"
+    tags = client_of(home).get_model_version("photos", "2").tags
+    assert tags["gate"] == worse["model"]["gate"]
+    assert tags["gate"].startswith("not better")
+
+
+def test_a_champion_that_a_human_chose_is_the_one_to_beat_and_is_left_alone_by_runs_with_nothing_new(
+    run: Run, home: Path
+) -> None:
+    run(train=STRONG)
+    assert run(train=WEAK)["model"]["alias"] == "champion"
+    client_of(home).set_registered_model_alias("photos", "champion", "1")
+    assert run(train=WEAK)["model"]["alias"] is None
+    assert champion(home) == "1"
+    assert run(train=MIDDLE)["model"]["gate"].startswith("better")  # than version 1, though not than version 2
+    assert champion(home) == "3"
+
+
+def test_a_champion_that_frostline_did_not_make_is_not_replaced_unmeasured(run: Run, home: Path) -> None:
+    client = client_of(home)
+    client.create_registered_model("photos")
+    client.create_model_version("photos", (home / "by-hand").as_uri())
+    client.set_registered_model_alias("photos", "champion", "1")
+    assert run()["model"]["alias"] is None
+    assert champion(home) == "1"
+
+
+def client_of(home: Path) -> MlflowClient:
+    uri = f"sqlite:///{home}/mlflow/mlflow.db"
+    return MlflowClient(uri, uri)
+
+
+def champion(home: Path) -> str:
+    return str(client_of(home).get_model_version_by_alias("photos", "champion").version)

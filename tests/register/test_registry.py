@@ -1,0 +1,167 @@
+"""The registry: down, up again, or cut off half way; and nobody phones home."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from flows.report import model_url
+from storage.errors import RegistryUnreachableError
+from storage.lake import read_lake
+from storage.paths import Home
+from storage.trainings import head_path
+from tasks.register.register import Registered, register_head
+from tasks.register.registry import open_registry
+from tasks.register.settings import RegisterSettings, quiet_registry, tracking_uri
+from tests.counting import Tally
+from tests.servers import environment, free_port, mlflow_server
+
+Run = Callable[..., dict[str, Any]]
+
+LONGEST = 40
+TELEMETRY = """
+from tasks.register.registry import open_registry
+from tasks.register.registry import open_registry
+from tasks.register.settings import RegisterSettings
+from storage.paths import Home
+from pathlib import Path
+with open_registry(Home(Path({home!r})), RegisterSettings()):
+    from mlflow.telemetry import get_telemetry_client
+    from mlflow.telemetry.utils import is_telemetry_disabled
+    print(is_telemetry_disabled(), get_telemetry_client())
+"""
+
+
+def test_a_registry_that_is_down_is_one_line_and_the_head_waits_for_it(
+    run: Run, tally: Tally, home: Path, registry_template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    registry = {"tracking_uri": f"http://127.0.0.1:{port}"}
+    began = time.monotonic()
+    with pytest.raises(RegistryUnreachableError) as error:
+        run(registry=registry)
+    assert time.monotonic() - began < LONGEST
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"MLflow at http://127.0.0.1:{port}: does not answer")
+    assert "then run again: the trained head is kept" in str(error.value)
+    with read_lake(Home(home)) as lake:
+        ((training_id,),) = lake.rows("SELECT training_id FROM heads")
+        assert lake.rows("FROM models") == []
+    kept = head_path(Home(home), training_id).read_bytes()
+    assert tally.images == 60
+    with mlflow_server(tmp_path, registry_template, port) as server:
+        server.wait()
+        capfd.readouterr()
+        report = run(registry=registry)
+        assert capfd.readouterr().out == ""  # which belongs to --json
+        version = MlflowClient(server.uri, server.uri).get_model_version_by_alias("photos", "champion")
+    assert (report["trained"], report["backbone_calls"], tally.images) == (False, 0, 60)
+    assert (report["training"], report["model"]["version"], report["model"]["new"]) == (training_id, 1, True)
+    assert version.tags["frostline.training_id"] == training_id
+    assert head_path(Home(home), training_id).read_bytes() == kept
+
+
+def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not_repeated(
+    run: Run, home: Path, photos: Path
+) -> None:
+    from flows.embed import embed
+    from flows.ingest import ingest
+    from flows.register import EMBEDDER
+    from flows.settings import RunSettings
+    from flows.train import train
+
+    settings = RunSettings(source=photos, home=home)
+    ingest(settings)
+    embed(settings)
+    training_id = train(settings).training.training_id
+    register_head(Home(home), "photos", training_id, EMBEDDER, settings.embed.batch, settings.registry)
+    with read_lake(Home(home)) as lake:
+        assert lake.rows("FROM models") == []
+    report = run()
+    assert (report["model"]["version"], report["model"]["alias"], report["backbone_calls"]) == (1, "champion", 0)
+    with read_lake(Home(home)) as lake:
+        assert lake.rows("SELECT version, training_id, alias FROM models") == [(1, training_id, "champion")]
+        assert lake.value("SELECT count(*) FROM predictions") == 60
+    assert len(versions(home)) == 1
+
+
+def test_a_registration_that_was_killed_once_it_was_champion_is_recorded_as_champion(run: Run, home: Path) -> None:
+    before = run()
+    forget_versions(home)
+    after = run()
+    assert (after["model"]["version"], after["model"]["alias"]) == (1, "champion")
+    with read_lake(Home(home)) as lake:
+        assert lake.rows("SELECT version, training_id, alias FROM models") == [(1, before["training"], "champion")]
+    assert len(versions(home)) == 1
+
+
+def test_a_store_that_was_emptied_gets_the_head_again_without_training(
+    run: Run, home: Path, registry_template: Path, tally: Tally
+) -> None:
+    first = run()
+    (home / "mlflow" / "mlflow.db").write_bytes(registry_template.read_bytes())
+    again = run()
+    assert (again["trained"], again["training"], tally.images) == (False, first["training"], 60)
+    assert (again["model"]["version"], again["model"]["new"], again["model"]["alias"]) == (1, True, "champion")
+
+
+def test_the_address_is_the_setting_else_the_environment_else_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home, given = Home(tmp_path), RegisterSettings(tracking_uri="http://set")
+    assert tracking_uri(home, RegisterSettings()) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
+    assert tracking_uri(home, RegisterSettings()) == "http://environment"
+    assert tracking_uri(home, given) == "http://set"
+
+
+def test_homes_that_are_used_one_after_another_keep_to_their_own_stores(
+    tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("one", "two"):
+        store = tmp_path / name / "mlflow" / "mlflow.db"
+        store.parent.mkdir(parents=True)
+        store.write_bytes(registry_template.read_bytes())
+        with open_registry(Home(tmp_path / name), RegisterSettings()) as client:
+            assert client.tracking_uri == f"sqlite:///{store}"
+    assert "MLFLOW_TRACKING_URI" not in os.environ
+
+
+def test_mlflow_does_not_phone_home(home: Path) -> None:
+    decided = {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST"}
+    env = {name: value for name, value in environment().items() if name not in decided}
+    command = [sys.executable, "-c", TELEMETRY.format(home=str(home))]
+    said = subprocess.run(command, env=env, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert said.split() == ["True", "None"]
+
+
+def test_telemetry_is_left_as_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+    quiet_registry()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
+
+
+def test_the_link_to_a_model_whose_name_has_spaces_is_one_link() -> None:
+    made = Registered("my photos", 1, None, "run", "1", "http://127.0.0.1:5000", True, "first")  # noqa: FBT003
+    assert model_url(made) == "http://127.0.0.1:5000/#/models/my%20photos/versions/1"
+
+
+def forget_versions(home: Path) -> None:
+    """Leave the lake as a kill just before its commit does."""
+    from storage.lake import open_lake
+
+    with open_lake(Home(home)) as lake:
+        lake.commit(lambda: [lake.execute(f"DELETE FROM {table}") for table in ("models", "predictions")])
+
+
+def versions(home: Path) -> list[Any]:
+    uri = f"sqlite:///{home}/mlflow/mlflow.db"
+    return list(MlflowClient(uri, uri).search_model_versions("name='photos'"))

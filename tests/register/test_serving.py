@@ -1,0 +1,208 @@
+"""The served model: real images over HTTP give what the lake's features gave, and the run says where it came from."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.models import Model
+from PIL import Image
+
+from storage.features import read_features
+from storage.files import find_copies
+from storage.heads import Floats, load_head
+from storage.lake import read_lake
+from storage.paths import Home
+from storage.recipes import get_recipe
+from storage.trainings import Training, find_training, head_path, list_predictable
+from tests.pictures import write_folder
+from tests.servers import environment, model_server, request
+
+CLASSES = ["blue", "green", "red"]
+ALONE = """
+import sys, json, base64
+sys.path = [path for path in sys.path if path != {project!r}]
+import mlflow, pandas
+model = mlflow.pyfunc.load_model({model!r})
+answer = model.predict(pandas.DataFrame({{"image": [base64.b64decode({image!r})]}}))
+ours = [module for name, module in sys.modules.items() if name.split(".")[0] in ("storage", "tasks", "flows")]
+print(json.dumps({{"probabilities": list(answer["probabilities"][0].values()), "files": [m.__file__ for m in ours]}}))
+"""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A model that the real backbone and a run of the pipeline made, and what the lake says of its images."""
+
+    home: Home
+    client: MlflowClient
+    training: Training
+    run: Run
+    model: Path
+    images: tuple[bytes, ...]
+    image_ids: tuple[str, ...]
+    expected: Floats
+
+    @property
+    def uri(self) -> str:
+        return str(self.client.tracking_uri)
+
+
+@pytest.fixture(scope="module")
+def registered(
+    prefect_api: str,  # noqa: ARG001 - the flows run in its harness
+    tmp_path_factory: pytest.TempPathFactory,
+    registry_template: Path,
+) -> Registered:
+    """The pipeline, run once over 60 images with the embedded backbone."""
+    from flows.pipeline import pipeline
+    from flows.settings import RunSettings
+
+    home = Home(tmp_path_factory.mktemp("served") / "home")
+    home.registry.mkdir(parents=True)
+    (home.registry / "mlflow.db").write_bytes(registry_template.read_bytes())
+    report = pipeline(RunSettings(source=write_folder(home.root.parent / "photos"), home=home.root))
+    uri = f"sqlite:///{home.registry / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    run = client.get_run(report.registered.run_id)
+    with read_lake(home) as lake:
+        training = find_training(lake, report.trained.training.training_id)
+        assert training
+        image_ids = list_predictable(lake, "photos", training.recipe_id)[::10]
+        features = read_features(lake, training.recipe_id, image_ids)
+        copies = [next(iter(find_copies(lake, image_id))) for image_id in image_ids]
+    expected = load_head(head_path(home, training.training_id)).probabilities(features)
+    images = tuple((Path(root) / path).read_bytes() for root, path in copies)
+    version = client.get_model_version_by_alias("photos", "champion")
+    place = client.get_logged_model(version.source.removeprefix("models:/")).artifact_location
+    model = Path(unquote(urlparse(place).path))
+    return Registered(home, client, training, run, model, images, tuple(image_ids), expected)
+
+
+@pytest.fixture(scope="module")
+def served(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``mlflow models serve`` on the champion."""
+    folder = tmp_path_factory.mktemp("serving")
+    with model_server(folder, registered.uri, "models:/photos@champion") as server:
+        server.wait()
+        yield server.uri
+
+
+def ask(uri: str, images: Sequence[bytes]) -> list[dict[str, object]]:
+    records = [{"image": base64.b64encode(image).decode()} for image in images]
+    return list(request(f"{uri}/invocations", {"dataframe_records": records})["predictions"])
+
+
+def to_array(answers: Sequence[dict[str, object]]) -> Floats:
+    tables = [answer["probabilities"] for answer in answers]
+    return np.array([[table[name] for name in CLASSES] for table in tables if isinstance(table, dict)])
+
+
+def test_many_images_in_one_request_have_the_lakes_probabilities(registered: Registered, served: str) -> None:
+    answers = ask(served, registered.images)
+    assert len(answers) == 6
+    np.testing.assert_allclose(to_array(answers), registered.expected, rtol=0, atol=1e-5)
+
+
+def test_images_asked_one_by_one_have_the_lakes_probabilities(registered: Registered, served: str) -> None:
+    answers = [answer for image in registered.images for answer in ask(served, [image])]
+    np.testing.assert_allclose(to_array(answers), registered.expected, rtol=0, atol=1e-5)
+
+
+def test_the_served_class_is_the_one_in_predictions(registered: Registered, served: str) -> None:
+    with read_lake(registered.home) as lake:
+        rows = lake.rows("SELECT image_id::VARCHAR, class, probability FROM latest_predictions WHERE name = 'photos'")
+    known = {image_id: (name, probability) for image_id, name, probability in rows}
+    assert len(known) == 60
+    for image_id, answer in zip(registered.image_ids, ask(served, registered.images), strict=True):
+        assert (answer["class"], answer["probability"]) == (
+            known[image_id][0],
+            pytest.approx(known[image_id][1], abs=1e-5),
+        )
+
+
+def test_an_image_larger_than_the_crop_is_served_too(served: str, tmp_path: Path) -> None:
+    path = tmp_path / "large.jpg"
+    Image.new("CMYK", (640, 480), (10, 200, 200, 0)).save(path)
+    (answer,) = ask(served, [path.read_bytes()])
+    assert answer["class"] in CLASSES
+    assert to_array([answer]).sum() == pytest.approx(1)
+
+
+def test_the_model_holds_its_signature_an_example_its_requirements_and_no_pickle(registered: Registered) -> None:
+    model = Model.load(str(registered.model))
+    assert model.signature.inputs.to_dict() == [{"type": "binary", "name": "image", "required": True}]
+    assert [column["name"] for column in model.signature.outputs.to_dict()] == ["class", "probability", "probabilities"]
+    assert (registered.model / model.saved_input_example_info["artifact_path"]).stat().st_size > 0
+    wanted = {line.split("==")[0] for line in (registered.model / "requirements.txt").read_text().splitlines()}
+    assert {"mlflow", "torch", "timm", "pillow", "safetensors"} <= wanted
+    names = [path.name for path in registered.model.rglob("*") if path.is_file()]
+    assert [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".joblib"))] == []
+    assert "__pycache__" not in {path.name for path in registered.model.rglob("*")}
+
+
+def test_the_model_loads_and_answers_where_this_project_is_not(registered: Registered, tmp_path: Path) -> None:
+    project = str(Path(__file__).parents[2])
+    image = base64.b64encode(registered.images[0]).decode()
+    script = ALONE.format(project=project, model=str(registered.model), image=image)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", script],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(said["probabilities"], registered.expected[0], rtol=0, atol=1e-5)
+    assert said["files"]
+    assert [file for file in said["files"] if not Path(file).is_relative_to(registered.model / "code")] == []
+
+
+def test_the_run_holds_its_parameters_and_metrics(registered: Registered) -> None:
+    data, training = registered.run.data, registered.training
+    assert data.metrics == pytest.approx(training.metrics)
+    assert set(data.metrics) == {"accuracy", "balanced_accuracy", "log_loss"}
+    assert data.params["recipe_id"] == training.recipe_id
+    assert data.params["snapshot"] == str(training.snapshot)
+    assert data.params["train.seed"] == "0"
+    assert sum(int(data.params[f"images.{split}"]) for split in ("train", "validation", "test")) == 60
+
+
+def test_the_run_holds_the_recipe_as_the_lake_has_it(registered: Registered) -> None:
+    with read_lake(registered.home) as lake:
+        assert read_artifact(registered, "recipe.json").decode() == get_recipe(lake, registered.training.recipe_id).text
+        assert read_artifact(registered, "recipe.json").decode() == lake.value("SELECT recipe FROM recipes")
+
+
+def test_the_run_holds_the_table_of_classes_the_evaluation_and_the_confusion_matrix_as_a_picture(
+    registered: Registered,
+) -> None:
+    table = json.loads(read_artifact(registered, "classes.json"))
+    assert table["columns"] == ["class", "precision", "recall", "f1", "images"]
+    assert [row[0] for row in table["data"]] == CLASSES
+    evaluation = json.loads(read_artifact(registered, "evaluation.json"))
+    assert sum(map(sum, evaluation["confusion"])) == int(registered.run.data.params["images.test"])
+    assert set(evaluation["splits"]) == set(CLASSES)
+    assert read_artifact(registered, "confusion.png").startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_the_run_names_its_data_by_lake_snapshot_and_training(registered: Registered) -> None:
+    (used,) = registered.run.inputs.dataset_inputs
+    source = json.loads(used.dataset.source)
+    assert (used.dataset.name, used.dataset.source_type) == ("photos", "ducklake")
+    assert source == {
+        "catalog": f"ducklake:sqlite:{registered.home.catalog}",
+        "snapshot": registered.training.snapshot,
+        "training_id": registered.training.training_id,
+    }
+    assert [tag.value for tag in used.tags] == ["training"]
+
+
+def read_artifact(registered: Registered, name: str) -> bytes:
+    return Path(registered.client.download_artifacts(registered.run.info.run_id, name)).read_bytes()

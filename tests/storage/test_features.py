@@ -1,0 +1,283 @@
+"""Features: come back as they were stored, are committed once, and what is missing is known with its reason."""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from storage.features import (
+    Pace,
+    commit_shard,
+    count_failed,
+    count_features,
+    count_features_after,
+    count_missing_after,
+    list_missing,
+    measure_pace,
+    read_features,
+)
+from storage.files import Scan, commit_scan
+from storage.lake import Lake, open_lake
+from storage.paths import open_home
+from storage.progress import silent
+from storage.vectors import Failure, Matrix, Shard, write_features
+from tasks.ingest.scan import scan
+from tasks.ingest.settings import IngestSettings
+from tests.pictures import write_folder, write_image
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RECIPE, OTHER = "a" * 32, "b" * 32
+DIM = 16
+IDS = [f"{number:032x}" for number in range(1, 41)]
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    with open_lake(open_home(tmp_path / "home")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def few(tmp_path: Path) -> Path:
+    """Six images, two a class."""
+    return write_folder(tmp_path / "photos", per_class=2)
+
+
+def make_vectors(rows: int, dim: int = DIM, seed: int = 0) -> Matrix:
+    """Features' like: not negative, half of them zero, as precise as float16."""
+    normal = np.random.default_rng(seed).standard_normal((rows, dim))
+    return np.maximum(normal, 0).astype(np.float16).astype(np.float32)
+
+
+def commit(
+    lake: Lake,
+    image_ids: Sequence[str],
+    vectors: Matrix | None = None,
+    *,
+    failures: Sequence[Failure] = (),
+    recipe: str = RECIPE,
+    now: datetime = NOW,
+    seconds: float = 1.0,
+) -> int:
+    given = make_vectors(len(image_ids)) if vectors is None else vectors
+    file = write_features(lake.home, recipe, image_ids, given) if image_ids else None
+    return commit_shard(lake, Shard(recipe, "photos", file, tuple(failures), len(image_ids), seconds), now)
+
+
+def look(lake: Lake, folder: Path) -> Scan:
+    return scan(lake.home, "photos", folder, IngestSettings(), silent)
+
+
+def ingest(lake: Lake, folder: Path) -> list[tuple[str, str]]:
+    """Commit a scan; give (image_id, path) of what is missing."""
+    commit_scan(lake, look(lake, folder), NOW)
+    return missing(lake)
+
+
+def missing(lake: Lake, recipe: str = RECIPE, *, retry: bool = False) -> list[tuple[str, str]]:
+    found = list_missing(lake, recipe, "photos", retry=retry)
+    return list(zip(found["image_id"].to_pylist(), found["path"].to_pylist(), strict=True))
+
+
+def count_rows(lake: Lake, recipe: str = RECIPE) -> tuple[int, int]:
+    """Count the rows of a recipe, and its distinct images."""
+    sql = "SELECT count(*), count(DISTINCT image_id) FROM features WHERE recipe_id = ?"
+    rows, images = lake.rows(sql, [recipe])[0]
+    return rows, images
+
+
+def test_vectors_come_back_bit_for_bit_in_the_order_asked(lake: Lake) -> None:
+    vectors = make_vectors(len(IDS))
+    commit(lake, IDS[:25], vectors[:25])
+    commit(lake, IDS[25:], vectors[25:])
+    order = np.random.default_rng(1).permutation(len(IDS))
+    read = read_features(lake, RECIPE, [IDS[at] for at in order])
+    assert read.dtype == np.float32
+    assert read.flags.c_contiguous
+    assert np.array_equal(read, vectors[order])
+
+
+def test_an_image_that_is_asked_for_twice_comes_twice(lake: Lake) -> None:
+    vectors = make_vectors(2)
+    commit(lake, IDS[:2], vectors)
+    assert np.array_equal(read_features(lake, RECIPE, [IDS[1], IDS[0], IDS[1]]), vectors[[1, 0, 1]])
+
+
+def test_no_image_asked_for_gives_no_row(lake: Lake) -> None:
+    commit(lake, IDS[:2])
+    assert len(read_features(lake, RECIPE, [])) == 0
+
+
+def test_a_missing_feature_is_a_key_error(lake: Lake) -> None:
+    commit(lake, IDS[:2])
+    with pytest.raises(KeyError, match=f"1 images .*{RECIPE}"):
+        read_features(lake, RECIPE, IDS[:3])
+    with pytest.raises(KeyError):
+        read_features(lake, OTHER, IDS[:1])
+
+
+def test_committing_a_shard_twice_adds_it_once(lake: Lake) -> None:
+    file = write_features(lake.home, RECIPE, IDS, make_vectors(len(IDS)))
+    shard = Shard(RECIPE, "photos", file, (), len(IDS), 1.0)
+    assert [commit_shard(lake, shard, NOW) for _ in range(3)] == [len(IDS), 0, 0]
+    assert count_rows(lake) == (len(IDS), len(IDS))
+
+
+def test_an_overlapping_shard_adds_only_the_rest(lake: Lake) -> None:
+    first, second = make_vectors(10, seed=1), make_vectors(10, seed=2)
+    assert commit(lake, IDS[:10], first) == 10
+    assert commit(lake, IDS[5:15], second) == 5
+    assert count_rows(lake) == (15, 15)
+    assert np.array_equal(read_features(lake, RECIPE, IDS[:15]), np.concatenate([first, second[5:]]))
+
+
+def test_features_of_another_recipe_lie_side_by_side(lake: Lake) -> None:
+    mine, others = make_vectors(5, seed=1), make_vectors(5, dim=3, seed=2)
+    assert commit(lake, IDS[:5], mine) == 5
+    assert commit(lake, IDS[:5], others, recipe=OTHER) == 5
+    assert np.array_equal(read_features(lake, RECIPE, IDS[:5]), mine)
+    assert np.array_equal(read_features(lake, OTHER, IDS[:5]), others)
+
+
+def test_a_file_that_was_never_committed_is_no_feature(lake: Lake) -> None:
+    write_features(lake.home, RECIPE, IDS, make_vectors(len(IDS)))
+    assert count_rows(lake) == (0, 0)
+    assert commit(lake, IDS) == len(IDS)
+
+
+def test_a_write_that_fails_leaves_no_file(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill_disk(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fill_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_features(lake.home, RECIPE, IDS, make_vectors(len(IDS)))
+    assert [path for path in lake.home.data.rglob("*") if path.is_file()] == []
+
+
+def test_a_vector_takes_at_most_half_of_its_raw_size(lake: Lake) -> None:
+    rows, dim = 2000, 512
+    image_ids = [f"{number:032x}" for number in range(rows)]
+    file = write_features(lake.home, RECIPE, image_ids, make_vectors(rows, dim))
+    assert file.stat().st_size / rows <= 0.5 * 4 * dim
+
+
+def test_missing_are_the_images_of_the_source_without_a_feature_in_the_order_of_paths(lake: Lake, few: Path) -> None:
+    write_image(few / "blue" / "copy of 000.png", "blue", 2000)  # the same bytes as 000.png
+    (few / "blue" / "broken.png").write_bytes(b"no image")
+    found = ingest(lake, few)
+    assert [path for _, path in found] == [f"{color}/00{n}.png" for color in ("blue", "green", "red") for n in (0, 1)]
+    commit(lake, [image_id for image_id, _ in found[:2]])
+    assert missing(lake) == found[2:]
+    assert missing(lake, OTHER) == found
+    assert count_features(lake, RECIPE, "photos") == 2
+
+
+@pytest.mark.parametrize("stage", ["decode", "embed"])
+def test_an_image_that_failed_is_left_out_until_a_retry_asks_for_it(lake: Lake, few: Path, stage: str) -> None:
+    found = ingest(lake, few)
+    commit(lake, [], failures=[Failure(*found[0], stage, "broken")])
+    assert missing(lake) == found[1:]
+    assert missing(lake, retry=True) == found
+    assert missing(lake, OTHER) == found
+    assert count_failed(lake, RECIPE, "photos") == 1
+
+
+def test_an_image_that_could_not_be_read_is_tried_again(lake: Lake, few: Path) -> None:
+    found = ingest(lake, few)
+    commit(lake, [], failures=[Failure(*found[0], "read", "share went away")])
+    assert missing(lake) == found
+
+
+def test_a_success_removes_the_recorded_failure(lake: Lake, few: Path) -> None:
+    found = ingest(lake, few)
+    commit(lake, [], failures=[Failure(*item, "decode", "broken") for item in found[:2]])
+    commit(lake, [], failures=[Failure(*found[0], "decode", "broken")], recipe=OTHER)
+    commit(lake, [found[0][0]])
+    failed = lake.rows("SELECT image_id::VARCHAR, recipe_id FROM failures ORDER BY recipe_id")
+    assert failed == [(found[1][0], RECIPE), (found[0][0], OTHER)]
+    assert missing(lake, retry=True) == found[1:]
+
+
+def test_a_failure_that_comes_again_is_recorded_once_with_its_newest_reason(lake: Lake, few: Path) -> None:
+    found = ingest(lake, few)
+    for reason in ("first", "second"):
+        commit(lake, [], failures=[Failure(*found[0], "decode", reason)])
+    assert lake.rows("SELECT path, stage, reason FROM failures") == [(found[0][1], "decode", "second")]
+
+
+def test_a_shard_commits_its_features_and_failures_in_one_snapshot(lake: Lake, few: Path) -> None:
+    found = ingest(lake, few)
+    before = lake.snapshot
+    commit(lake, [found[0][0]], failures=[Failure(*found[1], "decode", "broken")])
+    assert lake.snapshot == before + 1
+
+
+def test_the_pace_is_that_of_the_recipes_last_shards(lake: Lake) -> None:
+    assert measure_pace(lake, RECIPE) is None
+    for number in range(25):  # the first five are forgotten
+        seconds = 1000.0 if number < 5 else 0.5
+        commit(lake, [IDS[number]], now=NOW + timedelta(minutes=number), seconds=seconds)
+    pace = measure_pace(lake, RECIPE)
+    assert pace
+    assert pace.images_per_second == pytest.approx(2.0)
+    sizes = [row for (row,) in lake.rows("SELECT bytes FROM shards ORDER BY committed_at DESC LIMIT 20")]
+    assert pace == Pace(pace.images_per_second, sum(sizes) / 20)
+
+
+def test_the_pace_is_of_any_recipe_until_a_recipe_has_its_own(lake: Lake) -> None:
+    commit(lake, IDS[:10], seconds=1.0)
+    foreign = measure_pace(lake, OTHER)
+    assert foreign
+    assert foreign.images_per_second == pytest.approx(10)
+    commit(lake, IDS[:3], recipe=OTHER, seconds=6.0)
+    own = measure_pace(lake, OTHER)
+    assert own
+    assert own.images_per_second == pytest.approx(0.5)
+
+
+def test_why_an_image_is_missing_is_foreseen_before_the_scan_is_committed(lake: Lake, few: Path) -> None:
+    before = lake.snapshot
+    assert count_missing_after(lake, None, look(lake, few)) == {"new_image": 6}
+    assert count_missing_after(lake, RECIPE, look(lake, few)) == {"new_image": 6}
+    assert lake.snapshot == before
+
+    found = ingest(lake, few)
+    assert count_missing_after(lake, RECIPE, look(lake, few)) == {"unfinished": 6}
+
+    commit(lake, [image_id for image_id, _ in found[:4]], failures=[Failure(*found[4], "decode", "broken")])
+    assert count_missing_after(lake, RECIPE, look(lake, few)) == {"unfinished": 1}
+    assert count_missing_after(lake, RECIPE, look(lake, few), retry=True) == {"retry": 1, "unfinished": 1}
+    assert count_missing_after(lake, OTHER, look(lake, few)) == {"new_recipe": 4, "unfinished": 2}
+    assert count_features_after(lake, RECIPE, look(lake, few)) == 4
+
+    write_image(few / found[0][1], "blue", 77)
+    write_image(few / "blue" / "another.png", "blue", 78)
+    expected = {"bytes_changed": 1, "new_image": 1, "unfinished": 1}
+    assert count_missing_after(lake, RECIPE, look(lake, few)) == expected
+    assert count_features_after(lake, RECIPE, look(lake, few)) == 3
+
+
+def test_a_file_that_went_away_or_only_moved_is_not_foreseen_as_work(lake: Lake, few: Path) -> None:
+    found = ingest(lake, few)
+    commit(lake, [image_id for image_id, _ in found[:5]])
+    (few / found[5][1]).unlink()
+    (few / found[0][1]).rename(few / "blue" / "renamed.png")
+    assert count_missing_after(lake, RECIPE, look(lake, few)) == {}
+    assert count_features_after(lake, RECIPE, look(lake, few)) == 5
+
+
+def test_an_image_that_was_deleted_and_returns_is_reused(lake: Lake, few: Path) -> None:
+    found = ingest(lake, few)
+    commit(lake, [image_id for image_id, _ in found])
+    gone = few / found[0][1]
+    data = gone.read_bytes()
+    gone.unlink()
+    assert ingest(lake, few) == []
+    gone.write_bytes(data)
+    assert count_missing_after(lake, RECIPE, look(lake, few)) == {}
+    assert ingest(lake, few) == []
+    assert count_features(lake, RECIPE, "photos") == 6

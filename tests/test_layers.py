@@ -1,0 +1,213 @@
+"""The rooms: who imports whom, how long a function is, and what a command never loads."""
+
+import ast
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storage.lake import open_lake
+from storage.paths import open_home
+from tests.pictures import write_folder
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("deployments", "flows", "tasks", "storage")  # each imports those to its right
+STEPS = ("ingest", "embed", "train", "register")
+HOMES = {
+    "duckdb": ("storage/",),
+    "mlflow": ("tasks/register/",),
+    "prefect": ("flows/", *(f"tasks/{step}/step.py" for step in STEPS)),
+    **dict.fromkeys(("torch", "torchvision", "timm"), ("tasks/embed/", "tasks/train/", "tasks/register/")),
+}
+LONGEST_FILE, LONGEST_BODY, MEDIAN_BODY = 500, 60, 10
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def list_modules() -> dict[str, str]:
+    """Read the product's modules: path below the root, and text."""
+    paths = [path for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in sorted(paths)}
+
+
+def list_imports(text: str) -> Iterator[str]:
+    """Name every module that a text imports, anywhere in it."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def find_violations(path: str, text: str) -> set[str]:
+    """Name the imports by which a module breaks the order of the rooms."""
+    return {name for name in list_imports(text) if breaks_order(path, name) or breaks_home(path, name)}
+
+
+def breaks_order(path: str, name: str) -> bool:
+    here, *inside = path.split("/")
+    there, *below = name.split(".")
+    if name.startswith(".") or there == "tests":
+        return True
+    if there not in ROOMS:
+        return False
+    if there == here == "tasks":
+        return bool(below) and below[0] in STEPS and below[0] != inside[0]
+    return ROOMS.index(there) < ROOMS.index(here)
+
+
+def breaks_home(path: str, name: str) -> bool:
+    homes = HOMES.get(name.split(".")[0])
+    return homes is not None and not path.startswith(homes)
+
+
+def measure_bodies(text: str) -> dict[str, int]:
+    """Count the lines of each function's body, less its docstring."""
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, Function)]
+    return {function.name: _measure_body(function) for function in functions}
+
+
+def _measure_body(function: Function) -> int:
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def run_python(code: str, *arguments: object) -> str:
+    """Run code in a process of its own; give its stdout."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_imports_lead_down_through_the_rooms_and_libraries_stay_in_theirs() -> None:
+    modules = list_modules()
+    assert len(modules) > 40
+    assert {path: found for path, text in modules.items() if (found := find_violations(path, text))} == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("storage/lake.py", "from tasks.embed.plan import resolve"),
+        ("storage/lake.py", "import flows.cli"),
+        ("tasks/embed/plan.py", "from flows.settings import RunSettings"),
+        ("tasks/embed/plan.py", "def late():\n    from tasks.ingest.scan import scan"),
+        ("tasks/embed/plan.py", "from tasks import ingest"),
+        ("tasks/embed/plan.py", "from . import engine"),
+        ("tasks/embed/plan.py", "import tests.counting"),
+        ("tasks/embed/plan.py", "import prefect"),
+        ("tasks/embed/plan.py", "import duckdb as db"),
+        ("tasks/embed/step.py", "import mlflow.pyfunc"),
+        ("flows/cli.py", "from deployments import nightly"),
+        ("flows/cli.py", "if TYPE_CHECKING:\n    from duckdb import DuckDBPyConnection"),
+        ("flows/cli.py", "import torch"),
+        ("flows/cli.py", "import mlflow"),
+        ("tasks/ingest/probe.py", "from torchvision import io"),
+        ("tasks/ingest/probe.py", "import timm"),
+        ("storage/vectors.py", "from prefect import task"),
+    ],
+)
+def test_a_planted_import_against_the_order_is_found(path: str, text: str) -> None:
+    assert find_violations(path, text)
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("flows/embed.py", "from prefect import flow\nfrom tasks.embed.step import run_shard\nimport storage.lake"),
+        ("tasks/embed/step.py", "from prefect import task\nfrom tasks.embed.plan import resolve\nimport torch"),
+        ("tasks/register/served.py", "import mlflow\nfrom storage.heads import load_head"),
+        ("storage/lake.py", "import duckdb\nfrom storage.paths import Home"),
+        ("deployments/check.py", "from flows.pipeline import pipeline"),
+    ],
+)
+def test_an_import_in_the_order_is_allowed(path: str, text: str) -> None:
+    assert find_violations(path, text) == set()
+
+
+def test_each_init_file_is_there_and_empty() -> None:
+    folders = {(ROOT / path).parent for path in list_modules()}
+    assert {path for path, text in list_modules().items() if path.endswith("__init__.py") and text} == set()
+    assert {folder for folder in folders if not (folder / "__init__.py").is_file()} == set()
+
+
+def test_files_and_functions_are_short() -> None:
+    modules = list_modules()
+    bodies = {f"{path}:{name}": lines for path, text in modules.items() for name, lines in measure_bodies(text).items()}
+    assert {path for path, text in modules.items() if len(text.splitlines()) >= LONGEST_FILE} == set()
+    assert {name: lines for name, lines in bodies.items() if lines > LONGEST_BODY} == {}
+    assert statistics.median(bodies.values()) <= MEDIAN_BODY
+
+
+def test_a_planted_long_function_is_measured() -> None:
+    text = 'def long():\n    """Say.\n\n    More.\n    """\n' + "    x = 1\n" * 61 + "def short(): ...\n"
+    assert measure_bodies(text) == {"long": 61, "short": 1}
+
+
+BLOCKED = """
+import importlib, sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("duckdb", "prefect", "mlflow", "torch", "torchvision", "timm", "pydantic"):
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Blocked())
+importlib.import_module(sys.argv[1])
+print("imported")
+"""
+
+
+@pytest.mark.parametrize("module", ["storage.vectors", "storage.recipe", "tasks.embed.engine", "tasks.embed.decode"])
+def test_a_worker_with_little_but_numpy_and_pyarrow_can_import(module: str) -> None:
+    assert run_python(BLOCKED, module) == "imported\n"
+
+
+def test_the_block_of_libraries_holds() -> None:
+    with pytest.raises(AssertionError, match="ModuleNotFoundError: duckdb"):
+        run_python(BLOCKED, "storage.lake")
+
+
+COMMAND = """
+import sys
+
+unwanted, sys.argv[1:] = sys.argv[1].split(","), sys.argv[2:]
+from flows.cli import main
+main()
+loaded = {name.split(".")[0] for name in sys.modules}
+assert "storage" in loaded
+assert not loaded & set(unwanted), sorted(loaded & set(unwanted))
+"""
+
+
+def test_plan_sql_and_status_load_neither_torch_nor_prefect_nor_mlflow(tmp_path: Path) -> None:
+    photos, home = write_folder(tmp_path / "photos", per_class=2), tmp_path / "home"
+    commands = (("plan", photos), ("sql", "from labels"), ("status",))
+    for lake in (None, open_home(home)):
+        if lake:
+            open_lake(lake).close()
+        for command in commands:
+            run_python(COMMAND, "torch,torchvision,timm,prefect,mlflow", *command, "--home", home)
+
+
+def test_a_run_with_nothing_to_do_never_loads_torch(
+    run: Callable[..., dict[str, Any]], photos: Path, home: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = run()
+    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
+    second = json.loads(run_python(COMMAND, "torch,torchvision,timm", "run", photos, "--home", home, "--json"))
+    assert (first["backbone_calls"], second["backbone_calls"]) == (60, 0)
+    assert second["model"] == {**first["model"], "new": False, "gate": "registered before"}
+
+
+def test_the_watch_over_what_a_command_loads_can_fail(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="duckdb"):
+        run_python(COMMAND, "duckdb", "status", "--home", tmp_path)
