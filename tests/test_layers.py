@@ -64,7 +64,7 @@ def breaks_order(path: str, name: str) -> bool:
 
 
 def breaks_home(path: str, name: str) -> bool:
-    homes = HOMES.get(name.split(".")[0])
+    homes = HOMES.get(name.split(".", maxsplit=1)[0])
     return homes is not None and not path.startswith(homes)
 
 

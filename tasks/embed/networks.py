@@ -77,7 +77,7 @@ def _build(backbone: str, **options: Any) -> nn.Module:  # noqa: ANN401 - the li
     if library == "timm":
         import timm
 
-        return timm.create_model(name, pretrained=False, **options)
+        return cast("nn.Module", timm.create_model(name, pretrained=False, **options))
     from torchvision import models
 
     return cast("nn.Module", models.get_model(name, weights=None, **options))
@@ -145,7 +145,7 @@ def _timm_input(name: str) -> Input:
     from timm.data.config import resolve_data_config
 
     defaults = timm.models.get_pretrained_cfg(name)
-    cfg = resolve_data_config(pretrained_cfg=defaults.to_dict() if defaults else {})  # type: ignore[no-untyped-call]
+    cfg = resolve_data_config(pretrained_cfg=defaults.to_dict() if defaults else {})
     return Input(
         tuple(cfg["input_size"][1:]),
         cfg["crop_pct"],

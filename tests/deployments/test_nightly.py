@@ -149,7 +149,7 @@ def test_a_run_registers_its_model_as_champion_in_the_mlflow_server(site: Site) 
     client = MlflowClient(site.mlflow, site.mlflow)
     version = client.get_model_version_by_alias("photos", "champion")
     assert (str(version.version), version.status) == ("1", "READY")
-    files = {file.path for file in client.list_artifacts(version.run_id)}
+    files = {file.path for file in client.list_artifacts(str(version.run_id))}
     assert {"recipe.json", "classes.json", "confusion.png", "evaluation.json"} <= files
 
 

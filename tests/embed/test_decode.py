@@ -56,7 +56,8 @@ def test_a_lossy_format_gives_nearly_its_pixels(kind: str) -> None:
 
 def test_the_pixels_are_eight_bit_rgb_of_the_crop_s_size() -> None:
     given = decode(encode(PHOTO.convert("L")), transform(16, (12, 14)))
-    assert (given.shape, given.dtype) == ((12, 14, 3), np.uint8)
+    assert given.shape == (12, 14, 3)
+    assert given.dtype == np.uint8
 
 
 def test_grey_gives_three_equal_channels() -> None:
@@ -165,12 +166,12 @@ def test_an_image_a_hundred_times_as_long_as_wide_is_taken() -> None:
     assert decode(encode(Image.new("RGB", (1000, 10))), transform(8, (8, 8))).shape == (8, 8, 3)
 
 
-@pytest.mark.parametrize("cut", [10, 100, 400])
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_truncated_bytes_are_refused(kind: str, cut: int) -> None:
+@pytest.mark.parametrize("kept", [0, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_bytes_are_refused(kind: str, kept: float) -> None:
     data = encode(PHOTO, kind)
     with pytest.raises(Exception):  # noqa: B017, PT011 - any kind, as decode says
-        pixels(data[:-cut])
+        pixels(data[: int(kept * len(data))])
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])

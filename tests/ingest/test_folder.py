@@ -11,7 +11,6 @@ from storage.errors import SourceError
 from storage.files import Listing
 from storage.paths import path_to_text, text_to_path
 from tasks.ingest.folder import list_folder
-
 from tests.pictures import write_image
 
 
@@ -128,12 +127,13 @@ def test_a_pipe_with_an_image_s_name_is_not_opened(tmp_path: Path) -> None:
     assert listing.ignored == 1
 
 
-@pytest.mark.parametrize("name", [b"\xff\xfe.png", b"back\\slash.png", b"two\nlines.png", b"a\\xff.png", b"\xc3\xa9.png"])
+@pytest.mark.parametrize(
+    "name", [b"\xff\xfe.png", b"back\\slash.png", b"two\nlines.png", b"a\\xff.png", b"\xc3\xa9.png"]
+)
 def test_a_name_of_any_bytes_is_listed_and_leads_back_to_its_file(tmp_path: Path, name: bytes) -> None:
-    folder = os.path.join(os.fsencode(tmp_path), name + b"-class")
-    os.mkdir(folder)
-    with open(os.path.join(folder, name), "wb") as file:
-        file.write(b"123")
+    folder = tmp_path / os.fsdecode(name + b"-class")
+    folder.mkdir()
+    (folder / os.fsdecode(name)).write_bytes(b"123")
     (row,) = list_folder("photos", tmp_path).files.to_pylist()
     assert row["path"].encode()
     assert row["class"] == path_to_text(os.fsdecode(name + b"-class"))

@@ -15,7 +15,6 @@ from PIL import Image
 
 from tasks.ingest.probe import read_files
 from tasks.ingest.settings import IngestSettings
-
 from tests.pictures import write_image
 
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8))

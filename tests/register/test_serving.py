@@ -82,7 +82,7 @@ def registered(
     expected = load_head(head_path(home, training.training_id)).probabilities(features)
     images = tuple((Path(root) / path).read_bytes() for root, path in copies)
     version = client.get_model_version_by_alias("photos", "champion")
-    place = client.get_logged_model(version.source.removeprefix("models:/")).artifact_location
+    place = client.get_logged_model(str(version.source).removeprefix("models:/")).artifact_location
     model = Path(unquote(urlparse(place).path))
     return Registered(home, client, training, run, model, images, tuple(image_ids), expected)
 
@@ -141,6 +141,7 @@ def test_the_model_holds_its_signature_an_example_its_requirements_and_no_pickle
     model = Model.load(str(registered.model))
     assert model.signature.inputs.to_dict() == [{"type": "binary", "name": "image", "required": True}]
     assert [column["name"] for column in model.signature.outputs.to_dict()] == ["class", "probability", "probabilities"]
+    assert model.saved_input_example_info
     assert (registered.model / model.saved_input_example_info["artifact_path"]).stat().st_size > 0
     wanted = {line.split("==")[0] for line in (registered.model / "requirements.txt").read_text().splitlines()}
     assert {"mlflow", "torch", "timm", "pillow", "safetensors"} <= wanted
@@ -193,6 +194,7 @@ def test_the_run_holds_the_table_of_classes_the_evaluation_and_the_confusion_mat
 
 
 def test_the_run_names_its_data_by_lake_snapshot_and_training(registered: Registered) -> None:
+    assert registered.run.inputs
     (used,) = registered.run.inputs.dataset_inputs
     source = json.loads(used.dataset.source)
     assert (used.dataset.name, used.dataset.source_type) == ("photos", "ducklake")

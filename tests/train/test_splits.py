@@ -1,0 +1,74 @@
+"""Splits: an image stays where its id and the seed put it; thin classes are named."""
+
+import uuid
+from collections import Counter
+
+import pytest
+
+from storage.errors import TrainError
+from tasks.train.settings import TrainSettings
+from tasks.train.splits import assign_split, check_splits, keep_single
+
+SETTINGS = TrainSettings()
+
+
+def ids(count: int, start: int = 0) -> list[str]:
+    return [str(uuid.UUID(int=number)) for number in range(start, start + count)]
+
+
+def ids_in(split: str, count: int) -> list[str]:
+    return [image_id for image_id in ids(1000) if assign_split(image_id, SETTINGS) == split][:count]
+
+
+def test_shares_are_70_15_15_within_three_sigma() -> None:
+    counts = Counter(assign_split(image_id, SETTINGS) for image_id in ids(20_000))
+    assert abs(counts["train"] - 14_000) < 3 * (20_000 * 0.7 * 0.3) ** 0.5
+    assert abs(counts["validation"] - 3_000) < 3 * (20_000 * 0.15 * 0.85) ** 0.5
+    assert abs(counts["test"] - 3_000) < 3 * (20_000 * 0.15 * 0.85) ** 0.5
+
+
+def test_an_image_never_moves_between_releases() -> None:
+    assert [assign_split(image_id, SETTINGS) for image_id in ids(8)] == [
+        "validation",
+        "train",
+        "validation",
+        "train",
+        "train",
+        "train",
+        "train",
+        "validation",
+    ]
+
+
+def test_another_seed_moves_images() -> None:
+    other = TrainSettings(seed=1)
+    assert any(assign_split(image_id, SETTINGS) != assign_split(image_id, other) for image_id in ids(50))
+
+
+def test_images_of_several_classes_and_classes_left_out_are_not_kept() -> None:
+    one, two, three = ids(3)
+    labels = [(one, "a"), (two, "a"), (two, "b"), (three, "c")]
+    assert keep_single(labels, SETTINGS) == {one: "a", three: "c"}
+    assert keep_single(labels, TrainSettings(leave_out=("c",))) == {one: "a"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({}, "no class"),
+        (dict.fromkeys(ids(100), "only"), r"1 class \(only\)"),
+        ({**dict.fromkeys(ids(100), "many"), ids_in("test", 30)[-1]: "few"}, "few with 1 images: has none to train"),
+        ({**dict.fromkeys(ids(100), "many"), ids_in("train", 90)[-1]: "few"}, "few with 1 images: has none to measure"),
+        ({ids_in("train", 1)[0]: "a", ids_in("train", 2)[1]: "b"}, "measure"),
+    ],
+)
+def test_labels_that_cannot_train_or_measure_a_head_are_refused(labels: dict[str, str], words: str) -> None:
+    with pytest.raises(TrainError, match=words):
+        check_splits(labels, SETTINGS)
+
+
+def test_a_class_without_a_test_image_is_reported_with_its_count_and_what_to_do() -> None:
+    thin = [*ids_in("train", 103)[-3:], ids_in("validation", 40)[-1]]
+    coverage = check_splits({**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}, SETTINGS)
+    assert coverage.warnings == ("class thin has 4 images and none in test: add images of it",)
+    assert coverage.counts["thin"] == {"train": 3, "validation": 1, "test": 0}
