@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from flows.embed import Embedded
 from storage.files import ScanCounts
@@ -72,7 +73,7 @@ def model_url(registered: Registered) -> str | None:
     """Link to the version in MLflow's UI, where MLflow is a server."""
     if not registered.tracking_uri.startswith("http"):
         return None
-    return f"{registered.tracking_uri.rstrip('/')}/#/models/{registered.name}/versions/{registered.version}"
+    return f"{registered.tracking_uri.rstrip('/')}/#/models/{quote(registered.name)}/versions/{registered.version}"
 
 
 def describe(report: RunReport) -> list[str]:

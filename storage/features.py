@@ -108,7 +108,9 @@ def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
     """Average the last 20 shards of a recipe, or of any where it has none yet."""
     found = lake.rows(
         """SELECT sum(images) / sum(seconds), sum(bytes) / sum(images) FROM (
-             FROM shards WHERE images > 0 ORDER BY recipe_id = ? DESC, committed_at DESC LIMIT 20)""",
+             FROM shards WHERE images > 0
+               AND (recipe_id = $1 OR NOT EXISTS (FROM shards WHERE recipe_id = $1 AND images > 0))
+             ORDER BY committed_at DESC LIMIT 20)""",
         [recipe_id or ""],
     )
     return Pace(*found[0]) if found and found[0][0] else None

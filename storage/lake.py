@@ -15,6 +15,7 @@ import pyarrow as pa
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError, QueryError
 from storage.extensions import connect
 from storage.paths import Home
+from storage.turns import take_turn
 
 VERSION = 1
 ATTEMPTS = 50
@@ -62,14 +63,20 @@ class Lake:
 
     @contextlib.contextmanager
     def lend(self, **tables: pa.Table) -> Iterator[None]:
-        """Make Arrow tables readable by their keyword's name for the length of a block."""
+        """Make Arrow tables readable by their keyword's name for the length of a block.
+
+        They are copied: DuckDB cannot push every filter down into Arrow's UUIDs.
+        """
         for name, table in tables.items():
-            self._con.register(name, table)
+            self._con.register("_lent", table)
+            self._con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM _lent")
+            self._con.unregister("_lent")
         try:
             yield
         finally:
             for name in tables:
-                self._con.unregister(name)
+                with contextlib.suppress(duckdb.Error):  # a transaction that failed takes it along
+                    self._con.execute(f"DROP TABLE IF EXISTS temp.{name}")
 
     @property
     def snapshot(self) -> int:
@@ -88,10 +95,11 @@ class Lake:
         """
         for attempt in range(ATTEMPTS):
             try:
-                self._con.execute("BEGIN")
-                self._con.execute("UPDATE guard SET n = n + 1")
-                result = write()
-                self._con.execute("COMMIT")
+                with take_turn(self.home.turn):
+                    self._con.execute("BEGIN")
+                    self._con.execute("UPDATE guard SET n = n + 1")
+                    result = write()
+                    self._con.execute("COMMIT")
             except duckdb.Error as error:
                 self._roll_back()
                 if not _is_race(error):

@@ -44,6 +44,11 @@ class Home:
         return self.root / "data"
 
     @property
+    def turn(self) -> Path:
+        """The file by which writers on one machine take turns."""
+        return self.root / "commit.lock"
+
+    @property
     def heads(self) -> Path:
         """Trained heads, one folder a training."""
         return self.root / "heads"

@@ -2,9 +2,12 @@
 
 CREATE TABLE lake_version (version INTEGER, made_at TIMESTAMPTZ);
 COMMENT ON TABLE lake_version IS 'One row: which release of this file made the lake';
+COMMENT ON COLUMN lake_version.version IS 'Version of the schema';
+COMMENT ON COLUMN lake_version.made_at IS 'When';
 
 CREATE TABLE guard (n BIGINT);
 COMMENT ON TABLE guard IS 'One row that every commit updates, so that two commits at once conflict and one looks again';
+COMMENT ON COLUMN guard.n IS 'How many commits there were';
 
 CREATE TABLE images (
   image_id UUID, format VARCHAR, width INTEGER, height INTEGER, mode VARCHAR, bytes BIGINT, first_seen TIMESTAMPTZ

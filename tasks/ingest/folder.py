@@ -44,19 +44,10 @@ class _Seen:
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Folder:
-    """A folder to list; ``above`` has the (device, inode) of each one on the way down, to end loops of links."""
-
-    path: str
-    prefix: str
-    above: tuple[tuple[int, int], ...]
-
-
 def list_folder(source: str, root: Path) -> Listing:
     """List the images below a folder by name, size and time; opens no file.
 
-    Links are followed, save to a folder that the link lies in. Names that begin with a dot are ignored. A folder that
+    Links are followed, each folder once in each class. Names that begin with a dot are ignored. A folder that
     cannot be listed is reported in ``unreadable``, and the rest is listed.
 
     Raises:
@@ -100,26 +91,27 @@ def _class_of(path: str) -> str | None:
 
 
 def _walk(root: str) -> _Seen:
+    """Collect all files; links may lead to a folder again, which is listed once in each class."""
     seen = _Seen()
-    pending = [_Folder(root, "", ())]
+    visited: set[tuple[str | None, int, int]] = set()
+    pending = [(root, "")]
     while pending:
-        folder = pending.pop()
+        folder, prefix = pending.pop()
         try:
-            entries = list(os.scandir(folder.path))
-            status = Path(folder.path).stat()
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            status = Path(folder).stat()
         except OSError as error:
-            seen.unreadable.append((folder.prefix.rstrip("/"), _reason(error)))
+            seen.unreadable.append((prefix.rstrip("/"), _reason(error)))
             continue
-        here = (status.st_dev, status.st_ino)
-        if here not in folder.above:
-            below = (*folder.above, here)
-            pending += [
-                _Folder(e.path, f"{folder.prefix}{path_to_text(e.name)}/", below) for e in _take(entries, folder, seen)
-            ]
+        here = (_class_of(prefix), status.st_dev, status.st_ino)
+        if here not in visited:
+            visited.add(here)
+            below = [(entry.path, f"{prefix}{path_to_text(entry.name)}/") for entry in _take(entries, prefix, seen)]
+            pending += reversed(below)
     return seen
 
 
-def _take(entries: list[os.DirEntry[str]], folder: _Folder, seen: _Seen) -> Iterator[os.DirEntry[str]]:
+def _take(entries: list[os.DirEntry[str]], prefix: str, seen: _Seen) -> Iterator[os.DirEntry[str]]:
     """Collect the files of one folder; give its folders."""
     for entry in entries:
         try:
@@ -129,11 +121,11 @@ def _take(entries: list[os.DirEntry[str]], folder: _Folder, seen: _Seen) -> Iter
                 yield entry
             elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
                 status = entry.stat()
-                seen.rows.append((folder.prefix + path_to_text(entry.name), status.st_size, status.st_mtime_ns))
+                seen.rows.append((prefix + path_to_text(entry.name), status.st_size, status.st_mtime_ns))
             else:
                 seen.ignored += 1
         except OSError as error:  # a link that leads round in circles, a file that went away
-            seen.unreadable.append((folder.prefix + path_to_text(entry.name), _reason(error)))
+            seen.unreadable.append((prefix + path_to_text(entry.name), _reason(error)))
 
 
 def _reason(error: OSError) -> str:

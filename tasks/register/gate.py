@@ -27,10 +27,10 @@ def judge(home: Home, lake: Lake, training: Training, champion_id: str | None) -
     if champion_id == training.training_id:
         return Verdict(promoted=True, reason="is the champion already")
     champion = find_training(lake, champion_id) if champion_id else None
+    if champion_id is None:
+        return Verdict(promoted=True, reason="first")
     if champion is None or not head_path(home, champion.training_id).exists():
-        return Verdict(
-            promoted=True, reason="first" if champion_id is None else "the champion's head is not in this lake"
-        )
+        return Verdict(promoted=False, reason="the champion's head is not in this lake: compare by hand")
     rows = _shared_rows(lake, training, champion)
     if not rows:
         return Verdict(promoted=False, reason="no test image that both have features of: measure by hand")

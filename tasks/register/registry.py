@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from storage.errors import RegistryUnreachableError
 from storage.paths import Home
-from tasks.register.settings import RegisterSettings, quiet_registry, tracking_uri
+from tasks.register.settings import RegisterSettings, keep_environment, quiet_registry, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,9 +35,10 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
     try:
         if uri.startswith("sqlite:///"):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(uri)
-        mlflow.set_registry_uri(uri)
-        yield mlflow.MlflowClient(uri, uri)
+        with keep_environment():
+            mlflow.set_tracking_uri(uri)
+            mlflow.set_registry_uri(uri)
+            yield mlflow.MlflowClient(uri, uri)
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RegistryUnreachableError(

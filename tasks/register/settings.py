@@ -1,6 +1,8 @@
 """What a user decides about registering, and where the registry is."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,10 +26,24 @@ def tracking_uri(home: Home, settings: RegisterSettings) -> str:
     return given or f"sqlite:///{home.registry / 'mlflow.db'}"
 
 
+@contextlib.contextmanager
+def keep_environment() -> Iterator[None]:
+    """Undo what MLflow writes into the environment, where the next home would take it for the user's wish."""
+    name = "MLFLOW_TRACKING_URI"
+    before = os.environ.get(name)
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+        if before is not None:
+            os.environ[name] = before
+
+
 def quiet_registry() -> None:
     """Keep MLflow from phoning home and from trying a dead server for minutes, unless the user decided otherwise."""
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",

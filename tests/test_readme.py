@@ -1,0 +1,56 @@
+"""The README's commands, run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.pictures import write_folder
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+PLAIN_DUCKDB = """
+import importlib.util, pathlib, shutil, sys, duckdb
+con = duckdb.connect()
+for wheel, name in (("ducklake", "ducklake"), ("sqlite", "sqlite_scanner")):
+    root = pathlib.Path(importlib.util.find_spec(f"duckdb_extension_{wheel}").submodule_search_locations[0])
+    file = root / "extensions" / f"v{duckdb.__version__}" / f"{wheel}.duckdb_extension"
+    con.execute(f"LOAD '{shutil.copy(file, f'{name}.duckdb_extension')}'")
+print(con.execute(sys.argv[1]).fetchall())
+"""
+
+
+def block_after(mark: str) -> str:
+    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert found
+    return found[1]
+
+
+def test_the_commands_run_one_after_the_other_and_plain_duckdb_reads_the_lake(prefect_api: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos")
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_API_URL": prefect_api,
+        "COUNTING_LOG": str(tmp_path / "calls"),
+    }
+    commands = [shlex.split(line, comments=True) for line in block_after("tests run these").splitlines()]
+    assert len(commands) == 6
+    for name, *arguments in commands:
+        assert name == "frostline"
+        command = [sys.executable, "-m", "tests.counting", *arguments]
+        ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, (arguments, ran.stderr)
+    command = [sys.executable, "-c", PLAIN_DUCKDB, block_after("tests run this")]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count(", 20, ") == 3
+
+
+def test_the_tree_names_every_room() -> None:
+    for room in ("flows", "tasks", "storage", "deployments", "benchmarks", "docs", "tests"):
+        assert f"\n{room}/ " in README
+        assert (ROOT / room).is_dir()
