@@ -10,7 +10,7 @@ from storage.errors import NotCanonicalError
 def canonical(value: object) -> str:
     """Write plain data as JSON with sorted keys and no spaces, one text for one value.
 
-    Floats are written in their shortest round-trip form, as RFC 8785 (JSON Canonicalization Scheme) has it.
+    Floats are written in Python's shortest round-trip form; 1 and 1.0 are two values.
 
     Raises:
         NotCanonicalError: at a value that is not None, bool, int, finite float, str, list, tuple or dict of str keys.

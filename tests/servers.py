@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -107,11 +108,18 @@ def model_server(folder: Path, tracking_uri: str, model: str) -> Iterator[Server
 
 
 def request(url: str, body: object = None, *, seconds: float = 120) -> Any:  # noqa: ANN401 - JSON
-    """Get a URL, or post JSON to it; gives the JSON that it answers."""
+    """Get a URL, or post JSON to it; gives the JSON that it answers. A server that is busy is asked again."""
     data = None if body is None else json.dumps(body).encode()
     asked = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - loopback
-    with urllib.request.urlopen(asked, timeout=seconds) as answer:  # noqa: S310 - loopback
-        return json.loads(answer.read())
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            with urllib.request.urlopen(asked, timeout=seconds) as answer:  # noqa: S310 - loopback
+                return json.loads(answer.read())
+        except urllib.error.HTTPError as error:  # Prefect's says 503 while its SQLite is locked
+            if error.code != 503 or time.monotonic() > end:
+                raise AssertionError(f"{url}: {error.code} {error.read().decode(errors='replace')[:2000]}") from error
+        time.sleep(0.5)
 
 
 def _stop(running: "subprocess.Popen[bytes]", seconds: float = 15) -> None:

@@ -108,7 +108,15 @@ def _find_cut(network: nn.Module, cut: str) -> nn.Module:
 
 
 def pool(value: Tensor, pooling: str) -> Tensor:
-    """Average over places [n, c, h, w] or tokens [n, t, c], unless the pooling keeps them."""
-    if pooling == "flatten" or value.ndim == 2:  # noqa: PLR2004 - [n, dim] has nothing left to pool
+    """Average over places or tokens, unless the pooling keeps them.
+
+    Args:
+        value: [n, c], [n, tokens, c], [n, c, h, h] or, as some transformers have it, [n, h, h, c].
+        pooling: average or flatten.
+    """
+    if pooling == "flatten" or value.ndim == 2:  # noqa: PLR2004 - [n, c] has nothing left to pool
         return value
-    return value.mean(dim=(2, 3)) if value.ndim == 4 else value.mean(dim=1)  # noqa: PLR2004 - places, or tokens
+    if value.ndim == 3:  # noqa: PLR2004 - tokens
+        return value.mean(dim=1)
+    _, first, second, last = value.shape
+    return value.mean(dim=(1, 2) if first == second != last else (2, 3))

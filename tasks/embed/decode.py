@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
+from storage.formats import FORMATS
 from storage.recipe import Transform
 
 Pixels = npt.NDArray[np.uint8]
@@ -28,7 +29,8 @@ def decode(data: bytes, transform: Transform) -> Pixels:
     Raises:
         Exception: of any kind, where the bytes are broken or their pixels have no agreed range.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    Image.init()  # once in a process: registers every format
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         upright = ImageOps.exif_transpose(image)
         return np.asarray(_cut(_to_rgb(upright), transform))
 

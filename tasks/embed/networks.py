@@ -144,7 +144,11 @@ def _timm_input(name: str) -> Input:
     import timm
     from timm.data.config import resolve_data_config
 
-    defaults = timm.models.get_pretrained_cfg(name)
+    try:
+        defaults = timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise BackboneError(f"timm/{name}", "has a tag that timm does not know", f"Take one of {tags}") from error
     cfg = resolve_data_config(pretrained_cfg=defaults.to_dict() if defaults else {})
     return Input(
         tuple(cfg["input_size"][1:]),

@@ -33,7 +33,7 @@ def find_weights(home: Home, backbone: str, name: str) -> Weights | None:
     library = name.partition(":")[0]
     if library in ("torchvision", "timm"):
         _check_library(backbone, name, library)
-        kept = [path for path in home.weights.glob(f"{kept_name(name)}.*") if path.suffix in SUFFIXES]
+        kept = [path for suffix in SUFFIXES if (path := home.weights / f"{kept_name(name)}{suffix}").exists()]
         return Weights(kept[0], digest_file(kept[0])) if kept else None
     return _find_file(Path(name).expanduser())
 

@@ -9,30 +9,8 @@ import pyarrow as pa
 
 from storage.errors import SourceError
 from storage.files import FILES, Listing
+from storage.formats import SUFFIXES
 from storage.paths import path_to_text
-
-SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".png",
-    ".apng",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".dib",
-    ".tif",
-    ".tiff",
-    ".jp2",
-    ".avif",
-    ".ppm",
-    ".pgm",
-    ".pbm",
-    ".pnm",
-    ".tga",
-    ".ico",
-)
 
 
 @dataclass

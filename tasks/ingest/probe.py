@@ -11,11 +11,10 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from storage.files import READS
+from storage.formats import FORMATS
 from storage.paths import text_to_path
 from storage.progress import Advance
 from tasks.ingest.settings import IngestSettings
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "JPEG2000", "AVIF", "PPM", "TGA", "ICO")
 
 
 @dataclass(frozen=True)

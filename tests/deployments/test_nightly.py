@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from mlflow import MlflowClient
@@ -47,7 +48,8 @@ class Site:
 
     def trigger(self, source: str = "photos") -> str:
         url = f"{self.api}/deployments/{self.deployment()['id']}/create_flow_run"
-        return str(request(url, {"parameters": {"settings": self.settings(source)}})["id"])
+        asked = {"parameters": {"settings": self.settings(source)}, "idempotency_key": str(uuid4())}
+        return str(request(url, asked)["id"])
 
     def wait(self, run_id: str, until: Callable[[str], bool] = DONE.__contains__, seconds: float = 150) -> str:
         """Wait for a run's state; gives its type and message."""

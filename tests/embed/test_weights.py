@@ -1,10 +1,11 @@
 """Weights and backbones: found by name or path, loaded strictly, known by their bytes."""
 
+import contextlib
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,8 +18,9 @@ from safetensors.torch import save_file
 from storage.errors import BackboneError, EmbedError, SettingsError, WeightsError
 from storage.paths import Home, open_home
 from storage.recipe import Recipe, read_recipe
-from tasks.embed.backbone import open_backbone
+from tasks.embed.backbone import open_backbone, pool, run_to_cut
 from tasks.embed.fetch import fetch_weights
+from tasks.embed.networks import expected_input
 from tasks.embed.resolve import resolve_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import find_weights
@@ -69,7 +71,7 @@ def test_one_byte_of_the_weights_makes_another_recipe_and_their_place_does_not(
     nowhere: Home, tiny: Path, tmp_path: Path
 ) -> None:
     first = resolve(nowhere, backbone=TINY, weights=str(tiny))
-    moved = shutil.copy(tiny, tmp_path / "moved.safetensors")
+    moved = str(shutil.copy(tiny, tmp_path / "moved.safetensors"))
     assert resolve(nowhere, backbone=TINY, weights=moved) == first
     data = bytearray(tiny.read_bytes())
     data[-1] ^= 1
@@ -117,7 +119,7 @@ def test_weights_that_lack_a_tensor_are_refused(nowhere: Home, tiny: Path, tmp_p
     from safetensors.torch import load_file
 
     state = load_file(tiny)
-    state.pop(next(iter(state)))
+    state.pop(next(name for name in state if name.endswith("weight")))
     save_file(state, tmp_path / "lacking.safetensors")
     with pytest.raises(WeightsError, match="do not fit"):
         resolve(nowhere, backbone=TINY, weights=str(tmp_path / "lacking.safetensors"))
@@ -184,22 +186,68 @@ def test_fetching_without_a_network_is_one_clear_line(nowhere: Home) -> None:
         fetch_weights(nowhere, "torchvision:ResNet18_Weights.NONE")
 
 
-@pytest.fixture
-def loopback(tiny: Path) -> Iterator[str]:
-    """A server that has the weights; its address."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tiny.parent))
+class BreaksOff(BaseHTTPRequestHandler):
+    """Promises more bytes than it sends."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        self.wfile.write(b"x" * 1000)
+
+
+@contextlib.contextmanager
+def serve(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/tiny.safetensors"
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
 
 
+NAME = "torchvision:ResNet18_Weights.IMAGENET1K_V1"
+
+
 def test_weights_by_name_are_fetched_once_and_found_without_network_after(
-    nowhere: Home, tiny: Path, loopback: str, monkeypatch: pytest.MonkeyPatch
+    nowhere: Home, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = "torchvision:ResNet18_Weights.IMAGENET1K_V1"
-    assert find_weights(nowhere, "torchvision/resnet18", name) is None
-    monkeypatch.setattr("torchvision.models.get_weight", lambda _: SimpleNamespace(url=loopback))
-    fetched = fetch_weights(nowhere, name)
+    assert find_weights(nowhere, "torchvision/resnet18", NAME) is None
+    with serve(partial(SimpleHTTPRequestHandler, directory=str(tiny.parent))) as address:
+        url = f"{address}/tiny.safetensors"
+        monkeypatch.setattr("torchvision.models.get_weight", lambda _: SimpleNamespace(url=url))
+        fetched = fetch_weights(nowhere, NAME)
     assert fetched.path.read_bytes() == tiny.read_bytes()
-    assert find_weights(nowhere, "torchvision/resnet18", name) == fetched
+    assert find_weights(nowhere, "torchvision/resnet18", NAME) == fetched
+
+
+def test_a_download_that_breaks_off_or_has_another_hash_is_refused_and_not_kept(
+    nowhere: Home, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(tiny, tmp_path / "resnet18-f37072fd.pth")
+    for handler in (BreaksOff, partial(SimpleHTTPRequestHandler, directory=str(tmp_path))):
+        with serve(handler) as address:
+            url = f"{address}/resnet18-f37072fd.pth"
+            monkeypatch.setattr("torchvision.models.get_weight", lambda _, url=url: SimpleNamespace(url=url))
+            with pytest.raises(WeightsError, match="could not be fetched"):
+                fetch_weights(nowhere, NAME)
+        assert find_weights(nowhere, "torchvision/resnet18", NAME) is None
+
+
+def test_a_shorter_name_does_not_find_the_weights_of_a_longer_one(nowhere: Home) -> None:
+    nowhere.weights.mkdir(parents=True)
+    (nowhere.weights / "timm_resnet18.a2_in1k.safetensors").write_bytes(b"a2")
+    assert find_weights(nowhere, "timm/resnet18", "timm:resnet18.a2_in1k")
+    assert find_weights(nowhere, "timm/resnet18", "timm:resnet18") is None
+
+
+def test_an_unknown_tag_of_timm_is_refused(nowhere: Home) -> None:
+    with pytest.raises(BackboneError, match="tag"):
+        expected_input("timm/test_resnet.nosuchtag", "x.pth")
+    with pytest.raises(WeightsError, match="none of timm's"):
+        fetch_weights(nowhere, "timm:test_resnet.nosuchtag")
+
+
+def test_channels_last_networks_are_pooled_over_places() -> None:
+    network = torchvision.models.swin_t().eval()
+    with torch.inference_mode():
+        value = run_to_cut(network, "features.7", torch.zeros(1, 3, 224, 224))
+    assert pool(value, "average").shape == (1, 768)

@@ -6,11 +6,13 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
@@ -75,12 +77,16 @@ class LakeMachine(RuleBasedStateMachine):
         self.tally = Tally(self.folder / "calls")
         self.recipe = resolve_recipe(EmbedSettings(), Weights(Path("none"), "0" * 64))
         self.embedder = Embedder(self.recipe, self.tally.embed, 2)
+        self.patches = ExitStack()
+        for module in ("tasks.ingest.scan", "tasks.embed.plan"):  # opening a lake costs more than all else here
+            self.patches.enter_context(patch(f"{module}.read_lake", return_value=nullcontext(self.lake)))
         self.stamp = 0
         self.files: dict[str, File] = {}  # what lies in the folder
         self.scanned: dict[str, File] = {}  # what lay there at the last commit of a scan
         self.known: set[int] = set()  # contents that a committed scan saw
         self.embedded: set[int] = set()
         self.failed: set[int] = set()
+        self.failed_before: set[int] = set()
         self.lost = 0  # images that went through the backbone in a shard that was never committed
 
     @initialize()
@@ -154,6 +160,7 @@ class LakeMachine(RuleBasedStateMachine):
         try:
             self.run()
         finally:
+            self.patches.close()
             self.lake.close()
             shutil.rmtree(self.folder)
 
