@@ -1,5 +1,6 @@
 """The command line."""
 
+import contextlib
 import dataclasses
 import json as json_text
 import os
@@ -7,10 +8,10 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import cyclopts
 import pydantic
@@ -20,9 +21,6 @@ from cyclopts.config import Dict, Env
 from flows.config import check_environment, read_config
 from flows.settings import RunSettings, quiet_prefect, read_environment
 from storage.errors import FrostlineError, OrchestratorError, SettingsError
-
-if TYPE_CHECKING:
-    from flows.report import RunReport
 
 HOME = Path(".frostline")
 BAD_USE, INTERRUPTED = 2, 130
@@ -57,9 +55,11 @@ def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), ou
     settings = _with_source(settings, source)
     _refuse_early(settings)
     quiet_prefect(debug=out.debug)
+    from flows.pipeline import pipeline
     from flows.report import describe
 
-    report = _run_pipeline(settings)
+    with _orchestrated():
+        report = pipeline(settings)
     _answer(out, report.to_json(), lambda: describe(report))
 
 
@@ -120,7 +120,8 @@ def demo(*, home: Path = HOME, out: Output = Output()) -> None:
     quiet_prefect(debug=out.debug)
     from flows.demo import run_demo
 
-    reports = [report.to_json() for report in run_demo(home)]
+    with _orchestrated():
+        reports = [report.to_json() for report in run_demo(home)]
     _answer(out, {"runs": reports}, list)
 
 
@@ -163,11 +164,20 @@ def main() -> None:
         _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}. Run with --debug to see where", 1)
 
 
-def _run_pipeline(settings: RunSettings) -> "RunReport":
-    from flows.pipeline import pipeline
+@contextlib.contextmanager
+def _orchestrated() -> Iterator[None]:
+    """Run flows under Prefect; where no server is named, under a private one that ends with this process.
 
+    Raises:
+        OrchestratorError: where the server that is named does not answer.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    # Nobody watches a private server's heartbeat, and stopping it holds each flow up for a second.
+    heartbeat = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     try:
-        return pipeline(settings)
+        with temporary_settings(heartbeat):
+            yield
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):
             raise

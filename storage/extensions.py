@@ -1,6 +1,9 @@
 """DuckDB's extensions from their wheels: signed builds, loaded without a download."""
 
+import contextlib
+import functools
 import importlib.util
+import queue
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,11 +17,13 @@ EXTENSIONS = {"ducklake": "ducklake", "sqlite": "sqlite_scanner"}
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-    """Open an in-memory DuckDB with the lake's extensions loaded.
+    """Give an in-memory DuckDB with the lake's extensions loaded: one that was kept, or a new one.
 
     Raises:
         LakeError: where a wheel is missing or was built for another DuckDB.
     """
+    with contextlib.suppress(queue.Empty):
+        return _kept().get_nowait()
     con = duckdb.connect()
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:
@@ -27,6 +32,17 @@ def connect() -> duckdb.DuckDBPyConnection:
             _place(find_extension(wheel), here)
             con.execute(f"LOAD '{here}'")
     return con
+
+
+def keep(con: duckdb.DuckDBPyConnection) -> None:
+    """Keep a connection that has nothing attached for the next who connects."""
+    _kept().put(con)
+
+
+@functools.cache
+def _kept() -> "queue.SimpleQueue[duckdb.DuckDBPyConnection]":
+    """Hold idle connections for the process: loading the extensions takes longer than most work on the lake."""
+    return queue.SimpleQueue()
 
 
 def find_extension(wheel: str) -> Path:

@@ -13,7 +13,7 @@ import duckdb
 import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError, QueryError
-from storage.extensions import connect
+from storage.extensions import connect, keep
 from storage.paths import Home
 from storage.turns import take_turn
 
@@ -31,6 +31,7 @@ class Lake:
     def __init__(self, home: Home, con: duckdb.DuckDBPyConnection) -> None:
         self.home = home
         self._con = con
+        self._plain = True
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run one statement for its effect."""
@@ -54,6 +55,7 @@ class Lake:
         Raises:
             QueryError: where DuckDB refuses it.
         """
+        self._plain = False
         try:
             cursor = self._con.execute(sql)
             return [column[0] for column in cursor.description or []], cursor.fetchall()
@@ -115,8 +117,17 @@ class Lake:
         )
 
     def close(self) -> None:
-        """Let go of the catalog."""
-        self._con.close()
+        """Let go of the catalog; the connection is kept for the next lake, unless a user's query may have set it up."""
+        if not self._plain:
+            self._con.close()
+            return
+        try:
+            self._con.execute("USE memory")
+            self._con.execute("DETACH lake")
+        except duckdb.Error:  # a transaction is open: what broke it has been raised already
+            self._con.close()
+        else:
+            keep(self._con)
 
     def __enter__(self) -> Self:
         """Give the lake to a ``with`` block."""
@@ -139,8 +150,9 @@ def open_lake(home: Home) -> Lake:
         LakeTooNewError: where a later release wrote it.
     """
     home.make()
-    lake = _attach(home, f"ducklake:sqlite:{home.catalog}", "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 20000")
-    _make_tables(lake)
+    with take_turn(home.turn):
+        lake = _attach(home, f"ducklake:sqlite:{home.catalog}", "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 20000")
+        _make_tables(lake)
     return _checked(lake)
 
 

@@ -18,7 +18,7 @@ con = duckdb.connect()
 for wheel, name in (("ducklake", "ducklake"), ("sqlite", "sqlite_scanner")):
     root = pathlib.Path(importlib.util.find_spec(f"duckdb_extension_{wheel}").submodule_search_locations[0])
     file = root / "extensions" / f"v{duckdb.__version__}" / f"{wheel}.duckdb_extension"
-    con.execute(f"LOAD '{shutil.copy(file, f'{name}.duckdb_extension')}'")
+    con.execute(f"LOAD '{shutil.copy(file, pathlib.Path.cwd() / f'{name}.duckdb_extension')}'")
 print(con.execute(sys.argv[1]).fetchall())
 """
 

@@ -12,6 +12,8 @@ from storage.files import FILES, Listing
 from storage.formats import SUFFIXES
 from storage.paths import path_to_text
 
+_Inode = tuple[int, int]
+
 
 @dataclass
 class _Seen:
@@ -25,8 +27,8 @@ class _Seen:
 def list_folder(source: str, root: Path) -> Listing:
     """List the images below a folder by name, size and time; opens no file.
 
-    Links are followed, each folder once in each class. Names that begin with a dot are ignored. A folder that
-    cannot be listed is reported in ``unreadable``, and the rest is listed.
+    Links are followed, each folder once in each class, but none upwards. Names that begin with a dot are ignored. A
+    folder that cannot be listed is reported in ``unreadable``, and the rest is listed.
 
     Raises:
         SourceError: where the root is no folder that can be listed.
@@ -69,23 +71,26 @@ def _class_of(path: str) -> str | None:
 
 
 def _walk(root: str) -> _Seen:
-    """Collect all files; links may lead to a folder again, which is listed once in each class."""
+    """Collect all files; a link that leads up is not followed, and one that leads aside once in each class."""
     seen = _Seen()
-    visited: set[tuple[str | None, int, int]] = set()
-    pending = [(root, "")]
+    visited: set[tuple[str | None, _Inode]] = set()
+    pending: list[tuple[str, str, frozenset[_Inode]]] = [(root, "", frozenset())]
     while pending:
-        folder, prefix = pending.pop()
+        folder, prefix, above = pending.pop()
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
             status = Path(folder).stat()
         except OSError as error:
             seen.unreadable.append((prefix.rstrip("/"), _reason(error)))
             continue
-        here = (_class_of(prefix), status.st_dev, status.st_ino)
-        if here not in visited:
+        inode = (status.st_dev, status.st_ino)
+        here = (_class_of(prefix), inode)
+        if here not in visited and inode not in above:
             visited.add(here)
-            below = [(entry.path, f"{prefix}{path_to_text(entry.name)}/") for entry in _take(entries, prefix, seen)]
-            pending += reversed(below)
+            below = list(_take(entries, prefix, seen))
+            pending += [
+                (entry.path, f"{prefix}{path_to_text(entry.name)}/", above | {inode}) for entry in reversed(below)
+            ]
     return seen
 
 

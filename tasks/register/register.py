@@ -97,7 +97,7 @@ def judge_version(home: Home, name: str, training_id: str, settings: RegisterSet
         if version is None:
             raise RegistryError(f"model {name}", "has no version of this training", "Run again")
         known = find_version(lake, training_id, name)
-        if known and known.version == int(version.version):
+        if known and known.run_id == version.run_id:  # versions count from one again in another store
             return _describe(client, home, settings, version, new=False, reason="registered before")
         training = _get_training(lake, training_id)
         reason = _promote(client, lake, home, settings, version, training)

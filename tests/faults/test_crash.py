@@ -74,5 +74,6 @@ def test_killed_runs_are_finished_by_the_next_at_the_cost_of_the_shards_in_fligh
         assert lake.value("SELECT count(*) FROM heads") == 1
         assert lake.rows("SELECT name, version, alias FROM models") == [("photos", 1, "champion")]
         assert lake.value("SELECT count(*) FROM latest_predictions") == 60
-    client = MlflowClient(f"sqlite:///{home / 'mlflow' / 'mlflow.db'}")
+    store = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    client = MlflowClient(store, store)
     assert len(client.search_model_versions("name='photos'")) == 1

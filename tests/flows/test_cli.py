@@ -62,8 +62,10 @@ def refused(ran: Ran, *words: str) -> None:
 
 
 def lake_of(home: Path) -> dict[Path, int]:
-    """The lake's files and their sizes."""
-    return {path: path.stat().st_size for path in home.rglob("*") if path.is_file() and "mlflow" not in path.parts}
+    """The lake's files and their sizes, without the marks that SQLite leaves beside a catalog for whoever reads it."""
+    marks = {"catalog.sqlite-wal", "catalog.sqlite-shm"}
+    files = [path for path in home.rglob("*") if path.is_file() and "mlflow" not in path.parts]
+    return {path: path.stat().st_size for path in files if path.name not in marks}
 
 
 def test_run_plan_sql_and_status_answer_as_objects(frostline: Frostline, photos: Path, home: Path) -> None:

@@ -77,6 +77,16 @@ def refuse_to_list(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(os, "scandir", refusing)
 
 
+def refuse_to_open_under(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    open_any = Path.open
+
+    def refusing(path: Path, mode: str = "r") -> IO[Any]:
+        assert not path.is_relative_to(folder), f"{path} was opened"
+        return open_any(path, mode)
+
+    monkeypatch.setattr(Path, "open", refusing)
+
+
 def test_a_first_scan_reads_all_and_labels_by_folder(place: Place, root: Path) -> None:
     assert look(place, root) == ScanCounts(seen=4, new=4, gone=0, files=4, opened=4, ignored=0, failed=0)
     assert classes(place) == {"green": 2, "red": 2}
@@ -95,7 +105,7 @@ def test_an_unchanged_folder_opens_no_file_and_changes_no_row(
     look(place, root)
     before = rows(place, "SELECT path, bytes, mtime_ns, image_id FROM files ORDER BY path")
     labelled = rows(place, "SELECT image_id, class, labelled_at FROM labels ORDER BY image_id")
-    monkeypatch.setattr(Path, "open", lambda path, *_: pytest.fail(f"{path} was opened"))
+    refuse_to_open_under(monkeypatch, root)
     assert look(place, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=0, ignored=0, failed=0)
     assert rows(place, "SELECT path, bytes, mtime_ns, image_id FROM files ORDER BY path") == before
     assert rows(place, "SELECT image_id, class, labelled_at FROM labels ORDER BY image_id") == labelled
