@@ -31,18 +31,18 @@ def main() -> None:
     options = parser.parse_args()
     files, runs = (400, 1) if options.quick else (options.files, options.runs)
     with tempfile.TemporaryDirectory() as folder:
-        large, small = write_images(Path(folder) / "large", files), write_images(Path(folder) / "small", SMALL)
+        large, small = write_images(Path(folder) / "large", files, 10), write_images(Path(folder) / "small", SMALL, 2)
         first = run_over(large)
         run_over(small)
         pairs = [(run_over(large), run_over(small), scan_bare(large)) for _ in range(runs)]
     report(files, first, pairs, as_json=options.json)
 
 
-def write_images(folder: Path, count: int) -> Path:
-    """Write 32 x 32 noise as PNG files in 10 classes."""
+def write_images(folder: Path, count: int, classes: int) -> Path:
+    """Write 32 x 32 noise as PNG files in so many classes."""
     random = np.random.default_rng(0)
     for number in range(count):
-        path = folder / f"class-{number % 10}" / f"{number:06}.png"
+        path = folder / f"class-{number % classes}" / f"{number:06}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
     return folder
