@@ -157,7 +157,7 @@ def main() -> None:
     except cyclopts.CycloptsError as error:
         _fail(_explain(error), BAD_USE)
     except KeyboardInterrupt:
-        _fail(INTERRUPT, INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -188,6 +188,7 @@ def _orchestrated() -> Iterator[None]:
 def _interrupt(*_: object) -> None:
     """Stop in order, but soon: Ctrl-C also ends a private server, which Prefect then tries to reach for minutes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    print(f"frostline: {INTERRUPT}", file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
     timer = threading.Timer(PATIENCE, _give_up)
     timer.daemon = True
     timer.start()
@@ -195,7 +196,6 @@ def _interrupt(*_: object) -> None:
 
 
 def _give_up() -> None:
-    print(f"frostline: {INTERRUPT}", file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
     os._exit(INTERRUPTED)
 
 
