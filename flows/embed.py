@@ -7,47 +7,76 @@ from prefect import flow
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
-from storage.errors import FailureBudgetError
+from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.features import count_failed, count_features
 from storage.lake import read_lake
 from storage.paths import open_home
+from storage.recipe import Recipe
 from storage.vectors import Shard
-from tasks.embed.plan import Work
-from tasks.embed.step import keep_recipe, keep_shard, list_shards, resolve_recipe, run_shard
+from tasks.embed.plan import Resolved, Work
+from tasks.embed.step import (
+    check_canaries,
+    count_missing,
+    keep_recipe,
+    keep_shard,
+    list_shards,
+    renew_recipe,
+    resolve_recipe,
+    run_shard,
+)
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embed run did; ``calls`` counts the images that went through the backbone."""
+    """What an embed run did; ``calls`` counts the images that went through the backbone, canaries apart.
+
+    ``bytes`` were read in ``seconds``; ``bound`` says for which share of them each stage was the one to wait for.
+    """
 
     recipe_id: str
     computed: int
     reused: int
     failed: int
     calls: int
+    bytes: int
+    seconds: float
+    bound: dict[str, float]
 
 
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
 def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipe that the settings mean, shard by shard."""
     resolved = resolve_recipe(settings.home, settings.embed)
-    recipe = resolved.recipe
-    work = list_shards(settings.home, settings.title, recipe, settings.embed.shard, retry=settings.retry)
-    if work.images or resolved.new:
+    missing = count_missing(settings.home, settings.title, resolved.recipe.recipe_id, retry=settings.retry)
+    if missing or resolved.new:
         keep_recipe(settings.home, resolved)
-    shards, added = _run(settings, recipe.recipe_id, work)
+    recipe, compiled = _prove(settings, resolved, missing) if missing else (resolved.recipe, False)
+    work = list_shards(settings.home, settings.title, recipe, settings.embed.shard, retry=settings.retry)
+    shards, added = _run(settings, recipe.recipe_id, work, compiled=compiled)
     done = _count(settings.home, settings.title, recipe.recipe_id, shards, added)
     _check_budget(settings, done)
     return done
 
 
-def _run(settings: RunSettings, recipe_id: str, work: Work) -> tuple[list[Shard], int]:
+def _prove(settings: RunSettings, resolved: Resolved, missing: int) -> tuple[Recipe, bool]:
+    """Prove that this machine computes the recipe's numbers, or go on with its next edition where the user says so."""
+    home, source = settings.home, settings.title
+    try:
+        return resolved.recipe, check_canaries(home, source, resolved.recipe.recipe_id, missing, settings.embed)
+    except NumbersChangedError:
+        if not settings.new_recipe:
+            raise
+    renewed = renew_recipe(home, resolved)
+    keep_recipe(home, renewed)
+    return _prove(settings, renewed, missing)
+
+
+def _run(settings: RunSettings, recipe_id: str, work: Work, *, compiled: bool) -> tuple[list[Shard], int]:
     shards, added = [], 0
+    decided = settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
     with show_progress("embed", work.images) as advance:
         for number, items in enumerate(work.shards, 1):
-            shard = run_shard(
-                settings.home, settings.title, settings.root, recipe_id, number, items, settings.embed, advance
-            )
+            shard = run_shard(settings.home, settings.title, settings.root, recipe_id, number, items, decided, advance)
             added += keep_shard(settings.home, number, shard)
             shards.append(shard)
     return shards, added
@@ -68,4 +97,23 @@ def _count(home: Path, source: str, recipe_id: str, shards: list[Shard], added: 
     with read_lake(open_home(home)) as lake:
         have = count_features(lake, recipe_id, source)
         failed = count_failed(lake, recipe_id, source)
-    return Embedded(recipe_id, added, have - added, failed, sum(shard.calls for shard in shards))
+    return Embedded(
+        recipe_id,
+        added,
+        have - added,
+        failed,
+        sum(shard.calls for shard in shards),
+        sum(shard.bytes for shard in shards),
+        sum(shard.seconds for shard in shards),
+        _share(shards),
+    )
+
+
+def _share(shards: list[Shard]) -> dict[str, float]:
+    """Add up the stages' waits, as shares of their sum."""
+    total = sum(sum(shard.waits.values()) for shard in shards)
+    if not total:
+        return {}
+    stages = {stage for shard in shards for stage in shard.waits}
+    shares = {stage: sum(shard.waits.get(stage, 0.0) for shard in shards) / total for stage in stages}
+    return dict(sorted(((stage, round(share, 3)) for stage, share in shares.items()), key=lambda part: -part[1]))

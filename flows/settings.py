@@ -24,6 +24,10 @@ class RunSettings(BaseModel):
     home: Path = Field(Path(".frostline"), description="Where the lake, the heads and MLflow's own store lie.")
     name: str | None = Field(None, description="Name of the source, its labels and its model; by default the folder's.")
     retry: bool = Field(False, description="Try files and images again that failed before.")
+    new_recipe: bool = Field(
+        False,
+        description="Where libraries or the device give other vectors than before: embed all under a new recipe.",
+    )
     ingest: IngestSettings = Field(default_factory=IngestSettings, description="Reading the source.")
     embed: EmbedSettings = Field(default_factory=EmbedSettings, description="From images to features.")
     train: TrainSettings = Field(default_factory=TrainSettings, description="From features and labels to a head.")

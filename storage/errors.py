@@ -54,6 +54,10 @@ class WeightsError(EmbedError):
     """Weights that are missing, cannot be fetched, or do not fit their architecture."""
 
 
+class NumbersChangedError(EmbedError):
+    """A library, a driver or a device computes other vectors than the recipe's."""
+
+
 class FailureBudgetError(EmbedError):
     """More failures in one run than the settings allow."""
 

@@ -105,15 +105,17 @@ def count_features(lake: Lake, recipe_id: str, source: str) -> int:
 
 
 def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
-    """Average the last 20 shards of a recipe, or of any where it has none yet."""
-    found = lake.rows(
-        """SELECT sum(images) / sum(seconds), sum(bytes) / sum(images) FROM (
-             FROM shards WHERE images > 0
-               AND (recipe_id = $1 OR NOT EXISTS (FROM shards WHERE recipe_id = $1 AND images > 0))
-             ORDER BY committed_at DESC LIMIT 20)""",
-        [recipe_id or ""],
-    )
-    return Pace(*found[0]) if found and found[0][0] else None
+    """Average the last 20 shards of a recipe; before its first, take its canaries' pace, or any recipe's shards."""
+    shards = """SELECT sum(images) / sum(seconds), sum(bytes) / sum(images) FROM (
+                  FROM shards WHERE images > 0 AND ($1 IS NULL OR recipe_id = $1)
+                  ORDER BY committed_at DESC LIMIT 20)"""
+    canaries = """SELECT min(images_per_second), min(2 * dim) FROM canaries JOIN recipes USING (recipe_id)
+                  WHERE recipe_id = $1"""
+    for query, asked in ((shards, recipe_id or ""), (canaries, recipe_id), (shards, None)):
+        found = lake.rows(query, [asked])
+        if found[0][0]:
+            return Pace(*found[0])
+    return None
 
 
 def commit_shard(lake: Lake, shard: Shard, now: datetime) -> int:

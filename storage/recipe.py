@@ -11,6 +11,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Stored = Literal["float16", "float32"]
 Pooling = Literal["average", "flatten"]
+Decoder = Literal["full", "scaled"]
+"""``full`` gives Pillow's pixels, to 1 level; ``scaled`` decodes large JPEGs at a fraction of their size by the DCT."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,15 @@ class Transform:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    decoder: Literal["pillow"] = "pillow"
+    decoder: Decoder = "full"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a vector's value. Where things lie, the batch size and the device are not in it."""
+    """Everything that decides a vector's value. Where things lie, the batch size and the device are not in it.
+
+    ``edition`` counts how often a user has accepted that libraries or devices had changed the numbers.
+    """
 
     architecture: str
     weights: str
@@ -43,6 +48,7 @@ class Recipe:
     stored: Stored
     shape: tuple[int, ...]
     view: int = 0
+    edition: int = 0
     version: int = 1
 
     @property

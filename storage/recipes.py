@@ -1,5 +1,6 @@
 """The recipes that a lake knows, and the settings that led to them."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from storage.canonical import canonical, digest
@@ -24,6 +25,18 @@ def save_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: dat
     """Record a recipe and the settings that led to it, unless both are known."""
     if find_recipe(lake, request) is None:
         lake.commit(lambda: _write_recipe(lake, request, recipe, now))
+
+
+def renew_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: datetime) -> Recipe:
+    """Let settings lead to the next edition of a recipe from now on, beside the old; gives it."""
+    renewed = replace(recipe, edition=recipe.edition + 1)
+
+    def write() -> None:
+        lake.execute("DELETE FROM recipe_requests WHERE request_id = ?", [digest(request)])
+        _write_recipe(lake, request, renewed, now)
+
+    lake.commit(write)
+    return renewed
 
 
 def _write_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: datetime) -> None:

@@ -101,13 +101,18 @@ COMMENT ON COLUMN failures.stage IS 'read (tried again by every run), probe, dec
 COMMENT ON COLUMN failures.reason IS 'In words';
 COMMENT ON COLUMN failures.failed_at IS 'When';
 
-CREATE TABLE canaries (recipe_id VARCHAR, probe VARCHAR, vector FLOAT[], tolerance DOUBLE, made_with VARCHAR, made_at TIMESTAMPTZ);
+CREATE TABLE canaries (
+  recipe_id VARCHAR, probe VARCHAR, image BLOB, vector FLOAT[], tolerance DOUBLE, made_with VARCHAR, images_per_second DOUBLE,
+  made_at TIMESTAMPTZ
+);
 COMMENT ON TABLE canaries IS 'Probe images and the vectors that they had when the recipe was first used';
 COMMENT ON COLUMN canaries.recipe_id IS 'The recipe';
-COMMENT ON COLUMN canaries.probe IS 'Name of the generated probe image';
+COMMENT ON COLUMN canaries.probe IS 'Name of a generated probe image, or image_id of one of the lake''s';
+COMMENT ON COLUMN canaries.image IS 'Bytes of a generated probe; null for an image of the lake, which is read from its file';
 COMMENT ON COLUMN canaries.vector IS 'Its vector then';
 COMMENT ON COLUMN canaries.tolerance IS 'Largest distance, relative to the vector''s length, that counts as the same numbers';
 COMMENT ON COLUMN canaries.made_with IS 'Libraries and device that made it, as JSON';
+COMMENT ON COLUMN canaries.images_per_second IS 'Pace of full batches through the backbone then';
 COMMENT ON COLUMN canaries.made_at IS 'When';
 
 CREATE TABLE heads (

@@ -1,16 +1,21 @@
 """A shard of vectors as a Parquet file, which a worker writes without knowing the catalog."""
 
+import contextlib
 import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.errors import LakeError
 from storage.paths import Home
+
+ROW_GROUP = 32 << 20  # bytes of vectors that are compressed at once
 
 Matrix = npt.NDArray[np.float32]
 
@@ -30,7 +35,8 @@ class Shard:
     """A piece of embedding that is done and not yet committed.
 
     ``file`` is None where every image failed; ``calls`` counts the images that went through the backbone; ``seconds``
-    from the first file opened to the Parquet file closed.
+    from the first file opened to the Parquet file closed; ``bytes`` were read; ``waits`` are the seconds in which each
+    stage was the one that the others waited for.
     """
 
     recipe_id: str
@@ -39,35 +45,109 @@ class Shard:
     failures: tuple[Failure, ...]
     calls: int
     seconds: float
+    bytes: int = 0
+    waits: dict[str, float] = field(default_factory=dict)
+
+
+class FeatureFile:
+    """A Parquet file of vectors in the lake's folder, written piece by piece; not part of the lake when it is done.
+
+    Byte-stream-split gathers the mantissa's last bytes, which rounding to float16 has zeroed, and zstd removes them.
+    A file under its own name is whole: until then it is called ``.unfinished``, and what breaks off is removed.
+    """
+
+    def __init__(self, home: Home, recipe_id: str, dim: int) -> None:
+        self._place = home.data / "main" / "features" / f"recipe_id={recipe_id}" / f"{uuid.uuid4()}.parquet"
+        self._unfinished = self._place.with_suffix(".unfinished")
+        vector = pa.list_(pa.float32(), dim)
+        self._schema = pa.schema([("image_id", pa.uuid()), ("vector", vector)])
+        self._waiting: list[pa.RecordBatch] = []
+        self._writer: pq.ParquetWriter | None = None
+        self.path: Path | None = None
+        """Where it lies once it is whole; None where nothing was written."""
+
+    def write(self, image_ids: Sequence[str], vectors: Matrix) -> None:
+        """Add n vectors [n, dim], float32, under n ids.
+
+        Raises:
+            LakeError: where the disk does not take them.
+        """
+        if not len(image_ids):
+            return
+        flat = pa.array(np.ascontiguousarray(vectors).ravel())
+        columns = [to_uuids(image_ids), pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])]
+        self._waiting.append(pa.record_batch(columns, schema=self._schema))
+        if sum(batch.nbytes for batch in self._waiting) >= ROW_GROUP:
+            with self._explain():
+                self._flush()
+
+    def __enter__(self) -> Self:
+        """Give the file to a ``with`` block."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Close it under its own name; after an error, remove what there is."""
+        try:
+            if kind is None and (self._waiting or self._writer):
+                with self._explain():
+                    self._finish()
+        finally:
+            if self.path is None:
+                self._drop()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            leaf = ["vector.list.element"]
+            self._writer = pq.ParquetWriter(
+                self._unfinished, self._schema, compression="zstd", use_dictionary=False, use_byte_stream_split=leaf
+            )
+        self._writer.write_table(pa.Table.from_batches(self._waiting))
+        self._waiting = []
+
+    def _finish(self) -> None:
+        if self._waiting:
+            self._flush()
+        if self._writer:
+            self._writer.close()
+        self._unfinished.rename(self._place)
+        self.path = self._place
+
+    def _drop(self) -> None:
+        if self._writer:
+            with contextlib.suppress(OSError):  # closing writes, and the disk may be full
+                self._writer.close()
+        with contextlib.suppress(OSError):
+            self._unfinished.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _explain(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            reason = error.strerror or " ".join(str(error).split())
+            raise LakeError(
+                f"features {self._place.parent}",
+                f"cannot be written: {reason}",
+                "Make room on the disk, then run again: what was committed stays",
+            ) from error
 
 
 def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors: Matrix) -> Path:
-    """Write vectors as one Parquet file of the lake's folder, not yet part of the lake.
-
-    Byte-stream-split gathers the mantissa's last bytes, which rounding to float16 has zeroed, and zstd removes them.
+    """Write vectors as one file of features, not yet part of the lake.
 
     Args:
         home: The home of the lake.
         recipe_id: The recipe of the vectors.
-        image_ids: n UUIDs.
+        image_ids: n UUIDs, at least one.
         vectors: [n, dim], float32.
+
+    Raises:
+        LakeError: where the disk does not take them.
     """
-    folder = home.data / "main" / "features" / f"recipe_id={recipe_id}"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{uuid.uuid4()}.parquet"
-    unfinished = path.with_suffix(".unfinished")
-    flat = pa.array(np.ascontiguousarray(vectors).ravel())
-    table = pa.table(
-        {"image_id": to_uuids(image_ids), "vector": pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])}
-    )
-    leaf = ["vector.list.element"]
-    try:
-        pq.write_table(table, unfinished, compression="zstd", use_dictionary=False, use_byte_stream_split=leaf)
-        unfinished.rename(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    return path
+    with FeatureFile(home, recipe_id, vectors.shape[1]) as file:
+        file.write(image_ids, vectors)
+    return cast("Path", file.path)
 
 
 def to_uuids(image_ids: Sequence[str]) -> pa.Array:

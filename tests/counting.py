@@ -13,7 +13,7 @@ import pytest
 from storage.recipe import Recipe, Transform, read_recipe
 from storage.vectors import Matrix
 from tasks.embed.decode import Pixels
-from tasks.embed.engine import Backbone, Embedder, embed_images
+from tasks.embed.engine import Backbone, Embedder, Lanes, embed_images
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import Weights
 
@@ -62,8 +62,8 @@ def resolve_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
 def fake_modules(tally: Tally) -> dict[str, types.ModuleType]:
     """Make the two modules that import torch, without it."""
 
-    def open_backbone(recipe: Recipe, weights: Weights, device: str) -> Backbone:  # noqa: ARG001
-        return tally.embed
+    def open_backbone(*_: object, **__: object) -> tuple[Backbone, Lanes]:
+        return tally.embed, Lanes()
 
     resolve = types.ModuleType("tasks.embed.resolve")
     backbone = types.ModuleType("tasks.embed.backbone")
@@ -75,11 +75,13 @@ def fake_modules(tally: Tally) -> dict[str, types.ModuleType]:
 def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     """Put the counting backbone in place for one test."""
     from tasks.embed import pack, step
+    from tasks.embed.pack import keep_open
 
     for name, module in fake_modules(tally).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(pack, "open_images", open_images)
-    step._open.cache_clear()
+    keep_open.cache_clear()
+    monkeypatch.setattr(step, "watch", lambda *_: False)  # the tally counts images; canaries have tests of their own
 
 
 def open_images(folder: Path, batch: int) -> Callable[[Sequence[bytes]], Matrix]:
@@ -93,9 +95,10 @@ def main() -> None:
     """Run the command line over the counting backbone, as a process of its own."""
     tally = Tally(Path(os.environ["COUNTING_LOG"]), float(os.environ.get("COUNTING_SECONDS", "0")))
     sys.modules.update(fake_modules(tally))
-    from tasks.embed import pack
+    from tasks.embed import pack, step
 
     pack.open_images = open_images
+    step.watch = lambda *_: False  # type: ignore[attr-defined]
     from flows.cli import main as frostline
 
     frostline()

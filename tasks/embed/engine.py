@@ -1,24 +1,39 @@
-"""The embedding engine: decode in threads, run the backbone on batches of one size, round, write."""
+"""The embedding engine: one bounded pipeline from files to Parquet.
+
+Readers (threads) read and decode a few images at once; lanes (threads) run the backbone on batches of one size; a
+writer (a thread) makes Parquet of the vectors. The coordinator waits for one of them at a time, so that its waits tell
+which one bounds the rest.
+"""
 
 import hashlib
+import logging
+import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from uuid import UUID
 
 import numpy as np
 
+from storage.errors import BackboneError
 from storage.paths import Home, text_to_path
 from storage.progress import Advance
 from storage.recipe import Recipe
-from storage.vectors import Failure, Matrix, Shard, write_features
+from storage.vectors import Failure, FeatureFile, Matrix, Shard
 from tasks.embed.decode import Pixels, decode
+from tasks.embed.stages import Meter, group, map_ahead
+
+CHUNK = 8  # images that a reader takes at once: handing each over alone would cost more than reading it
+WRITES = 2
+
+logger = logging.getLogger(__name__)
 
 Backbone = Callable[[Pixels], Matrix]
-"""From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32."""
+"""From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32; MemoryError where n is too many."""
 
 Item = tuple[str, str]
 """An image to embed: (image_id, path below the root of its source)."""
@@ -27,13 +42,35 @@ Decoded = tuple[Item, Pixels | Failure]
 """What reading an item gave."""
 
 
+def _stay() -> None:
+    """Enter a lane as it is."""
+
+
 @dataclass(frozen=True)
+class Lanes:
+    """How many batches run beside each other, what the thread of each does before its first, and on which device."""
+
+    count: int = 1
+    enter: Callable[[], None] = _stay
+    device: str = "none"
+
+
+@dataclass
 class Embedder:
-    """A recipe with its backbone, and the one batch size that it runs at."""
+    """A recipe with its backbone, and the lanes that run it on batches of one size.
+
+    The lanes stay from one shard to the next. ``batch`` is halved where memory does not suffice.
+    """
 
     recipe: Recipe
     backbone: Backbone
     batch: int
+    lanes: Lanes = Lanes()
+    pool: ThreadPoolExecutor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Open the lanes, whose threads start with the first batch."""
+        self.pool = ThreadPoolExecutor(self.lanes.count, "lane", self.lanes.enter)
 
 
 @dataclass(frozen=True)
@@ -45,61 +82,120 @@ class Vectors:
     failures: tuple[Failure, ...]
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """What a reader made of a few items, and its cost."""
+
+    results: list[Decoded]
+    reading: float
+    decoding: float
+    bytes: int
+
+
 def embed_shard(
-    home: Home, source: str, root: Path, embedder: Embedder, items: Sequence[Item], decoders: int, advance: Advance
+    home: Home, source: str, root: Path, embedder: Embedder, items: Sequence[Item], readers: int, advance: Advance
 ) -> Shard:
-    """Embed images of a source and write their vectors as one Parquet file, not yet part of the lake."""
+    """Embed images of a source and write their vectors as one Parquet file, not yet part of the lake.
+
+    Raises:
+        LakeError: where the file cannot be written.
+        BackboneError: where not even one image fits into memory.
+    """
     began = time.perf_counter()
-    recipe_id = embedder.recipe.recipe_id
-    vectors = embed_files(root, embedder, items, decoders, advance)
-    file = write_features(home, recipe_id, vectors.image_ids, vectors.matrix) if vectors.image_ids else None
-    calls = len(vectors.image_ids) + sum(failure.stage == "embed" for failure in vectors.failures)
-    return Shard(recipe_id, source, file, vectors.failures, calls, time.perf_counter() - began)
+    meter, calls, failures = Meter(), 0, list[Failure]()
+    recipe = embedder.recipe
+    with FeatureFile(home, recipe.recipe_id, recipe.dim) as file, ThreadPoolExecutor(1, "writer") as writer:
+
+        def write(part: Vectors) -> Vectors:
+            file.write(part.image_ids, part.matrix)
+            return part
+
+        parts = embed_files(root, embedder, items, readers, meter)
+        for part in map_ahead(writer, write, parts, WRITES, meter, "write"):
+            failures += part.failures
+            calls += len(part.image_ids) + sum(failure.stage == "embed" for failure in part.failures)
+            advance(len(part.image_ids) + len(part.failures))
+    seconds = time.perf_counter() - began
+    return Shard(recipe.recipe_id, source, file.path, tuple(failures), calls, seconds, meter.bytes, meter.share_out())
 
 
-def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], decoders: int, advance: Advance) -> Vectors:
-    """Embed files: threads read and decode ahead, by three batches at most, while the backbone runs."""
-    done = Vectors((), np.empty((0, embedder.recipe.dim), np.float32), ())
-    parts: list[Vectors] = [done]
-    with ThreadPoolExecutor(decoders) as pool:
-        decoded = _read_ahead(pool, lambda item: _read(root, item, embedder.recipe), items, 3 * embedder.batch)
-        for batch in _group(decoded, embedder.batch):
-            parts.append(_embed_batch(embedder, batch))
-            advance(len(batch))
-    return Vectors(
-        tuple(image_id for part in parts for image_id in part.image_ids),
-        np.concatenate([part.matrix for part in parts]),
-        tuple(failure for part in parts for failure in part.failures),
-    )
+def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], readers: int, meter: Meter) -> Iterator[Vectors]:
+    """Embed files, in order, a batch at a time; bounded in memory whatever their number."""
+    ahead = max(readers, (embedder.lanes.count + 2) * embedder.batch // CHUNK)
+    with ThreadPoolExecutor(readers, "reader") as pool:
+        read = partial(_read_chunk, root, embedder.recipe)
+        chunks = map_ahead(pool, read, group(items, CHUNK), ahead, meter, "decode")
+        batches = group(chain.from_iterable(_count(chunks, meter)), embedder.batch)
+        run = partial(_embed_batch, embedder)
+        yield from map_ahead(embedder.pool, run, batches, embedder.lanes.count, meter, "backbone")
 
 
 def embed_images(embedder: Embedder, images: Sequence[bytes]) -> Matrix:
-    """Embed images given as bytes, by the code that fills the lake; a row each.
+    """Embed images given as bytes, by the code and in the lanes that fill the lake; a row each.
 
     Raises:
         Exception: of any kind, at the first that cannot be decoded.
     """
-    pixels = [decode(data, embedder.recipe.transform) for data in images]
-    starts = range(0, len(pixels), embedder.batch)
-    parts = [run_backbone(embedder, pixels[start : start + embedder.batch]) for start in starts]
+    pixels = (decode(data, embedder.recipe.transform) for data in images)
+    batches = group(pixels, embedder.batch)
+    parts = map_ahead(
+        embedder.pool, partial(run_backbone, embedder), batches, embedder.lanes.count, Meter(), "backbone"
+    )
     return np.concatenate([np.empty((0, embedder.recipe.dim), np.float32), *parts])
 
 
+def is_image(data: bytes, image_id: str) -> bool:
+    """Tell whether bytes are those of an image."""
+    return hashlib.sha256(data).digest()[:16] == UUID(image_id).bytes
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_backbone(embedder: Embedder, pixels: Sequence[Pixels]) -> Matrix:
-    """Run one batch, filled up with black images so that a vector does not depend on how many came with it.
+    """Run images in batches of one size, halving it where memory does not suffice.
 
     Args:
         embedder: The backbone.
-        pixels: At most ``embedder.batch`` images [height, width, 3], uint8.
+        pixels: Images [height, width, 3], uint8.
 
     Returns:
         [len(pixels), dim], float32, rounded to the recipe's stored precision.
+
+    Raises:
+        BackboneError: where not even one image fits into memory.
     """
-    batch = np.zeros((embedder.batch, *embedder.recipe.transform.crop, 3), np.uint8)
+    size = embedder.batch
+    try:
+        parts = [_run_filled(embedder, pixels[at : at + size], size) for at in range(0, len(pixels), size)]
+    except MemoryError as error:
+        _halve(embedder, size, error)
+        return run_backbone(embedder, pixels)
+    return np.concatenate(parts)
+
+
+def _run_filled(embedder: Embedder, pixels: Sequence[Pixels], size: int) -> Matrix:
+    """Run one batch, filled up with black images so that a vector does not depend on how many came with it."""
+    batch = np.zeros((size, *embedder.recipe.transform.crop, 3), np.uint8)
     batch[: len(pixels)] = pixels
     vectors = embedder.backbone(batch)[: len(pixels)]
     with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and a failure
         return vectors.astype(embedder.recipe.stored).astype(np.float32)
+
+
+def _halve(embedder: Embedder, size: int, error: MemoryError) -> None:
+    """Halve the batch, unless another lane has done so since ``size`` was tried."""
+    if size == 1:
+        raise BackboneError(
+            f"backbone {embedder.recipe.architecture}",
+            f"does not fit into memory with one image ({' '.join(str(error).split())[:200]})",
+            "Take a smaller one, or another --embed.device",
+        ) from error
+    if embedder.batch == size:
+        embedder.batch = size // 2
+        logger.warning("%d images at once do not fit into memory: going on with %d", size, size // 2)
 
 
 def _embed_batch(embedder: Embedder, batch: Sequence[Decoded]) -> Vectors:
@@ -115,42 +211,38 @@ def _embed_batch(embedder: Embedder, batch: Sequence[Decoded]) -> Vectors:
     return Vectors(ids, matrix[finite], tuple(failures))
 
 
-def _read(root: Path, item: Item, recipe: Recipe) -> Decoded:
+def _count(chunks: Iterator[_Chunk], meter: Meter) -> Iterator[list[Decoded]]:
+    for chunk in chunks:
+        meter.count(chunk.reading, chunk.decoding, chunk.bytes)
+        yield chunk.results
+
+
+def _read_chunk(root: Path, recipe: Recipe, items: Sequence[Item]) -> _Chunk:
+    results, reading, decoding, size = list[Decoded](), 0.0, 0.0, 0
+    for item in items:
+        began = time.perf_counter()
+        data = _read(root, item)
+        read = time.perf_counter()
+        results.append((item, data if isinstance(data, Failure) else _decode(item, data, recipe)))
+        reading += read - began
+        decoding += time.perf_counter() - read
+        size += 0 if isinstance(data, Failure) else len(data)
+    return _Chunk(results, reading, decoding, size)
+
+
+def _read(root: Path, item: Item) -> bytes | Failure:
     image_id, path = item
     try:
         data = (root / text_to_path(path)).read_bytes()
     except OSError as error:
-        return item, Failure(image_id, path, "read", error.strerror or type(error).__name__)
-    if UUID(bytes=hashlib.sha256(data).digest()[:16]) != UUID(image_id):
-        return item, Failure(image_id, path, "read", "bytes changed after the scan")
+        return Failure(image_id, path, "read", error.strerror or type(error).__name__)
+    if not is_image(data, image_id):
+        return Failure(image_id, path, "read", "bytes changed after the scan")
+    return data
+
+
+def _decode(item: Item, data: bytes, recipe: Recipe) -> Pixels | Failure:
     try:
-        return item, decode(data, recipe.transform)
+        return decode(data, recipe.transform)
     except Exception as error:  # noqa: BLE001 - broken pixels raise anything; the failure is recorded
-        return item, Failure(image_id, path, "decode", " ".join(str(error).split()) or type(error).__name__)
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor,
-    read: Callable[[Item], Decoded],
-    items: Sequence[Item],
-    ahead: int,
-) -> Iterator[Decoded]:
-    """Map in order with a bounded number of results waiting."""
-    waiting: deque[Future[Decoded]] = deque()
-    for item in items:
-        waiting.append(pool.submit(read, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _group(results: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
-    group: list[Decoded] = []
-    for result in results:
-        group.append(result)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
+        return Failure(*item, "decode", " ".join(str(error).split()) or type(error).__name__)

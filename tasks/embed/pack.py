@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from storage.recipe import Recipe, read_recipe
@@ -25,7 +26,7 @@ def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def open_embedder(folder: Path, batch: int, device: str = "auto") -> Embedder:
+def open_embedder(folder: Path, batch: int, device: str = "auto", *, compiled: bool = False) -> Embedder:
     """Open a packed backbone on a device.
 
     Raises:
@@ -36,7 +37,14 @@ def open_embedder(folder: Path, batch: int, device: str = "auto") -> Embedder:
     recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
     path = next(folder.glob("weights*"))
     weights = Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
-    return Embedder(recipe, open_backbone(recipe, weights, device), batch)
+    backbone, lanes = open_backbone(recipe, weights, device, batch, compiled=compiled)
+    return Embedder(recipe, backbone, batch, lanes)
+
+
+@lru_cache(maxsize=1)
+def keep_open(folder: Path, batch: int, device: str, *, compiled: bool) -> Embedder:
+    """Open a packed backbone once for all shards of a run."""
+    return open_embedder(folder, batch, device, compiled=compiled)
 
 
 def open_images(folder: Path, batch: int) -> Callable[[Sequence[bytes]], Matrix]:

@@ -12,6 +12,7 @@ from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import Weights, find_weights
 
 SECONDS_A_SHARD = 30
+SECONDS_WORTH_COMPILING = 120
 SMALLEST, LARGEST, UNKNOWN = 64, 8192, 512
 
 
@@ -64,11 +65,18 @@ def find_known(home: Home, settings: EmbedSettings, weights: Weights | None) -> 
 
 def request_of(settings: EmbedSettings, weights: Weights) -> dict[str, object]:
     """Write down what decides a recipe: the digest of the weights' bytes, not where they lie."""
-    decides = {"backbone", "cut", "pooling", "resize", "crop", "interpolation", "dtype", "stored"}
+    decides = {"backbone", "cut", "pooling", "resize", "crop", "interpolation", "decoder", "dtype", "stored"}
     named = (
         settings.weights if ":" in settings.weights else None
     )  # a name also brings the transform it was trained with
     return {**settings.model_dump(include=decides), "named": named, "weights": weights.digest}
+
+
+def repays_compiling(settings: EmbedSettings, images: int, images_per_second: float) -> bool:
+    """Decide whether so many images at the uncompiled pace are worth compiling for."""
+    if settings.compile == "auto":
+        return images > images_per_second * SECONDS_WORTH_COMPILING
+    return settings.compile == "on"
 
 
 def list_work(home: Home, source: str, recipe: Recipe, shard: int | None, *, retry: bool = False) -> Work:

@@ -8,7 +8,7 @@ from torch import nn
 
 from storage.errors import BackboneError, SettingsError
 from storage.recipe import Dtype, Interpolation, Recipe, Transform
-from tasks.embed.backbone import fast_dtype, pool, run_to_cut
+from tasks.embed.backbone import cut_off, fast_dtype, pool
 from tasks.embed.networks import Input, expected_input, load_network
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import Weights
@@ -60,13 +60,15 @@ def _resolve_transform(settings: EmbedSettings, expected: Input) -> Transform:
         interpolation=cast("Interpolation", interpolation),
         mean=expected.mean,
         std=expected.std,
+        decoder=settings.decoder,
     )
 
 
 def _measure_shape(network: nn.Module, settings: EmbedSettings, transform: Transform) -> tuple[int, ...]:
     try:
         with torch.inference_mode():
-            value = run_to_cut(network, settings.cut, torch.zeros(1, 3, *transform.crop))
+            probe = torch.zeros(1, 3, *transform.crop)
+            value = cut_off(network, settings.cut, probe)(probe)
             return tuple(pool(value, settings.pooling).shape[1:])
     except (RuntimeError, AssertionError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -1,8 +1,10 @@
 """What a user decides about embedding."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage.recipe import Dtype, Interpolation, Pooling
+from storage.recipe import Decoder, Dtype, Interpolation, Pooling
 
 
 class EmbedSettings(BaseModel):
@@ -26,6 +28,11 @@ class EmbedSettings(BaseModel):
     resize: int | None = Field(None, ge=1, description="Pixels of the shorter side; by default the network's own.")
     crop: int | None = Field(None, ge=1, description="Pixels of the square middle; by default the network's own.")
     interpolation: Interpolation | None = Field(None, description="How to resize; by default the network's own.")
+    decoder: Decoder = Field(
+        "full",
+        description="'full' decodes every pixel; 'scaled' decodes large JPEGs at a fraction of their size: faster, "
+        "slightly other vectors, a recipe of their own.",
+    )
     dtype: Dtype | str = Field(
         "auto",
         pattern="^(auto|float32|bfloat16|float16)$",
@@ -35,7 +42,12 @@ class EmbedSettings(BaseModel):
     stored: str = Field("float16", pattern="^(float16|float32)$", description="Precision to which vectors are rounded.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where to compute: auto, cpu, cuda:0.")
     batch: int = Field(32, ge=1, description="Images a batch.")
-    decoders: int = Field(4, ge=1, le=256, description="Threads that read and decode.")
+    decoders: int | None = Field(
+        None, ge=1, le=256, description="Threads that read and decode; by default one for each core."
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="Compile the backbone first; 'auto' where that saves more time than it takes."
+    )
     shard: int | None = Field(
         None, ge=1, description="Images a commit, which is what a crash can cost; by default half a minute of work."
     )

@@ -1,23 +1,24 @@
 """The embed step's tasks."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from storage.features import commit_shard
-from storage.lake import open_lake
+from storage import recipes
+from storage.features import commit_shard, list_missing
+from storage.lake import open_lake, read_lake
 from storage.paths import open_home
 from storage.progress import Advance
 from storage.recipe import Recipe
-from storage.recipes import save_recipe
 from storage.vectors import Shard
-from tasks.embed.engine import Embedder, Item, embed_shard
-from tasks.embed.pack import open_embedder, pack_backbone
+from tasks.embed.engine import Item, count_cores, embed_shard
+from tasks.embed.pack import keep_open, pack_backbone
 from tasks.embed.plan import Resolved, Work, list_work, resolve
 from tasks.embed.settings import EmbedSettings
+from tasks.embed.watch import watch
 
 
 @task(task_run_name="resolve {settings.backbone}", cache_policy=NO_CACHE, persist_result=False)
@@ -31,8 +32,29 @@ def keep_recipe(home: Path, resolved: Resolved) -> None:
     """Record the recipe and keep its backbone in the home."""
     place = open_home(home)
     with open_lake(place) as lake:
-        save_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
+        recipes.save_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
     pack_backbone(resolved.recipe, resolved.weights, place.backbones / resolved.recipe.recipe_id)
+
+
+@task(task_run_name="renew recipe", cache_policy=NO_CACHE, persist_result=False)
+def renew_recipe(home: Path, resolved: Resolved) -> Resolved:
+    """Put the next edition of a recipe in its place."""
+    with open_lake(open_home(home)) as lake:
+        renewed = recipes.renew_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
+    return replace(resolved, recipe=renewed, new=True)
+
+
+@task(task_run_name="count missing of {source}", cache_policy=NO_CACHE, persist_result=False)
+def count_missing(home: Path, source: str, recipe_id: str, *, retry: bool) -> int:
+    """Count the images of a source that have no feature under a recipe."""
+    with read_lake(open_home(home)) as lake:
+        return int(list_missing(lake, recipe_id, source, retry=retry).num_rows)
+
+
+@task(task_run_name="check canaries of {source}", cache_policy=NO_CACHE, persist_result=False)
+def check_canaries(home: Path, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
+    """Refuse where this machine computes other vectors than the recipe's; tells whether compiling repays."""
+    return watch(open_home(home), source, recipe_id, images, settings)
 
 
 @task(task_run_name="list missing of {source}", cache_policy=NO_CACHE, persist_result=False)
@@ -54,8 +76,10 @@ def run_shard(
 ) -> Shard:
     """Embed one shard and write its Parquet file, not yet part of the lake."""
     place = open_home(home)
-    embedder = _open(place.backbones / recipe_id, settings.batch, settings.device)
-    return embed_shard(place, source, root, embedder, items, settings.decoders, advance)
+    embedder = keep_open(
+        place.backbones / recipe_id, settings.batch, settings.device, compiled=settings.compile == "on"
+    )
+    return embed_shard(place, source, root, embedder, items, settings.decoders or count_cores(), advance)
 
 
 @task(task_run_name="commit shard {number}", cache_policy=NO_CACHE, persist_result=False)
@@ -63,9 +87,3 @@ def keep_shard(home: Path, number: int, shard: Shard) -> int:  # noqa: ARG001 - 
     """Commit one shard; gives how many features it added."""
     with open_lake(open_home(home)) as lake:
         return commit_shard(lake, shard, datetime.now(UTC))
-
-
-@lru_cache(maxsize=1)
-def _open(folder: Path, batch: int, device: str) -> Embedder:
-    """Keep the backbone loaded from one shard to the next."""
-    return open_embedder(folder, batch, device)

@@ -1,6 +1,7 @@
 """Decoding: every format to the same RGB, and pixel for pixel what torchvision's own transforms give."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -208,3 +209,64 @@ def test_a_squashed_image_is_not_cut() -> None:
     image.paste((255, 255, 255), (0, 0, 10, 10))
     assert decode(encode(image), transform(10, (10, 10), "nearest", squash=True))[:, 0].min() == 255
     assert decode(encode(image), transform(10, (10, 10), "nearest")).max() == 0
+
+
+def photo(height: int, width: int) -> Image.Image:
+    """Draw smooth shapes with a little noise, as cameras see them."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [127 + 100 * np.sin(rows / (9 + 7 * channel)) * np.cos(columns / 13) for channel in range(3)]
+    noise = np.random.default_rng(0).normal(0, 8, (height, width, 3))
+    return Image.fromarray((np.stack(waves, axis=2) + noise).clip(0, 255).astype(np.uint8))
+
+
+def by_pillow(data: bytes, asked: Transform) -> Pixels:
+    """Decode the same picture where the fast path does not go: as PNG."""
+    with Image.open(io.BytesIO(data)) as image:
+        return decode(encode(image.convert("RGB")), asked)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(375, 500), (768, 1024), (172, 307), (300, 200), (224, 224), (231, 999)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_has_pillow_s_pixels_to_one_level(
+    interpolation: Interpolation, size: tuple[int, int], mode: str
+) -> None:
+    asked = transform(256, (224, 224), interpolation)
+    data = encode(photo(*size).convert(mode), "JPEG", quality=90)
+    off = np.abs(decode(data, asked).astype(int) - by_pillow(data, asked))
+    assert off.max() <= (1 if interpolation == "bilinear" else 2)
+    assert np.mean(off > 1) < 1e-4
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 2}, {"optimize": True}])
+def test_every_kind_of_jpeg_has_pillow_s_pixels_to_one_level(options: dict[str, Any]) -> None:
+    asked = transform(235, (224, 224), "bicubic")
+    data = encode(photo(375, 500), "JPEG", quality=80, **options)
+    assert np.abs(decode(data, asked).astype(int) - by_pillow(data, asked)).max() <= 1
+
+
+def test_a_squashed_jpeg_has_pillow_s_pixels_to_one_level() -> None:
+    asked = transform(224, (224, 224), "bicubic", squash=True)
+    data = encode(photo(300, 500), "JPEG")
+    assert np.abs(decode(data, asked).astype(int) - by_pillow(data, asked)).max() <= 1
+
+
+def test_scaled_decoding_gives_nearly_the_same_pixels_of_a_large_jpeg() -> None:
+    asked = transform(256, (224, 224), "bicubic")
+    data = encode(photo(1536, 2048), "JPEG", quality=90)
+    scaled = decode(data, replace(asked, decoder="scaled"))
+    off = np.abs(scaled.astype(int) - decode(data, asked))
+    assert off.max() > 0
+    assert off.mean() < 3
+
+
+def test_scaled_decoding_leaves_a_small_jpeg_as_it_is() -> None:
+    asked = transform(256, (224, 224), "bicubic")
+    data = encode(photo(260, 300), "JPEG", quality=90)
+    np.testing.assert_array_equal(decode(data, replace(asked, decoder="scaled")), decode(data, asked))
+
+
+def test_a_truncated_jpeg_is_refused() -> None:
+    data = encode(photo(375, 500), "JPEG")
+    with pytest.raises(OSError, match="truncated"):
+        decode(data[: len(data) // 2], transform(256, (224, 224)))

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from storage.errors import BackboneError, EmbedError, SettingsError, WeightsError
 from storage.paths import Home, open_home
 from storage.recipe import Recipe, read_recipe
-from tasks.embed.backbone import open_backbone, pool, run_to_cut
+from tasks.embed.backbone import cut_off, open_backbone, pool
 from tasks.embed.fetch import fetch_weights
 from tasks.embed.networks import expected_input
 from tasks.embed.resolve import resolve_recipe
@@ -104,7 +104,7 @@ def test_a_pth_file_gives_the_vectors_of_the_same_tensors(nowhere: Home, tiny: P
         weights = find_weights(nowhere, TINY, str(path))
         assert weights
         recipe = resolve(nowhere, backbone=TINY, weights=str(path))
-        vectors.append(open_backbone(recipe, weights, "cpu")(pixels))
+        vectors.append(open_backbone(recipe, weights, "cpu", 2)[0](pixels))
     assert vectors[0].shape == (2, recipe.dim)
     np.testing.assert_array_equal(vectors[0], vectors[1])
 
@@ -171,7 +171,7 @@ def test_the_cut_at_avgpool_is_what_the_classifier_gets(nowhere: Home, tmp_path:
     weights = find_weights(nowhere, "torchvision/resnet18", str(path))
     assert weights
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    vectors = torch.from_numpy(open_backbone(recipe, weights, "cpu")(pixels))
+    vectors = torch.from_numpy(open_backbone(recipe, weights, "cpu", 2)[0](pixels))
     mean, std = torch.tensor(recipe.transform.mean), torch.tensor(recipe.transform.std)
     batch = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)
     with torch.inference_mode():
@@ -249,5 +249,6 @@ def test_an_unknown_tag_of_timm_is_refused(nowhere: Home) -> None:
 def test_channels_last_networks_are_pooled_over_places() -> None:
     network = torchvision.models.swin_t().eval()
     with torch.inference_mode():
-        value = run_to_cut(network, "features.7", torch.zeros(1, 3, 224, 224))
+        probe = torch.zeros(1, 3, 224, 224)
+        value = cut_off(network, "features.7", probe)(probe)
     assert pool(value, "average").shape == (1, 768)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from storage.errors import LakeError
 from storage.features import (
     Pace,
     commit_shard,
@@ -153,7 +154,7 @@ def test_a_write_that_fails_leaves_no_file(lake: Lake, monkeypatch: pytest.Monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", fill_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(LakeError, match="No space left"):
         write_features(lake.home, RECIPE, IDS, make_vectors(len(IDS)))
     assert [path for path in lake.home.data.rglob("*") if path.is_file()] == []
 

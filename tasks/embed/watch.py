@@ -1,0 +1,81 @@
+"""Watching the canaries: before a run writes features, it proves that this machine still computes them."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from storage.canaries import Canaries, Probe, find_canaries, find_first_images, save_canaries
+from storage.errors import NumbersChangedError
+from storage.files import find_copies
+from storage.lake import Lake, open_lake, read_lake
+from storage.paths import Home, text_to_path
+from storage.recipe import Transform
+from tasks.embed.canaries import compare, make_canaries, make_probes
+from tasks.embed.decode import decode
+from tasks.embed.engine import is_image
+from tasks.embed.pack import keep_open
+from tasks.embed.plan import repays_compiling
+from tasks.embed.settings import EmbedSettings
+
+FIRST_IMAGES = 4
+
+logger = logging.getLogger(__name__)
+
+
+def watch(home: Home, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
+    """Compare a recipe's canaries with what this machine computes, making them where there are none.
+
+    Returns:
+        Whether to go on with the backbone compiled: where that repays for so many images and gives the same numbers.
+
+    Raises:
+        NumbersChangedError: where a vector lies beyond the tolerance.
+    """
+    folder = home.backbones / recipe_id
+    embedder = keep_open(folder, settings.batch, settings.device, compiled=False)
+    with read_lake(home) as lake:
+        known = find_canaries(lake, recipe_id)
+        probes = list(_read(lake, known) if known else _choose(lake, source, embedder.recipe.transform))
+    if known:
+        compare(embedder, known, probes)
+    else:
+        known = make_canaries(embedder, probes)
+        with open_lake(home) as lake:
+            save_canaries(lake, recipe_id, known, datetime.now(UTC))
+    if not repays_compiling(settings, images, known.images_per_second):
+        return False
+    try:
+        compare(keep_open(folder, settings.batch, settings.device, compiled=True), known, probes)
+    except NumbersChangedError as error:
+        logger.warning("going on without compiling: %s", error)
+        return False
+    return True
+
+
+def _choose(lake: Lake, source: str, transform: Transform) -> Iterator[tuple[Probe, bytes]]:
+    yield from make_probes()
+    for image_id in find_first_images(lake, source, FIRST_IMAGES):
+        data = _read_image(lake, image_id)
+        with contextlib.suppress(Exception):  # one that cannot be decoded is no probe; the run records its failure
+            if data is not None:
+                decode(data, transform)
+                yield Probe(image_id, None), data
+
+
+def _read(lake: Lake, known: Canaries) -> Iterator[tuple[Probe, bytes]]:
+    """Read the probes; those of the lake's images whose files are gone are left out."""
+    for probe in known.probes:
+        data = _read_image(lake, probe.name) if probe.image is None else probe.image
+        if data is not None:
+            yield probe, data
+
+
+def _read_image(lake: Lake, image_id: str) -> bytes | None:
+    for root, path in find_copies(lake, image_id):
+        file = Path(text_to_path(root)) / text_to_path(path)
+        data = file.read_bytes() if file.is_file() else b""
+        if is_image(data, image_id):
+            return data
+    return None

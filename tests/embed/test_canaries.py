@@ -1,0 +1,190 @@
+"""Promise 6: before a run writes, it proves that this machine still computes the recipe's numbers."""
+
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from storage.canaries import Canaries, find_canaries
+from storage.errors import NumbersChangedError
+from storage.lake import read_lake
+from storage.paths import open_home
+from storage.recipe import Recipe
+from storage.vectors import Matrix
+from tasks.embed import watch as watching
+from tasks.embed.canaries import make_probes, tolerate
+from tasks.embed.decode import Pixels, decode
+from tasks.embed.engine import Lanes
+from tasks.embed.pack import keep_open
+from tasks.embed.watch import watch
+from tests.counting import Tally
+from tests.embed.test_engine import RECIPE
+from tests.pictures import write_image
+
+Run = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def watched(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The pipeline with its canaries, which the tally's tests leave out."""
+    monkeypatch.setattr("tasks.embed.step.watch", watch)
+    return run
+
+
+def change_numbers(monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], Matrix]) -> None:
+    """Let the backbone compute other numbers from now on, as another library or device may."""
+    embed = Tally.embed
+    monkeypatch.setattr(Tally, "embed", lambda self, pixels: change(embed(self, pixels)))
+    keep_open.cache_clear()
+
+
+def canaries_of(home: Path, recipe_id: str) -> Canaries:
+    with read_lake(open_home(home)) as lake:
+        found = find_canaries(lake, recipe_id)
+    assert found
+    return found
+
+
+def test_a_recipe_s_first_run_keeps_a_dozen_canaries_and_the_pace(watched: Run, home: Path) -> None:
+    report = watched()
+    found = canaries_of(home, report["recipe"])
+    assert len(found.probes) == 12
+    assert sum(probe.image is None for probe in found.probes) == 4
+    assert found.vectors.shape == (12, 48)
+    assert found.images_per_second > 0
+    assert {"torch", "pillow", "device"} <= set(found.made_with)
+
+
+def test_a_run_with_the_same_numbers_goes_on(watched: Run, photos: Path) -> None:
+    watched()
+    write_image(photos / "red" / "new.png", "red", 500)
+    assert watched()["features"] == {"computed": 1, "reused": 60, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda vectors: vectors * np.float32(1.1), lambda vectors: vectors[:, ::-1], lambda vectors: vectors * np.nan],
+)
+def test_other_numbers_are_refused_before_anything_is_written(
+    watched: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], Matrix]
+) -> None:
+    recipe_id = watched()["recipe"]
+    write_image(photos / "red" / "new.png", "red", 500)
+    change_numbers(monkeypatch, change)
+    with pytest.raises(NumbersChangedError, match="--new-recipe"):
+        watched()
+    with read_lake(open_home(home)) as lake:
+        assert lake.value("SELECT count(*) FROM features WHERE recipe_id = ?", [recipe_id]) == 60
+
+
+def test_the_refusal_names_the_library_that_changed(
+    watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched()
+    write_image(photos / "red" / "new.png", "red", 500)
+    change_numbers(monkeypatch, lambda vectors: vectors * 2)
+    monkeypatch.setattr("tasks.embed.canaries.version", lambda library: "9.9" if library == "timm" else "1")
+    with pytest.raises(NumbersChangedError, match=r"timm \S+ -> 9\.9"):
+        watched()
+
+
+def test_numbers_within_the_tolerance_go_on(watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched()
+    write_image(photos / "red" / "new.png", "red", 500)
+    change_numbers(monkeypatch, lambda vectors: vectors * np.float32(1 + tolerate(RECIPE) / 4))
+    assert watched()["features"]["computed"] == 1
+
+
+def test_new_recipe_embeds_all_anew_beside_the_old_and_stays(
+    watched: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = watched()["recipe"]
+    write_image(photos / "red" / "new.png", "red", 500)
+    change_numbers(monkeypatch, lambda vectors: vectors * 2)
+    renewed = watched(new_recipe=True)
+    assert renewed["recipe"] != old
+    assert renewed["features"]["computed"] == 61
+    with read_lake(open_home(home)) as lake:
+        counts = lake.rows("SELECT recipe_id, count(*) FROM features GROUP BY ALL")
+    assert dict(counts) == {old: 60, renewed["recipe"]: 61}
+    assert watched()["recipe"] == renewed["recipe"]
+    assert watched()["backbone_calls"] == 0
+
+
+def test_canaries_whose_files_are_gone_are_left_out(watched: Run, photos: Path, home: Path) -> None:
+    recipe_id = watched()["recipe"]
+    for path in list((photos / "blue").iterdir())[:12]:
+        path.unlink()
+    write_image(photos / "red" / "new.png", "red", 500)
+    assert watched()["recipe"] == recipe_id
+    assert len(canaries_of(home, recipe_id).probes) == 12
+
+
+def test_the_pace_of_the_canaries_is_what_plan_estimates_from_before_the_first_shard(
+    watched: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.plan import make_plan
+    from flows.settings import RunSettings
+
+    def stop(*_: object, **__: object) -> None:
+        raise OSError("the machine goes down")
+
+    monkeypatch.setattr("tasks.embed.step.embed_shard", stop)
+    with pytest.raises(OSError, match="goes down"):
+        watched()
+    estimate = make_plan(RunSettings(source=photos, home=home)).to_json()["estimate"]
+    assert estimate["seconds"] > 0
+    assert estimate["bytes"] == 60 * 2 * 48
+
+
+def test_compiling_that_gives_other_numbers_is_not_used(
+    watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened: list[bool] = []
+
+    def open_backbone(*_: object, compiled: bool = False) -> tuple[Callable[[Pixels], Matrix], Lanes]:
+        opened.append(compiled)
+        tally = Tally(photos.parent / "other-calls")
+        return (lambda pixels: -tally.embed(pixels)) if compiled else tally.embed, Lanes()
+
+    monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
+    keep_open.cache_clear()
+    report = watched(embed={"compile": "on"})
+    assert opened == [False, True, False]
+    assert any("without compiling" in record.message for record in caplog.records)
+    assert report["features"]["computed"] == 60
+
+
+def test_the_probes_are_drawn_alike_every_time_and_all_can_be_decoded() -> None:
+    first, second = make_probes(), make_probes()
+    assert [data for _, data in first] == [data for _, data in second]
+    assert len({probe.name for probe, _ in first}) == 8
+    for _, data in first:
+        assert decode(data, RECIPE.transform).shape == (8, 8, 3)
+        with Image.open(io.BytesIO(data)) as image:
+            assert image.format in ("PNG", "JPEG")
+
+
+@pytest.mark.parametrize(("dtype", "least", "most"), [("float32", 1e-4, 0.01), ("bfloat16", 0.05, 0.1)])
+def test_the_tolerance_follows_from_the_dtype(dtype: Any, least: float, most: float) -> None:  # noqa: ANN401 - a literal
+    recipe = Recipe(**{**RECIPE.__dict__, "dtype": dtype})
+    assert least < tolerate(recipe) < most
+
+
+def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_path: Path) -> None:
+    from tasks.embed.plan import resolve
+    from tasks.embed.settings import EmbedSettings
+    from tasks.embed.step import keep_recipe
+
+    home = open_home(tmp_path / "home")
+    settings = EmbedSettings()
+    resolved = resolve(home, settings)
+    keep_recipe.fn(home.root, resolved)
+    for _ in range(2):
+        keep_open.cache_clear()
+        assert watching.watch(home, "none", resolved.recipe.recipe_id, 1, settings) is False
