@@ -1,128 +1,29 @@
 """The command line."""
 
-import contextlib
 import dataclasses
-import json as json_text
 import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
 
 import cyclopts
 import pydantic
-from cyclopts import App, Parameter
+from cyclopts import App
 from cyclopts.config import Dict, Env
 
+from flows.answer import Output
 from flows.config import check_environment, read_config
-from flows.settings import RunSettings, quiet_prefect, read_environment
-from storage.errors import FrostlineError, OrchestratorError, SettingsError
+from flows.lake_commands import sql, status
+from flows.run_commands import demo, plan, run
+from flows.settings import read_environment
+from storage.errors import FrostlineError, SettingsError
 
-HOME = Path(".frostline")
 BAD_USE, INTERRUPTED = 2, 130
 INTERRUPT = "interrupted. What was committed stays; run again to go on"
 PATIENCE = 5.0
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Output:
-    """How a command answers."""
-
-    json: bool = False
-    """Print one JSON object on stdout; everything else goes to stderr."""
-    config: Path | None = None
-    """A file of settings; by default frostline.toml where there is one."""
-    debug: bool = False
-    """Show tracebacks and Prefect's log."""
-
-
-Settings = Annotated[RunSettings, Parameter(name="*")]
-
-
-def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), out: Output = Output()) -> None:  # noqa: B008 - frozen
-    """Ingest a folder, embed what is missing, train where anything changed, register what is new.
-
-    Args:
-        source: The folder: one folder in it for each class.
-        settings: What a run is told.
-        out: How the command answers.
-    """
-    settings = _with_source(settings, source)
-    _refuse_early(settings)
-    quiet_prefect(debug=out.debug)
-    from flows.pipeline import pipeline
-    from flows.report import describe
-
-    with _orchestrated():
-        report = pipeline(settings)
-    _answer(out, report.to_json(), lambda: describe(report))
-
-
-def plan(source: Path | None = None, /, *, settings: Settings = RunSettings(), out: Output = Output()) -> None:  # noqa: B008 - frozen
-    """Show what a run would compute, why, how long and how much disk; writes nothing.
-
-    Args:
-        source: The folder: one folder in it for each class.
-        settings: What a run is told.
-        out: How the command answers.
-    """
-    from flows.plan import describe_plan, make_plan
-
-    made = make_plan(_with_source(settings, source))
-    _answer(out, made.to_json(), lambda: describe_plan(made))
-
-
-def sql(query: str, /, *, at: int | None = None, home: Path = HOME, out: Output = Output()) -> None:
-    """Query the lake; it cannot be changed this way.
-
-    Args:
-        query: In DuckDB's SQL, such as "from labels".
-        at: A snapshot, to see the lake as it was.
-        home: Where the lake lies.
-        out: How the command answers.
-    """
-    from storage.lake import read_lake
-    from storage.paths import open_home
-
-    with read_lake(open_home(home), at) as lake:
-        columns, rows = lake.read(query)
-    _answer(out, {"columns": columns, "rows": rows}, lambda: _table(columns, rows))
-
-
-def status(*, home: Path = HOME, out: Output = Output()) -> None:
-    """Count what the lake holds: sources, images, recipes, features, failures, models; name the snapshot.
-
-    Args:
-        home: Where the lake lies.
-        out: How the command answers.
-    """
-    from storage.lake import read_lake
-    from storage.paths import open_home
-    from storage.summary import summarize
-
-    with read_lake(open_home(home)) as lake:
-        found = summarize(lake)
-    _answer(out, found, lambda: _tables(found))
-
-
-def demo(*, home: Path = HOME, out: Output = Output()) -> None:
-    """Run the pipeline three times over scanned digits that need no download.
-
-    Args:
-        home: Where the demo's own home is made, as its folder "demo"; what lies there is replaced.
-        out: How the command answers.
-    """
-    quiet_prefect(debug=out.debug)
-    from flows.demo import run_demo
-
-    with _orchestrated():
-        reports = [report.to_json() for report in run_demo(home)]
-    _answer(out, {"runs": reports}, list)
 
 
 def build_app(arguments: Sequence[str]) -> App:
@@ -164,27 +65,6 @@ def main() -> None:
         _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}. Run with --debug to see where", 1)
 
 
-@contextlib.contextmanager
-def _orchestrated() -> Iterator[None]:
-    """Run flows under Prefect; where no server is named, under a private one that ends with this process.
-
-    Raises:
-        OrchestratorError: where the server that is named does not answer.
-    """
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    # Nobody watches a private server's heartbeat, and stopping it holds each flow up for a second.
-    heartbeat = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    try:
-        with temporary_settings(heartbeat):
-            yield
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
-            raise
-        remedy = "Start it with `prefect server start`, or unset PREFECT_API_URL for a private one"
-        raise OrchestratorError("Prefect", str(error), remedy) from error
-
-
 def _interrupt(*_: object) -> None:
     """Stop in order, but soon: Ctrl-C also ends a private server, which Prefect then tries to reach for minutes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -197,20 +77,6 @@ def _interrupt(*_: object) -> None:
 
 def _give_up() -> None:
     os._exit(INTERRUPTED)
-
-
-def _with_source(settings: RunSettings, source: Path | None) -> RunSettings:
-    return settings.model_copy(update={"source": source}) if source else settings
-
-
-def _refuse_early(settings: RunSettings) -> None:
-    """Refuse what needs no Prefect to refuse."""
-    from storage.paths import open_home
-    from tasks.ingest.folder import check_folder
-
-    check_folder(settings.root)
-    settings.title  # noqa: B018 - raises where no part could bear the name
-    open_home(settings.home).check()
 
 
 def _find_config(arguments: Sequence[str]) -> Path | None:
@@ -234,37 +100,6 @@ def _explain(error: cyclopts.CycloptsError) -> str:
 def _fail(message: str, code: int) -> None:
     print(f"frostline: {message}", file=sys.stderr)  # noqa: T201 - this is the terminal
     sys.exit(code)
-
-
-def _answer(out: Output, value: dict[str, Any], tell: Callable[[], Sequence[Any]]) -> None:
-    if out.json:
-        print(json_text.dumps(value, default=str, ensure_ascii=False))  # noqa: T201 - this is the answer
-        return
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True)
-    for line in tell():
-        console.print(line, markup=False) if isinstance(line, str) else console.print(line)
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> list[Any]:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    return [table]
-
-
-def _tables(found: dict[str, Any]) -> list[Any]:
-    lines: list[Any] = [f"{name:9} {value}" for name, value in found.items() if not isinstance(value, list)]
-    for name, rows in found.items():
-        if isinstance(rows, list) and rows:
-            lines += _table(list(rows[0]), [list(row.values()) for row in rows], title=name)
-    return lines
 
 
 if __name__ == "__main__":

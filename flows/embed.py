@@ -7,9 +7,9 @@ from prefect import flow
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
+from storage.attach import read_lake
 from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.features import count_failed, count_features
-from storage.lake import read_lake
 from storage.paths import open_home
 from storage.recipe import Recipe
 from storage.vectors import Shard

@@ -11,7 +11,7 @@ from flows.register import register
 from flows.report import RunReport, Stopwatch, to_markdown
 from flows.settings import RunSettings
 from flows.train import train
-from storage.lake import read_lake
+from storage.attach import read_lake
 from storage.paths import open_home
 from storage.trainings import count_conflicts
 from tasks.embed.step import resolve_recipe

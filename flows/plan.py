@@ -5,9 +5,9 @@ from typing import Any
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
+from storage.attach import read_lake
 from storage.features import Pace, count_features_after, count_missing_after, measure_pace
 from storage.files import Scan
-from storage.lake import read_lake
 from storage.paths import open_home
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights

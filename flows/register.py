@@ -4,8 +4,8 @@ from prefect import flow
 
 from flows.settings import RunSettings
 from flows.train import find_recipe_id
+from storage.attach import read_lake
 from storage.errors import RegistryError
-from storage.lake import read_lake
 from storage.paths import open_home
 from storage.trainings import newest_training
 from tasks.register.register import Registered

@@ -12,6 +12,7 @@ from tasks.ingest.settings import IngestSettings
 from tasks.register.settings import RegisterSettings
 from tasks.train.settings import TrainSettings
 
+HOME = Path(".frostline")
 NAME = re.compile(r"[^\W_][\w .-]*")
 
 
@@ -21,7 +22,7 @@ class RunSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     source: Path | None = Field(None, description="The folder: one folder in it for each class.")
-    home: Path = Field(Path(".frostline"), description="Where the lake, the heads and MLflow's own store lie.")
+    home: Path = Field(HOME, description="Where the lake, the heads and MLflow's own store lie.")
     name: str | None = Field(None, description="Name of the source, its labels and its model; by default the folder's.")
     retry: bool = Field(False, description="Try files and images again that failed before.")
     new_recipe: bool = Field(

@@ -1,23 +1,19 @@
-"""The lake: one DuckLake under one home, its guarded commits and its time travel."""
+"""The lake: one DuckLake under one home, read by plain SQL, written by guarded commits."""
 
 import contextlib
 import random
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from importlib.resources import files
-from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
 
-from storage.errors import LakeBusyError, LakeError, LakeTooNewError, QueryError
-from storage.extensions import connect, keep
+from storage.errors import LakeBusyError, LakeError, QueryError
+from storage.extensions import keep
 from storage.paths import Home
 from storage.turns import take_turn
 
-VERSION = 1
 ATTEMPTS = 50
 RACES = ("conflict", "database is locked", "busy")
 
@@ -105,7 +101,7 @@ class Lake:
             except duckdb.Error as error:
                 self._roll_back()
                 if not _is_race(error):
-                    raise _unwritable(self.home, error) from error
+                    raise unwritable(self.home, error) from error
                 time.sleep(random.uniform(0.01, 0.1) * (1 + attempt))  # noqa: S311 - jitter, not cryptography
             except BaseException:
                 self._roll_back()
@@ -142,103 +138,11 @@ class Lake:
             self._con.execute("ROLLBACK")
 
 
-def open_lake(home: Home) -> Lake:
-    """Open the lake for writing, making it where there is none.
-
-    Raises:
-        LakeError: where the home cannot be written or the lake cannot be opened.
-        LakeTooNewError: where a later release wrote it.
-    """
-    home.make()
-    with take_turn(home.turn):
-        lake = _attach(home, f"ducklake:sqlite:{home.catalog}", "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 20000")
-        _make_tables(lake)
-    return _checked(lake)
-
-
-def read_lake(home: Home, at: int | None = None) -> Lake:
-    """Open the lake for reading alone, as it is or as it was; where there is none, an empty one in memory.
-
-    Raises:
-        LakeError: where it cannot be opened, or has no such snapshot.
-        LakeTooNewError: where a later release wrote it.
-    """
-    if not home.catalog.exists():
-        return _empty_lake()
-    version = "" if at is None else f", SNAPSHOT_VERSION {int(at)}"
-    return _checked(_attach(home, f"ducklake:sqlite:{home.catalog}", f"READ_ONLY, META_BUSY_TIMEOUT 20000{version}"))
-
-
-def _empty_lake() -> Lake:
-    with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake makes its data folder at once
-        lake = _attach(Home(Path(folder)), "ducklake::memory:", "")
-        _make_tables(lake)
-    return lake
-
-
-def _attach(home: Home, catalog: str, options: str) -> Lake:
-    con = connect()
-    # The path is given each time, so that a home that was moved opens in its new place.
-    placed = f"DATA_PATH '{_quote(str(home.data))}/', OVERRIDE_DATA_PATH true" + (f", {options}" if options else "")
-    try:
-        con.execute(f"ATTACH '{_quote(catalog)}' AS lake ({placed})")
-        con.execute("USE lake")
-    except duckdb.Error as error:
-        con.close()
-        reason = " ".join(str(error).split())
-        raise LakeError(
-            f"lake {home.root}", f"cannot be opened: {reason}", "Check the path, its permissions and the snapshot"
-        ) from error
-    return Lake(home, con)
-
-
-def _make_tables(lake: Lake) -> None:
-    if not _has_tables(lake):
-        lake_sql = files("storage").joinpath("schema.sql").read_text(encoding="utf-8")
-        _race_to_make(lake, lake_sql)
-
-
-def _race_to_make(lake: Lake, sql: str) -> None:
-    try:
-        lake.execute("BEGIN")
-        lake.execute(sql)
-        lake.execute("COMMIT")
-    except duckdb.Error as error:
-        with contextlib.suppress(duckdb.Error):
-            lake.execute("ROLLBACK")
-        if not _has_tables(lake):  # otherwise another process has made them at the same time
-            raise _unwritable(lake.home, error) from error
-
-
-def _has_tables(lake: Lake) -> bool:
-    found = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'lake_version'"
-    return bool(lake.value(found))
-
-
-def _checked(lake: Lake) -> Lake:
-    version = int(lake.value("SELECT max(version) FROM lake_version")) if _has_tables(lake) else 0
-    if version == VERSION:
-        return lake
-    lake.close()
-    if version > VERSION:
-        raise LakeTooNewError(
-            f"lake {lake.home.root}",
-            f"has schema version {version}, this release reads up to {VERSION}",
-            "Upgrade Frostline",
-        )
-    raise LakeError(
-        f"lake {lake.home.root}", f"has schema version {version}, the first is {VERSION}", "Choose a later snapshot"
-    )
-
-
 def _is_race(error: duckdb.Error) -> bool:
     return any(word in str(error).lower() for word in RACES)
 
 
-def _unwritable(home: Home, error: duckdb.Error) -> LakeError:
+def unwritable(home: Home, error: duckdb.Error) -> LakeError:
+    """Say that a lake cannot be written, and why."""
     reason = " ".join(str(error).split())
     return LakeError(f"lake {home.root}", f"cannot be written: {reason}", "Check the disk and permissions, run again")
-
-
-def _quote(text: str) -> str:
-    return text.replace("'", "''")

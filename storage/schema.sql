@@ -1,4 +1,4 @@
--- The lake, version 1. One snapshot number pins all of these tables together.
+-- The lake, version 2. One snapshot number pins all of these tables together.
 
 CREATE TABLE lake_version (version INTEGER, made_at TIMESTAMPTZ);
 COMMENT ON TABLE lake_version IS 'One row: which release of this file made the lake';
@@ -117,7 +117,7 @@ COMMENT ON COLUMN canaries.made_at IS 'When';
 
 CREATE TABLE heads (
   training_id VARCHAR, label_set VARCHAR, recipe_id VARCHAR, snapshot BIGINT, settings VARCHAR, metrics VARCHAR,
-  trained_at TIMESTAMPTZ
+  trained_at TIMESTAMPTZ, code VARCHAR
 );
 COMMENT ON TABLE heads IS 'Every head that was trained';
 COMMENT ON COLUMN heads.training_id IS 'Hash of recipe, settings and training rows: the same question has the same head';
@@ -127,6 +127,7 @@ COMMENT ON COLUMN heads.snapshot IS 'The snapshot from which its rows were read'
 COMMENT ON COLUMN heads.settings IS 'Canonical JSON of the settings, seed and split included';
 COMMENT ON COLUMN heads.metrics IS 'JSON: measured once, on the test split';
 COMMENT ON COLUMN heads.trained_at IS 'When';
+COMMENT ON COLUMN heads.code IS 'Release and commit of Frostline that trained it';
 
 CREATE TABLE training_sets (training_id VARCHAR, image_id UUID, class VARCHAR, split VARCHAR);
 COMMENT ON TABLE training_sets IS 'The exact rows behind a head';
@@ -153,6 +154,36 @@ COMMENT ON COLUMN predictions.class IS 'The likeliest class';
 COMMENT ON COLUMN predictions.probability IS 'Its probability';
 COMMENT ON COLUMN predictions.predicted_at IS 'When';
 
+CREATE TABLE leases (recipe_id VARCHAR, first UUID, last UUID, holder VARCHAR, expires_at TIMESTAMPTZ);
+COMMENT ON TABLE leases IS 'Which images a run is embedding now, so that no other does';
+COMMENT ON COLUMN leases.recipe_id IS 'The recipe';
+COMMENT ON COLUMN leases.first IS 'The first image of the shard, in the order of image_id';
+COMMENT ON COLUMN leases.last IS 'The last image of the shard';
+COMMENT ON COLUMN leases.holder IS 'The run that works on it';
+COMMENT ON COLUMN leases.expires_at IS 'When the shard is free again, should the run be dead';
+
+CREATE TABLE tags (tag VARCHAR, snapshot BIGINT, tagged_at TIMESTAMPTZ);
+COMMENT ON TABLE tags IS 'Names of snapshots, which are never expired';
+COMMENT ON COLUMN tags.tag IS 'The name';
+COMMENT ON COLUMN tags.snapshot IS 'The snapshot';
+COMMENT ON COLUMN tags.tagged_at IS 'When';
+
+CREATE TABLE erasures (erasure_id VARCHAR, asked VARCHAR, images BIGINT, rows BIGINT, models VARCHAR, erased_at TIMESTAMPTZ);
+COMMENT ON TABLE erasures IS 'What was erased from every snapshot: how much, never what';
+COMMENT ON COLUMN erasures.erasure_id IS 'A random number';
+COMMENT ON COLUMN erasures.asked IS 'Kind of the request: images, source or condition';
+COMMENT ON COLUMN erasures.images IS 'How many images';
+COMMENT ON COLUMN erasures.rows IS 'How many rows, of all tables';
+COMMENT ON COLUMN erasures.models IS 'JSON: the model versions that were trained on one of them';
+COMMENT ON COLUMN erasures.erased_at IS 'When';
+
+CREATE TABLE checksums (path VARCHAR, bytes BIGINT, sha256 VARCHAR, sealed_at TIMESTAMPTZ);
+COMMENT ON TABLE checksums IS 'What the lake''s Parquet files were when they were written';
+COMMENT ON COLUMN checksums.path IS 'As the catalog names the file';
+COMMENT ON COLUMN checksums.bytes IS 'Size';
+COMMENT ON COLUMN checksums.sha256 IS 'SHA-256 of the bytes, 64 hexadecimal digits';
+COMMENT ON COLUMN checksums.sealed_at IS 'When it was taken';
+
 CREATE VIEW unlabelled AS
   SELECT DISTINCT f.source, f.image_id FROM files f
   WHERE f.image_id IS NOT NULL AND f.image_id NOT IN (SELECT image_id FROM labels);
@@ -172,5 +203,5 @@ CREATE VIEW image_lineage AS
   FROM training_sets t JOIN heads h USING (training_id) JOIN models m USING (training_id);
 COMMENT ON VIEW image_lineage IS 'Which models saw this image, in which split';
 
-INSERT INTO lake_version VALUES (1, now());
+INSERT INTO lake_version VALUES (2, now());
 INSERT INTO guard VALUES (0);

@@ -81,7 +81,7 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime)
     def write() -> None:
         if find_training(lake, training.training_id) is None:
             lake.execute(
-                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
                 [
                     training.training_id,
                     training.label_set,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from storage.lake import open_lake
+from storage.attach import open_lake
 from storage.paths import open_home
 from tests.pictures import write_folder
 

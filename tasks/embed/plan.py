@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from storage.attach import read_lake
 from storage.features import list_missing, measure_pace
-from storage.lake import read_lake
 from storage.paths import Home
 from storage.recipe import Recipe
 from storage.recipes import find_recipe

@@ -8,8 +8,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from storage import recipes
+from storage.attach import open_lake, read_lake
 from storage.features import commit_shard, list_missing
-from storage.lake import open_lake, read_lake
 from storage.paths import open_home
 from storage.progress import Advance
 from storage.recipe import Recipe

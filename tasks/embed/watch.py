@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from storage.attach import open_lake, read_lake
 from storage.canaries import Canaries, Probe, find_canaries, find_first_images, save_canaries
 from storage.errors import NumbersChangedError
 from storage.files import find_copies
-from storage.lake import Lake, open_lake, read_lake
+from storage.lake import Lake
 from storage.paths import Home, text_to_path
 from storage.recipe import Transform
 from tasks.embed.canaries import compare, make_canaries, make_probes

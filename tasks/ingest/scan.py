@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from storage.attach import read_lake
 from storage.errors import SourceError
 from storage.files import Listing, Scan, check_root, labels_after, list_below, list_changed
-from storage.lake import Lake, read_lake
+from storage.lake import Lake
 from storage.paths import Home
 from storage.progress import Progress
 from tasks.ingest.folder import join_unreadable, list_folder

@@ -7,8 +7,8 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
+from storage.attach import open_lake
 from storage.files import Scan, ScanCounts, commit_scan
-from storage.lake import open_lake
 from storage.paths import open_home
 from storage.progress import Progress
 from tasks.ingest.scan import scan

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from storage.attach import open_lake, read_lake
 from storage.errors import RegistryError
 from storage.features import read_features
 from storage.files import find_copies
 from storage.heads import Head, load_head
-from storage.lake import Lake, open_lake, read_lake
+from storage.lake import Lake
 from storage.paths import Home, text_to_path
 from storage.recipes import get_recipe
 from storage.trainings import (

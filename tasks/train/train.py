@@ -9,10 +9,11 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
+from storage.attach import open_lake, read_lake
 from storage.canonical import digest
 from storage.features import read_features
 from storage.heads import save_head
-from storage.lake import Lake, open_lake, read_lake
+from storage.lake import Lake
 from storage.paths import Home
 from storage.trainings import (
     Training,

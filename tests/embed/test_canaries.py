@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from storage.attach import read_lake
 from storage.canaries import Canaries, find_canaries
 from storage.errors import NumbersChangedError
-from storage.lake import read_lake
 from storage.paths import open_home
 from storage.recipe import Recipe
 from storage.vectors import Matrix

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from storage.lake import read_lake
+from storage.attach import read_lake
 from storage.paths import open_home
 from tests.counting import Tally
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.attach import open_lake, read_lake
 from storage.features import commit_shard
-from storage.lake import Lake, open_lake, read_lake
+from storage.lake import Lake
 from storage.paths import Home, open_home
 from storage.vectors import Shard, write_features
 
@@ -21,7 +22,7 @@ KEYS, SHARD, WRITERS = 2000, 100, 4
 WRITER = """
 import sys
 from pathlib import Path
-from storage.lake import open_lake
+from storage.attach import open_lake
 from storage.paths import open_home
 from tests.faults.test_races import KEYS, NOW, SHARD, commit_shard, make_shard
 

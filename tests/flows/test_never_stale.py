@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from storage.lake import read_lake
+from storage.attach import read_lake
 from storage.paths import open_home
 from storage.trainings import head_path
 from tasks.embed.settings import EmbedSettings

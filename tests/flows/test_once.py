@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from storage.lake import read_lake
+from storage.attach import read_lake
 from storage.paths import open_home
 from tests.counting import Tally
 from tests.pictures import write_image

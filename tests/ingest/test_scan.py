@@ -11,9 +11,10 @@ from typing import IO, Any
 import pytest
 from PIL import Image
 
+from storage.attach import open_lake
 from storage.errors import SourceError
 from storage.files import ScanCounts, commit_scan
-from storage.lake import Lake, open_lake
+from storage.lake import Lake
 from storage.paths import Home, text_to_path
 from storage.progress import silent
 from tasks.ingest.scan import foresee_labels, scan

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
+from storage.attach import open_lake
 from storage.features import commit_shard
 from storage.heads import Head, save_head
-from storage.lake import Lake, open_lake
+from storage.lake import Lake
 from storage.paths import Home
 from storage.trainings import Training, head_path, save_training
 from storage.vectors import Shard, write_features

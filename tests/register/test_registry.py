@@ -12,8 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.report import model_url
+from storage.attach import read_lake
 from storage.errors import RegistryUnreachableError
-from storage.lake import read_lake
 from storage.paths import Home
 from storage.trainings import head_path
 from tasks.register.register import Registered, register_head
@@ -153,7 +153,7 @@ def test_the_link_to_a_model_whose_name_has_spaces_is_one_link() -> None:
 
 def forget_versions(home: Path) -> None:
     """Leave the lake as a kill just before its commit does."""
-    from storage.lake import open_lake
+    from storage.attach import open_lake
 
     with open_lake(Home(home)) as lake:
         lake.commit(lambda: lake.execute("DELETE FROM models; DELETE FROM predictions"))

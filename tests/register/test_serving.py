@@ -16,10 +16,10 @@ from mlflow.entities import Run
 from mlflow.models import Model
 from PIL import Image
 
+from storage.attach import read_lake
 from storage.features import read_features
 from storage.files import find_copies
 from storage.heads import Floats, load_head
-from storage.lake import read_lake
 from storage.paths import Home
 from storage.recipes import get_recipe
 from storage.trainings import Training, find_training, head_path, list_predictable

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from storage.attach import open_lake
 from storage.errors import LakeError
 from storage.features import (
     Pace,
@@ -21,7 +22,7 @@ from storage.features import (
     read_features,
 )
 from storage.files import Scan, commit_scan
-from storage.lake import Lake, open_lake
+from storage.lake import Lake
 from storage.paths import open_home
 from storage.progress import silent
 from storage.vectors import Failure, Matrix, Shard, write_features

@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from storage.attach import open_lake, read_lake
 from storage.errors import LakeError, LakeTooNewError, QueryError
 from storage.features import commit_shard, read_features
-from storage.lake import VERSION, Lake, open_lake, read_lake
+from storage.lake import Lake
+from storage.migrate import VERSION
 from storage.paths import Home, open_home
 from storage.vectors import Matrix, Shard, write_features
 
@@ -26,7 +28,7 @@ VECTORS: Matrix = np.arange(8 * 4, dtype=np.float32).reshape(8, 4)
 OPEN_EACH = """
 import sys
 from pathlib import Path
-from storage.lake import open_lake
+from storage.attach import open_lake
 from storage.paths import open_home
 print("ready", flush=True)
 for line in sys.stdin:

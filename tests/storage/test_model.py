@@ -19,10 +19,10 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from hypothesis.strategies import integers, sampled_from
 
+from storage.attach import open_lake
 from storage.errors import SourceError
 from storage.features import commit_shard, count_missing_after
 from storage.files import Scan, commit_scan
-from storage.lake import open_lake
 from storage.paths import open_home
 from storage.progress import silent
 from storage.trainings import count_conflicts, list_labelled

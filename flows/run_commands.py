@@ -1,0 +1,97 @@
+"""The commands that run the pipeline, or say what a run would do."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from flows.answer import Output, answer
+from flows.settings import HOME, RunSettings, quiet_prefect
+from storage.errors import OrchestratorError
+
+Settings = Annotated[RunSettings, Parameter(name="*")]
+
+
+def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), out: Output = Output()) -> None:
+    """Ingest a folder, embed what is missing, train where anything changed, register what is new.
+
+    Args:
+        source: The folder: one folder in it for each class.
+        settings: What a run is told.
+        out: How the command answers.
+    """
+    settings = _with_source(settings, source)
+    _refuse_early(settings)
+    quiet_prefect(debug=out.debug)
+    from flows.pipeline import pipeline
+    from flows.report import describe
+
+    with _orchestrated():
+        report = pipeline(settings)
+    answer(out, report.to_json(), lambda: describe(report))
+
+
+def plan(source: Path | None = None, /, *, settings: Settings = RunSettings(), out: Output = Output()) -> None:
+    """Show what a run would compute, why, how long and how much disk; writes nothing.
+
+    Args:
+        source: The folder: one folder in it for each class.
+        settings: What a run is told.
+        out: How the command answers.
+    """
+    from flows.plan import describe_plan, make_plan
+
+    made = make_plan(_with_source(settings, source))
+    answer(out, made.to_json(), lambda: describe_plan(made))
+
+
+def demo(*, home: Path = HOME, out: Output = Output()) -> None:
+    """Run the pipeline three times over scanned digits that need no download.
+
+    Args:
+        home: Where the demo's own home is made, as its folder "demo"; what lies there is replaced.
+        out: How the command answers.
+    """
+    quiet_prefect(debug=out.debug)
+    from flows.demo import run_demo
+
+    with _orchestrated():
+        reports = [report.to_json() for report in run_demo(home)]
+    answer(out, {"runs": reports}, list)
+
+
+@contextlib.contextmanager
+def _orchestrated() -> Iterator[None]:
+    """Run flows under Prefect; where no server is named, under a private one that ends with this process.
+
+    Raises:
+        OrchestratorError: where the server that is named does not answer.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    # Nobody watches a private server's heartbeat, and stopping it holds each flow up for a second.
+    heartbeat = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    try:
+        with temporary_settings(heartbeat):
+            yield
+    except RuntimeError as error:
+        if "Failed to reach API" not in str(error):
+            raise
+        remedy = "Start it with `prefect server start`, or unset PREFECT_API_URL for a private one"
+        raise OrchestratorError("Prefect", str(error), remedy) from error
+
+
+def _with_source(settings: RunSettings, source: Path | None) -> RunSettings:
+    return settings.model_copy(update={"source": source}) if source else settings
+
+
+def _refuse_early(settings: RunSettings) -> None:
+    """Refuse what needs no Prefect to refuse."""
+    from storage.paths import open_home
+    from tasks.ingest.folder import check_folder
+
+    check_folder(settings.root)
+    settings.title  # noqa: B018 - raises where no part could bear the name
+    open_home(settings.home).check()
