@@ -1,7 +1,6 @@
 """The embed flow: what has no feature yet gets one."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import flow
 
@@ -10,7 +9,7 @@ from flows.settings import RunSettings
 from storage.attach import read_lake
 from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.features import count_failed, count_features
-from storage.paths import open_home
+from storage.paths import Home
 from storage.recipe import Recipe
 from storage.vectors import Shard
 from tasks.embed.plan import Resolved, Work
@@ -46,21 +45,21 @@ class Embedded:
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
 def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipe that the settings mean, shard by shard."""
-    resolved = resolve_recipe(settings.home, settings.embed)
-    missing = count_missing(settings.home, settings.title, resolved.recipe.recipe_id, retry=settings.retry)
+    resolved = resolve_recipe(settings.place, settings.embed)
+    missing = count_missing(settings.place, settings.title, resolved.recipe.recipe_id, retry=settings.retry)
     if missing or resolved.new:
-        keep_recipe(settings.home, resolved)
+        keep_recipe(settings.place, resolved)
     recipe, compiled = _prove(settings, resolved, missing) if missing else (resolved.recipe, False)
-    work = list_shards(settings.home, settings.title, recipe, settings.embed.shard, retry=settings.retry)
+    work = list_shards(settings.place, settings.title, recipe, settings.embed.shard, retry=settings.retry)
     shards, added = _run(settings, recipe.recipe_id, work, compiled=compiled)
-    done = _count(settings.home, settings.title, recipe.recipe_id, shards, added)
+    done = _count(settings.place, settings.title, recipe.recipe_id, shards, added)
     _check_budget(settings, done)
     return done
 
 
 def _prove(settings: RunSettings, resolved: Resolved, missing: int) -> tuple[Recipe, bool]:
     """Prove that this machine computes the recipe's numbers, or go on with its next edition where the user says so."""
-    home, source = settings.home, settings.title
+    home, source = settings.place, settings.title
     try:
         return resolved.recipe, check_canaries(home, source, resolved.recipe.recipe_id, missing, settings.embed)
     except NumbersChangedError:
@@ -76,8 +75,8 @@ def _run(settings: RunSettings, recipe_id: str, work: Work, *, compiled: bool) -
     decided = settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
     with show_progress("embed", work.images) as advance:
         for number, items in enumerate(work.shards, 1):
-            shard = run_shard(settings.home, settings.title, settings.root, recipe_id, number, items, decided, advance)
-            added += keep_shard(settings.home, number, shard)
+            shard = run_shard(settings.place, settings.title, settings.root, recipe_id, number, items, decided, advance)
+            added += keep_shard(settings.place, number, shard)
             shards.append(shard)
     return shards, added
 
@@ -93,8 +92,8 @@ def _check_budget(settings: RunSettings, done: Embedded) -> None:
         )
 
 
-def _count(home: Path, source: str, recipe_id: str, shards: list[Shard], added: int) -> Embedded:
-    with read_lake(open_home(home)) as lake:
+def _count(home: Home, source: str, recipe_id: str, shards: list[Shard], added: int) -> Embedded:
+    with read_lake(home) as lake:
         have = count_features(lake, recipe_id, source)
         failed = count_failed(lake, recipe_id, source)
     return Embedded(

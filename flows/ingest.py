@@ -5,7 +5,6 @@ from prefect import flow
 from flows.progress import show_progress
 from flows.settings import RunSettings
 from storage.files import ScanCounts
-from storage.paths import open_home
 from tasks.ingest.scan import foresee_labels
 from tasks.ingest.step import commit_source, scan_source
 from tasks.train.splits import check_splits, keep_single
@@ -18,8 +17,8 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
     With ``for_training``, labels that could not be trained on are refused before anything is written.
     """
     found = scan_source(
-        settings.home, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
+        settings.place, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
     )
     if for_training:
-        check_splits(keep_single(foresee_labels(open_home(settings.home), found), settings.train), settings.train)
-    return commit_source(settings.home, settings.title, found)
+        check_splits(keep_single(foresee_labels(settings.place, found), settings.train), settings.train)
+    return commit_source(settings.place, settings.title, found)

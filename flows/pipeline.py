@@ -12,7 +12,6 @@ from flows.report import RunReport, Stopwatch, to_markdown
 from flows.settings import RunSettings
 from flows.train import train
 from storage.attach import read_lake
-from storage.paths import open_home
 from storage.trainings import count_conflicts
 from tasks.embed.step import resolve_recipe
 
@@ -23,7 +22,7 @@ def pipeline(settings: RunSettings) -> RunReport:
     watch = Stopwatch()
     with watch.time("total"):
         with watch.time("resolve"):
-            resolve_recipe(settings.home, settings.embed)  # refuses what cannot be embedded before anything is written
+            resolve_recipe(settings.place, settings.embed)  # refuses what cannot be embedded before anything is written
         with watch.time("ingest"):
             seen = ingest(settings, for_training=True)
         with watch.time("embed"):
@@ -40,7 +39,7 @@ def pipeline(settings: RunSettings) -> RunReport:
 
 def _look(settings: RunSettings) -> tuple[int, int]:
     """Read the snapshot that the training pins, and the conflicts in it."""
-    with read_lake(open_home(settings.home)) as lake:
+    with read_lake(settings.place) as lake:
         return lake.snapshot, count_conflicts(lake, settings.title)
 
 

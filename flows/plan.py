@@ -8,7 +8,6 @@ from flows.settings import RunSettings
 from storage.attach import read_lake
 from storage.features import Pace, count_features_after, count_missing_after, measure_pace
 from storage.files import Scan
-from storage.paths import open_home
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
 from tasks.ingest.scan import scan
@@ -43,7 +42,7 @@ class Plan:
 
 def make_plan(settings: RunSettings) -> Plan:
     """Compare the source with the lake; new and changed files are read to know them, nothing is written."""
-    home = open_home(settings.home)
+    home = settings.place
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     recipe = find_known(home, settings.embed, weights)
     recipe_id = recipe.recipe_id if recipe else None

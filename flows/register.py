@@ -6,7 +6,6 @@ from flows.settings import RunSettings
 from flows.train import find_recipe_id
 from storage.attach import read_lake
 from storage.errors import RegistryError
-from storage.paths import open_home
 from storage.trainings import newest_training
 from tasks.register.register import Registered
 from tasks.register.step import judge_model, register_model
@@ -19,12 +18,12 @@ def register(settings: RunSettings, training_id: str | None = None) -> Registere
     """Register a training's model, by default the newest one's, and make it champion where it is the best."""
     training_id = training_id or _find_newest(settings)
     batch = settings.embed.batch
-    register_model(settings.home, settings.title, training_id, EMBEDDER, batch, settings.registry)
-    return judge_model(settings.home, settings.title, training_id, settings.registry)
+    register_model(settings.place, settings.title, training_id, EMBEDDER, batch, settings.registry)
+    return judge_model(settings.place, settings.title, training_id, settings.registry)
 
 
 def _find_newest(settings: RunSettings) -> str:
-    with read_lake(open_home(settings.home)) as lake:
+    with read_lake(settings.place) as lake:
         training_id = newest_training(lake, settings.title, find_recipe_id(settings))
     if training_id is None:
         raise RegistryError(settings.title, "has no trained head under these settings", "Run the train flow first")

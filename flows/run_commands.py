@@ -89,9 +89,8 @@ def _with_source(settings: RunSettings, source: Path | None) -> RunSettings:
 
 def _refuse_early(settings: RunSettings) -> None:
     """Refuse what needs no Prefect to refuse."""
-    from storage.paths import open_home
     from tasks.ingest.folder import check_folder
 
     check_folder(settings.root)
     settings.title  # noqa: B018 - raises where no part could bear the name
-    open_home(settings.home).check()
+    settings.place.check()

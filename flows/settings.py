@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.errors import SettingsError
+from storage.paths import Home, open_home
 from tasks.embed.settings import EmbedSettings
 from tasks.ingest.settings import IngestSettings
 from tasks.register.settings import RegisterSettings
@@ -16,13 +17,37 @@ HOME = Path(".frostline")
 NAME = re.compile(r"[^\W_][\w .-]*")
 
 
-class RunSettings(BaseModel):
-    """From a folder of labelled images to a registered model."""
+class LakeSettings(BaseModel):
+    """Where the lake lies, when the home is too small for it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Path | None = Field(None, description="The folder: one folder in it for each class.")
+    catalog: str | None = Field(
+        None, description="The catalog: 'postgres:dbname=lake host=db'; by default a SQLite file in the home."
+    )
+    data: str | None = Field(
+        None, description="The folder of Parquet files: 's3://bucket/folder'; by default a folder in the home."
+    )
+
+
+class HomeSettings(BaseModel):
+    """Where everything lies."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     home: Path = Field(HOME, description="Where the lake, the heads and MLflow's own store lie.")
+    lake: LakeSettings = Field(default_factory=LakeSettings, description="Where the lake lies.")
+
+    @property
+    def place(self) -> Home:
+        """The home, by its absolute path, with where the lake lies."""
+        return open_home(self.home, self.lake.catalog, self.lake.data)
+
+
+class RunSettings(HomeSettings):
+    """From a folder of labelled images to a registered model."""
+
+    source: Path | None = Field(None, description="The folder: one folder in it for each class.")
     name: str | None = Field(None, description="Name of the source, its labels and its model; by default the folder's.")
     retry: bool = Field(False, description="Try files and images again that failed before.")
     new_recipe: bool = Field(

@@ -4,7 +4,6 @@ from prefect import flow
 
 from flows.settings import RunSettings
 from storage.errors import TrainError
-from storage.paths import open_home
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
 from tasks.train.step import train_softmax
@@ -14,7 +13,7 @@ from tasks.train.train import Trained
 @flow(flow_run_name="train {settings.source}", persist_result=False)
 def train(settings: RunSettings, at: int | None = None) -> Trained:
     """Train a head on the features that the lake has, as it is now or at a snapshot."""
-    return train_softmax(settings.home, settings.title, find_recipe_id(settings), settings.train, at)
+    return train_softmax(settings.place, settings.title, find_recipe_id(settings), settings.train, at)
 
 
 def find_recipe_id(settings: RunSettings) -> str:
@@ -23,7 +22,7 @@ def find_recipe_id(settings: RunSettings) -> str:
     Raises:
         TrainError: where nothing was embedded under it.
     """
-    home = open_home(settings.home)
+    home = settings.place
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     recipe = find_known(home, settings.embed, weights)
     if recipe is None:

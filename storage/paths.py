@@ -29,9 +29,14 @@ def _unescape(match: re.Match[bytes]) -> bytes:
 
 @dataclass(frozen=True)
 class Home:
-    """The folder that holds the lake, the heads, fetched weights and the embedded registry."""
+    """The folder that holds the lake, the heads, fetched weights and the embedded registry.
+
+    ``catalog_url`` and ``data_url`` are set where the lake's catalog or its Parquet files lie elsewhere.
+    """
 
     root: Path
+    catalog_url: str | None = None
+    data_url: str | None = None
 
     @property
     def catalog(self) -> Path:
@@ -98,6 +103,6 @@ class Home:
         return LakeError(f"home {self.root}", f"must be a writable folder ({reason})", "Choose another with --home")
 
 
-def open_home(root: Path) -> Home:
+def open_home(root: Path, catalog_url: str | None = None, data_url: str | None = None) -> Home:
     """Name the home by its absolute path, so that a change of working directory does not move it."""
-    return Home(root.expanduser().absolute())
+    return Home(root.expanduser().absolute(), catalog_url, data_url)

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from storage import recipes
 from storage.attach import open_lake, read_lake
 from storage.features import commit_shard, list_missing
-from storage.paths import open_home
+from storage.paths import Home
 from storage.progress import Advance
 from storage.recipe import Recipe
 from storage.vectors import Shard
@@ -22,50 +22,49 @@ from tasks.embed.watch import watch
 
 
 @task(task_run_name="resolve {settings.backbone}", cache_policy=NO_CACHE, persist_result=False)
-def resolve_recipe(home: Path, settings: EmbedSettings) -> Resolved:
+def resolve_recipe(home: Home, settings: EmbedSettings) -> Resolved:
     """Find or decide the recipe that the settings mean; writes nothing to the lake."""
-    return resolve(open_home(home), settings)
+    return resolve(home, settings)
 
 
 @task(task_run_name="keep recipe", cache_policy=NO_CACHE, persist_result=False)
-def keep_recipe(home: Path, resolved: Resolved) -> None:
+def keep_recipe(home: Home, resolved: Resolved) -> None:
     """Record the recipe and keep its backbone in the home."""
-    place = open_home(home)
-    with open_lake(place) as lake:
+    with open_lake(home) as lake:
         recipes.save_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
-    pack_backbone(resolved.recipe, resolved.weights, place.backbones / resolved.recipe.recipe_id)
+    pack_backbone(resolved.recipe, resolved.weights, home.backbones / resolved.recipe.recipe_id)
 
 
 @task(task_run_name="renew recipe", cache_policy=NO_CACHE, persist_result=False)
-def renew_recipe(home: Path, resolved: Resolved) -> Resolved:
+def renew_recipe(home: Home, resolved: Resolved) -> Resolved:
     """Put the next edition of a recipe in its place."""
-    with open_lake(open_home(home)) as lake:
+    with open_lake(home) as lake:
         renewed = recipes.renew_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
     return replace(resolved, recipe=renewed, new=True)
 
 
 @task(task_run_name="count missing of {source}", cache_policy=NO_CACHE, persist_result=False)
-def count_missing(home: Path, source: str, recipe_id: str, *, retry: bool) -> int:
+def count_missing(home: Home, source: str, recipe_id: str, *, retry: bool) -> int:
     """Count the images of a source that have no feature under a recipe."""
-    with read_lake(open_home(home)) as lake:
+    with read_lake(home) as lake:
         return int(list_missing(lake, recipe_id, source, retry=retry).num_rows)
 
 
 @task(task_run_name="check canaries of {source}", cache_policy=NO_CACHE, persist_result=False)
-def check_canaries(home: Path, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
+def check_canaries(home: Home, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
     """Refuse where this machine computes other vectors than the recipe's; tells whether compiling repays."""
-    return watch(open_home(home), source, recipe_id, images, settings)
+    return watch(home, source, recipe_id, images, settings)
 
 
 @task(task_run_name="list missing of {source}", cache_policy=NO_CACHE, persist_result=False)
-def list_shards(home: Path, source: str, recipe: Recipe, shard: int | None, *, retry: bool) -> Work:
+def list_shards(home: Home, source: str, recipe: Recipe, shard: int | None, *, retry: bool) -> Work:
     """List what is missing under a recipe, in shards."""
-    return list_work(open_home(home), source, recipe, shard, retry=retry)
+    return list_work(home, source, recipe, shard, retry=retry)
 
 
 @task(task_run_name="embed shard {number}", cache_policy=NO_CACHE, persist_result=False)
 def run_shard(
-    home: Path,
+    home: Home,
     source: str,
     root: Path,
     recipe_id: str,
@@ -75,15 +74,12 @@ def run_shard(
     advance: Advance,
 ) -> Shard:
     """Embed one shard and write its Parquet file, not yet part of the lake."""
-    place = open_home(home)
-    embedder = keep_open(
-        place.backbones / recipe_id, settings.batch, settings.device, compiled=settings.compile == "on"
-    )
-    return embed_shard(place, source, root, embedder, items, settings.decoders or count_cores(), advance)
+    embedder = keep_open(home.backbones / recipe_id, settings.batch, settings.device, compiled=settings.compile == "on")
+    return embed_shard(home, source, root, embedder, items, settings.decoders or count_cores(), advance)
 
 
 @task(task_run_name="commit shard {number}", cache_policy=NO_CACHE, persist_result=False)
-def keep_shard(home: Path, number: int, shard: Shard) -> int:  # noqa: ARG001 - names the task run
+def keep_shard(home: Home, number: int, shard: Shard) -> int:  # noqa: ARG001 - names the task run
     """Commit one shard; gives how many features it added."""
-    with open_lake(open_home(home)) as lake:
+    with open_lake(home) as lake:
         return commit_shard(lake, shard, datetime.now(UTC))

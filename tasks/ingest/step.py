@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from storage.attach import open_lake
 from storage.files import Scan, ScanCounts, commit_scan
-from storage.paths import open_home
+from storage.paths import Home
 from storage.progress import Progress
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
@@ -29,14 +29,14 @@ async def _reads_may_recover(_: Task[..., object], __: TaskRun, state: State[obj
     persist_result=False,
 )
 def scan_source(
-    home: Path, source: str, root: Path, settings: IngestSettings, progress: Progress, *, retry: bool
+    home: Home, source: str, root: Path, settings: IngestSettings, progress: Progress, *, retry: bool
 ) -> Scan:
     """List a source and read what is new in it; writes nothing."""
-    return scan(open_home(home), source, root, settings, progress, retry=retry)
+    return scan(home, source, root, settings, progress, retry=retry)
 
 
 @task(task_run_name="commit scan of {source}", cache_policy=NO_CACHE, persist_result=False)
-def commit_source(home: Path, source: str, found: Scan) -> ScanCounts:  # noqa: ARG001 - names the task run
+def commit_source(home: Home, source: str, found: Scan) -> ScanCounts:  # noqa: ARG001 - names the task run
     """Commit what a scan saw."""
-    with open_lake(open_home(home)) as lake:
+    with open_lake(home) as lake:
         return commit_scan(lake, found, datetime.now(UTC))

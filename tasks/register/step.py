@@ -1,14 +1,13 @@
 """The register step's tasks."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from storage.errors import RegistryUnreachableError
-from storage.paths import open_home
+from storage.paths import Home
 from tasks.register.register import Registered, judge_version, register_head
 from tasks.register.settings import RegisterSettings
 
@@ -27,10 +26,10 @@ async def _registry_may_recover(_: Task[..., object], __: TaskRun, state: State[
     persist_result=False,
 )
 def register_model(
-    home: Path, name: str, training_id: str, embedder: str, batch: int, settings: RegisterSettings
+    home: Home, name: str, training_id: str, embedder: str, batch: int, settings: RegisterSettings
 ) -> str:
     """Log and register a training's model, unless it is registered; gives the version."""
-    return register_head(open_home(home), name, training_id, embedder, batch, settings)
+    return register_head(home, name, training_id, embedder, batch, settings)
 
 
 @task(
@@ -41,6 +40,6 @@ def register_model(
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def judge_model(home: Path, name: str, training_id: str, settings: RegisterSettings) -> Registered:
+def judge_model(home: Home, name: str, training_id: str, settings: RegisterSettings) -> Registered:
     """Decide whether a version becomes champion, and record it."""
-    return judge_version(open_home(home), name, training_id, settings, datetime.now(UTC))
+    return judge_version(home, name, training_id, settings, datetime.now(UTC))

@@ -184,7 +184,7 @@ def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_pat
     home = open_home(tmp_path / "home")
     settings = EmbedSettings()
     resolved = resolve(home, settings)
-    keep_recipe.fn(home.root, resolved)
+    keep_recipe.fn(home, resolved)
     for _ in range(2):
         keep_open.cache_clear()
         assert watching.watch(home, "none", resolved.recipe.recipe_id, 1, settings) is False
