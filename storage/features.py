@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.files import Scan
 from storage.lake import Lake
 from storage.vectors import Matrix, Shard, to_uuids, write_features
 
@@ -20,66 +19,6 @@ class Pace:
 
     images_per_second: float
     bytes_per_image: float
-
-
-_MISSING = """image_id NOT IN (SELECT image_id FROM features WHERE recipe_id = $1)
-  AND image_id NOT IN (SELECT image_id FROM failures WHERE recipe_id = $1 AND stage <> 'read' AND NOT $3)"""
-
-
-def list_missing(lake: Lake, recipe_id: str, source: str, *, retry: bool = False) -> pa.Table:
-    """List the images of a source that have no feature under a recipe; a pure read.
-
-    Images that failed under the recipe are left out, unless they could not be read or ``retry`` asks for them.
-
-    Returns:
-        ``image_id`` and ``path``, one of its files, in the order of paths.
-    """
-    return lake.table(
-        f"""SELECT image_id::VARCHAR AS image_id, min(path) AS path FROM files
-            WHERE source = $2 AND image_id IS NOT NULL AND {_MISSING} GROUP BY image_id ORDER BY path""",
-        [recipe_id, source, retry],
-    )
-
-
-def count_missing_after(lake: Lake, recipe_id: str | None, scan: Scan, *, retry: bool = False) -> dict[str, int]:
-    """Count, by reason, the images that will have no feature once a scan is committed; a pure read.
-
-    The reasons: ``new_image``, ``bytes_changed`` (of a known path), ``new_recipe``, ``unfinished`` (an earlier run did
-    not come to it) and ``retry``.
-    """
-    with lake.lend(_listing=scan.listing.files, _reads=scan.reads):
-        found = lake.rows(
-            f"""WITH old AS (SELECT path, image_id FROM files WHERE source = $2),
-                     kept AS (SELECT path, image_id FROM old JOIN _listing USING (path)
-                              WHERE path NOT IN (SELECT path FROM _reads)),
-                     new AS (SELECT path, image_id FROM _reads UNION ALL FROM kept)
-                SELECT reason, count(*) FROM (
-                  SELECT image_id, min(CASE
-                    WHEN image_id IN (SELECT image_id FROM failures WHERE recipe_id = $1) THEN 'retry'
-                    WHEN image_id IN (SELECT image_id FROM features) THEN 'new_recipe'
-                    WHEN image_id IN (SELECT image_id FROM images) THEN 'unfinished'
-                    WHEN path IN (SELECT path FROM old) THEN 'bytes_changed'
-                    ELSE 'new_image' END) AS reason
-                  FROM new WHERE image_id IS NOT NULL AND {_MISSING} GROUP BY image_id
-                ) GROUP BY reason ORDER BY reason""",
-            [recipe_id or "", scan.listing.source, retry],
-        )
-    return dict(found)
-
-
-def count_features_after(lake: Lake, recipe_id: str | None, scan: Scan) -> int:
-    """Count the images that have a feature already once a scan is committed; a pure read."""
-    with lake.lend(_listing=scan.listing.files, _reads=scan.reads):
-        return int(
-            lake.value(
-                """SELECT count(DISTINCT image_id) FROM (
-                     SELECT image_id FROM _reads UNION ALL
-                     SELECT image_id FROM files JOIN _listing USING (path)
-                     WHERE source = $2 AND path NOT IN (SELECT path FROM _reads)
-                   ) WHERE image_id IN (SELECT image_id FROM features WHERE recipe_id = $1)""",
-                [recipe_id or "", scan.listing.source],
-            )
-        )
 
 
 def count_failed(lake: Lake, recipe_id: str, source: str) -> int:
@@ -118,13 +57,15 @@ def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
     return None
 
 
-def commit_shard(lake: Lake, shard: Shard, now: datetime) -> int:
+def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> int:
     """Add what is still missing of a shard's file, with its failures and its cost, in one transaction.
+
+    It ends the holder's lease of the shard, too.
 
     Returns:
         How many features were added: fewer than the file has where another run was first.
     """
-    return lake.commit(lambda: _write_shard(lake, shard, now))
+    return lake.commit(lambda: _write_shard(lake, shard, now, holder))
 
 
 def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
@@ -159,7 +100,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     return matrix
 
 
-def _write_shard(lake: Lake, shard: Shard, now: datetime) -> int:
+def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
     file = _without_known(lake, shard.recipe_id, shard.file) if shard.file else None
     added, size = 0, 0
     if file:
@@ -168,6 +109,7 @@ def _write_shard(lake: Lake, shard: Shard, now: datetime) -> int:
     _write_failures(lake, shard, now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
+    lake.execute("DELETE FROM leases WHERE holder = ?", [holder])
     return added
 
 
