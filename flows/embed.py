@@ -1,5 +1,6 @@
 """The embed flow: what has no feature yet gets one."""
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -7,6 +8,7 @@ from prefect import flow
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
+from flows.throughput import Throughput, measure
 from storage.attach import read_lake
 from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.features import count_failed, count_features
@@ -27,22 +29,18 @@ from tasks.embed.step import (
     run_shard,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embed run did; ``calls`` counts the images that went through the backbone, canaries apart.
-
-    ``bytes`` were read in ``seconds``; ``bound`` says for which share of them each stage was the one to wait for.
-    """
+    """What an embed run did; the throughput leaves canaries out."""
 
     recipe_id: str
     computed: int
     reused: int
     failed: int
-    calls: int
-    bytes: int
-    seconds: float
-    bound: dict[str, float]
+    throughput: Throughput
 
 
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
@@ -84,6 +82,7 @@ def _run(settings: RunSettings, wanted: Wanted, missing: int, *, compiled: bool)
             shard = run_shard(home, wanted, settings.root, len(shards) + 1, lease, decided, advance)
             added += keep_shard(home, len(shards) + 1, lease, shard)
             shards.append(shard)
+            logger.info("shard %d: %d images · %s", len(shards), len(lease.items), measure([shard]))
             after, _ = lease.items[-1]
     return shards, added
 
@@ -103,23 +102,4 @@ def _count(home: Home, source: str, recipe_id: str, shards: list[Shard], added: 
     with read_lake(home) as lake:
         have = count_features(lake, recipe_id, source)
         failed = count_failed(lake, recipe_id, source)
-    return Embedded(
-        recipe_id,
-        added,
-        have - added,
-        failed,
-        sum(shard.calls for shard in shards),
-        sum(shard.bytes for shard in shards),
-        sum(shard.seconds for shard in shards),
-        _share(shards),
-    )
-
-
-def _share(shards: list[Shard]) -> dict[str, float]:
-    """Add up the stages' waits, as shares of their sum."""
-    total = sum(sum(shard.waits.values()) for shard in shards)
-    if not total:
-        return {}
-    stages = {stage for shard in shards for stage in shard.waits}
-    shares = {stage: sum(shard.waits.get(stage, 0.0) for shard in shards) / total for stage in stages}
-    return dict(sorted(((stage, round(share, 3)) for stage, share in shares.items()), key=lambda part: -part[1]))
+    return Embedded(recipe_id, added, have - added, failed, measure(shards))
