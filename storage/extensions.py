@@ -6,6 +6,7 @@ import importlib.util
 import queue
 import shutil
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import duckdb
@@ -33,7 +34,7 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
         LakeError: where a wheel is missing or was built for another DuckDB.
     """
     with contextlib.suppress(queue.Empty):
-        return _kept(wheels).get_nowait()
+        return _kept()[wheels].get_nowait()
     con = duckdb.connect()
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:
@@ -46,13 +47,13 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
 
 def keep(con: duckdb.DuckDBPyConnection, wheels: Wheels) -> None:
     """Keep a connection that has nothing attached for the next who needs the same extensions."""
-    _kept(wheels).put(con)
+    _kept()[wheels].put(con)
 
 
 @functools.cache
-def _kept(wheels: Wheels) -> "queue.SimpleQueue[duckdb.DuckDBPyConnection]":
-    """Hold idle connections for the process, apart by what is loaded: loading the extensions takes longer than most work on the lake."""
-    return queue.SimpleQueue()
+def _kept() -> "defaultdict[Wheels, queue.SimpleQueue[duckdb.DuckDBPyConnection]]":
+    """Hold idle connections for the process: loading the extensions takes longer than most work on the lake."""
+    return defaultdict(queue.SimpleQueue)
 
 
 def find_extension(wheel: str) -> Path:

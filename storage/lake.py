@@ -19,6 +19,7 @@ RACES = (
     *("conflict", "database is locked", "busy"),  # DuckLake's and SQLite's words; from here on those of Postgres
     *("could not serialize", "deadlock detected", "could not obtain lock", "duplicate key value"),
     *("connection reset", "server closed the connection", "terminating connection", "no connection to the server"),
+    'failed to execute query "rollback"',  # of a commit whose connection was lost
 )
 
 T = TypeVar("T")
@@ -147,7 +148,7 @@ class Lake:
 
 
 def is_race(error: duckdb.Error) -> bool:
-    """Tell whether another writer, or a connection that was lost, is why the catalog refused; then it may be tried again."""
+    """Tell whether another writer or a lost connection is why the catalog refused: then it is tried again."""
     return any(word in str(error).lower() for word in RACES)
 
 

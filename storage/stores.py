@@ -1,7 +1,7 @@
 """Object stores, opened with what the usual environment and profile files hold; no credential leaves this process.
 
-For ``s3://``, pyarrow and DuckDB each ask the AWS SDK, which knows ``AWS_*`` variables, ``~/.aws``, and machine roles; a
-store of another maker is named by ``AWS_ENDPOINT_URL``. ``gs://`` is Google's S3 door, with HMAC keys in the same places.
+For ``s3://``, pyarrow and DuckDB each ask the AWS SDK, which knows ``AWS_*`` variables, ``~/.aws`` and machine roles; a
+store of another maker is named by ``AWS_ENDPOINT_URL``. ``gs://`` is Google's S3 door, with HMAC keys in those places.
 For ``az://`` both ask the Azure SDK, with ``AZURE_*`` variables or its command line's login.
 """
 

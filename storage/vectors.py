@@ -35,9 +35,9 @@ class Failure:
 class Shard:
     """A piece of embedding that is done and not yet committed.
 
-    ``file`` is a path or url, as the catalog takes it, or None where every image failed; ``calls`` counts the images that went through the backbone; ``seconds``
-    from the first file opened to the Parquet file closed; ``bytes`` were read; ``waits`` are the seconds in which each
-    stage was the one that the others waited for.
+    ``file``, as the catalog takes it, is None where every image failed; ``calls`` counts the images that went through
+    the backbone; ``seconds`` from the first file opened to the Parquet file closed; ``bytes`` were read; ``waits`` are
+    the seconds in which each stage was the one that the others waited for.
     """
 
     recipe_id: str
@@ -54,8 +54,8 @@ class FeatureFile:
     """A Parquet file of vectors in the lake's folder, written piece by piece; not part of the lake when it is done.
 
     Byte-stream-split gathers the mantissa's last bytes, which rounding to float16 has zeroed, and zstd removes them.
-    A file under its own name is whole: until then it is called ``.unfinished``, and what breaks off is removed. An object
-    in a store appears whole, when its upload is complete.
+    A file under its own name is whole: until then it is called ``.unfinished``, and what breaks off is removed.
+    In an object store it appears when its upload is complete.
     """
 
     def __init__(self, home: Home, recipe_id: str, dim: int) -> None:

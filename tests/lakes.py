@@ -23,7 +23,7 @@ from storage.paths import Home, open_home
 from tests.servers import environment, free_port, process
 
 PLACES = ("sqlite+folder", "postgres+folder", "postgres+s3")
-PASSWORD, SECRET = "correct-horse-battery", "staple/Secret+Key"  # noqa: S105 - what must be found nowhere
+PASSWORD, SECRET = "correct-horse-battery", "staple/Secret+Key"  # must be found nowhere
 DEBIAN = Path("/usr/lib/postgresql")
 
 
@@ -72,27 +72,28 @@ def find_programs() -> Path | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A Postgres server, started by an unprivileged user: it refuses root."""
+    """A Postgres server, run by an unprivileged user."""
     programs = find_programs()
     if not programs:
         pytest.skip("Postgres is not installed: apt-get install postgresql")
-    user = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    user = find_user()
     with tempfile.TemporaryDirectory(prefix="frostline-postgres-") as name:
         folder, port = Path(name), free_port()
         (folder / "password").write_text(PASSWORD)
         for path in (folder, folder / "password"):
-            os.chown(path, user.pw_uid, user.pw_gid)
+            os.chown(path, user or -1, -1)
         initialise(programs, folder, user)
         with serve(programs, folder, port, user):
             yield Postgres(port, programs)
 
 
-def initialise(programs: Path, folder: Path, user: pwd.struct_passwd) -> None:
+def initialise(programs: Path, folder: Path, user: int | None) -> None:
     flags = ["--username=lake", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"]
     files = [f"--pgdata={folder / 'data'}", f"--pwfile={folder / 'password'}"]
     done = subprocess.run(
         [str(programs / "initdb"), *flags, *files],
-        **as_user(user, folder),
+        user=user,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
@@ -101,13 +102,13 @@ def initialise(programs: Path, folder: Path, user: pwd.struct_passwd) -> None:
 
 
 @contextlib.contextmanager
-def serve(programs: Path, folder: Path, port: int, user: pwd.struct_passwd) -> Iterator[None]:
+def serve(programs: Path, folder: Path, port: int, user: int | None) -> Iterator[None]:
     forgetful = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
     settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder, **forgetful}
     flags = [f"--{name}={value}" for name, value in settings.items()]
     with (folder / "log").open("wb") as log:
         command = [str(programs / "postgres"), "-D", str(folder / "data"), *flags]
-        running = subprocess.Popen(command, **as_user(user, folder), stdout=log, stderr=log, start_new_session=True)
+        running = subprocess.Popen(command, user=user, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
         wait_for_postgres(programs, port, folder / "log")
         yield
@@ -120,10 +121,9 @@ def serve(programs: Path, folder: Path, port: int, user: pwd.struct_passwd) -> I
             running.wait()
 
 
-def as_user(user: pwd.struct_passwd, folder: Path) -> dict[str, object]:
-    """Start a process as this user; a process that has no right to change users is it already."""
-    change = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
-    return {**change, "cwd": folder}
+def find_user() -> int | None:
+    """Find whom Postgres runs as: it refuses root; None where this process is somebody else already."""
+    return pwd.getpwnam("postgres").pw_uid if os.geteuid() == 0 else None
 
 
 def wait_for_postgres(programs: Path, port: int, log: Path) -> None:
