@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.data import open_file
 from storage.lake import Lake
 from storage.vectors import Matrix, Shard, to_uuids, write_features
 
@@ -102,10 +102,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
 
 def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
     file = _without_known(lake, shard.recipe_id, shard.file) if shard.file else None
-    added, size = 0, 0
-    if file:
-        lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [str(file)])
-        added, size = int(pq.read_metadata(file).num_rows), file.stat().st_size
+    added, size = _add_file(lake, file) if file else (0, 0)
     _write_failures(lake, shard, now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -113,9 +110,17 @@ def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
     return added
 
 
-def _without_known(lake: Lake, recipe_id: str, file: Path) -> Path | None:
-    shard = pq.read_table(file)
-    with lake.lend(_shard=shard.select(["image_id"])):
+def _add_file(lake: Lake, file: str) -> tuple[int, int]:
+    """Make a file part of the lake; gives its rows and bytes."""
+    lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
+    with open_file(lake.home, file) as opened:
+        return int(pq.read_metadata(opened).num_rows), int(opened.size())
+
+
+def _without_known(lake: Lake, recipe_id: str, file: str) -> str | None:
+    with open_file(lake.home, file) as opened:
+        ids = pq.read_table(opened, columns=["image_id"])
+    with lake.lend(_shard=ids):
         known = lake.table(
             "SELECT image_id FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _shard)",
             [recipe_id],
@@ -123,7 +128,13 @@ def _without_known(lake: Lake, recipe_id: str, file: Path) -> Path | None:
     if not known.num_rows:
         return file
     taken = set(known["image_id"].to_pylist())
-    left = shard.filter(pa.array([image_id not in taken for image_id in shard["image_id"].to_pylist()]))
+    new = pa.array([image_id not in taken for image_id in ids["image_id"].to_pylist()])
+    return _copy_rows(lake, recipe_id, file, new)
+
+
+def _copy_rows(lake: Lake, recipe_id: str, file: str, which: pa.Array) -> str | None:
+    with open_file(lake.home, file) as opened:
+        left = pq.read_table(opened).filter(which)
     if not left.num_rows:
         return None
     vectors = left["vector"].combine_chunks().flatten().to_numpy().reshape(left.num_rows, -1)

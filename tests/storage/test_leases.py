@@ -13,7 +13,7 @@ from storage.features import commit_shard
 from storage.lake import Lake
 from storage.leases import DURATION, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
 from storage.missing import Wanted
-from storage.paths import open_home
+from storage.paths import Home
 from storage.vectors import Shard, write_features
 from tests.pictures import write_folder
 from tests.storage.test_features import NOW, OTHER, RECIPE, ingest, make_vectors
@@ -24,8 +24,8 @@ LATER = NOW + DURATION + timedelta(seconds=1)
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    with open_lake(open_home(tmp_path / "home")) as opened:
+def lake(place: Home, tmp_path: Path) -> Iterator[Lake]:
+    with open_lake(place) as opened:
         ingest(opened, write_folder(tmp_path / "photos", per_class=4))
         yield opened
 
