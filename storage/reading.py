@@ -42,6 +42,7 @@ class Features:
     lake: Lake
     recipe: Recipe
     at: int | None
+    where: str | None
     image_ids: pa.Array
     pieces: tuple[Piece, ...]
 
@@ -78,6 +79,11 @@ class Features:
 
     def batches(self, size: int) -> Iterator[Vectors]:
         """Read ``size`` images at a time, in the order in which they lie; one row group of a file is held at a time."""
+        for positions, vectors in self.parts(size):
+            yield Vectors(self.image_ids.take(pa.array(positions)), vectors)
+
+    def parts(self, size: int) -> Iterator[tuple[Places, Matrix]]:
+        """Read as :meth:`batches` does, with places in ``image_ids`` in the ids' place."""
         held: list[tuple[Places, Matrix]] = []
         room = size
         for group in self.groups():
@@ -87,10 +93,10 @@ class Features:
                 positions, vectors = positions[room:], vectors[room:]
                 room -= len(held[-1][0])
                 if not room:
-                    yield self._join(held)
+                    yield _join(held)
                     held, room = [], size
         if held:
-            yield self._join(held)
+            yield _join(held)
 
     def groups(self) -> list[Group]:
         """List the row groups in which the vectors lie, in one order for one snapshot."""
@@ -106,7 +112,7 @@ class Features:
         Raises:
             QueryError: where no label set is named and the lake has several.
         """
-        chosen = self._find_label_set() if label_set is None else label_set
+        chosen = self.find_label_set() if label_set is None else label_set
         asked = pa.table({"image_id": self.image_ids, "position": pa.array(np.arange(len(self)))})
         with self.lake.lend(_asked=asked):
             found = self.lake.table(
@@ -118,14 +124,20 @@ class Features:
         return found["class"].combine_chunks()
 
     @property
+    def snapshot(self) -> int:
+        """The snapshot that they are of."""
+        return self.lake.snapshot if self.at is None else self.at
+
+    @property
     def _table(self) -> Table:
         return Table(self.lake, self.at)
 
-    def _join(self, held: list[tuple[Places, Matrix]]) -> Vectors:
-        positions = np.concatenate([positions for positions, _ in held])
-        return Vectors(self.image_ids.take(pa.array(positions)), np.concatenate([vectors for _, vectors in held]))
+    def find_label_set(self) -> str | None:
+        """Find the only label set; None where there is none.
 
-    def _find_label_set(self) -> str | None:
+        Raises:
+            QueryError: where there are several.
+        """
         sets = self.lake.rows(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
         if len(sets) > 1:
             names = ", ".join(name for (name,) in sets)
@@ -145,7 +157,7 @@ def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) ->
         image_ids, pieces = locate(lake, wanted, [found.recipe_id])
     except duckdb.Error as error:
         raise QueryError(f"where {where!r}", _first_line(error), f"Its columns are {COLUMNS}") from error
-    return Features(lake, found, at, image_ids, pieces)
+    return Features(lake, found, at, where, image_ids, pieces)
 
 
 def to_lists(matrix: Matrix) -> pa.Array:
@@ -185,6 +197,11 @@ def _find_recipe(lake: Lake, recipe: str, at: int | None) -> Recipe:
         rule = f"begins {len(found)} recipes' ids" if found else "begins no recipe's id"
         raise QueryError(f"recipe {recipe!r}", rule, "See `frostline sql 'from recipes'`")
     return read_recipe(found[0][0])
+
+
+def _join(held: list[tuple[Places, Matrix]]) -> tuple[Places, Matrix]:
+    positions, vectors = zip(*held, strict=True)
+    return np.concatenate(positions), np.concatenate(vectors)
 
 
 def _first_line(error: duckdb.Error) -> str:

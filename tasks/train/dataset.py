@@ -1,6 +1,7 @@
 """Features as a stream for PyTorch, where they do not fit in memory."""
 
 from collections.abc import Iterator
+
 import numpy as np
 import pyarrow.compute as pc
 import torch
