@@ -77,3 +77,20 @@ def export(
     size = sum(file.bytes for file in made.files)
     told = f"{made.rows} features of snapshot {made.snapshot} in {len(made.files)} files, {size / 1e6:.1f} MB: {folder}"
     answer(out, asdict(made), lambda: [told])
+
+
+def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Trace a model version to its rows, snapshot, recipe and code; or an image to the models that used it.
+
+    Args:
+        what: A model's name, or an image's id.
+        version: Of the model; by default its newest.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from storage.attach import read_lake
+    from storage.lineage import trace
+
+    with read_lake(where.place) as lake:
+        found = trace(lake, what, version)
+    answer(out, found, lambda: tables(found))
