@@ -1,6 +1,9 @@
 """The commands that look at the lake and look after it."""
 
-from typing import Annotated
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -38,4 +41,56 @@ def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
 
     with read_lake(where.place) as lake:
         found = summarize(lake)
+    answer(out, found, lambda: tables(found))
+
+
+def export(
+    folder: Path,
+    /,
+    *,
+    recipe: str = "",
+    at: int | None = None,
+    where: str | None = None,
+    labels: str | None = None,
+    form: Annotated[Literal["parquet", "datasets"], Parameter(name="--format")] = "parquet",
+    place: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Write features with their classes into a new folder, with a manifest; nothing else is needed to read it.
+
+    Args:
+        folder: A folder that does not exist.
+        recipe: A recipe's id or its beginning; may be left out where the lake has one recipe.
+        at: A snapshot, to write the features as they were.
+        where: A condition in SQL over images, files and labels, such as "class = 'rose' and width >= 224".
+        labels: The label set whose classes stand beside the vectors; may be left out where the lake has one.
+        form: Plain Parquet, or a folder for load_from_disk of Hugging Face's datasets.
+        place: Where the lake lies.
+        out: How the command answers.
+    """
+    from storage.attach import read_lake
+    from storage.export import export_features
+
+    with read_lake(place.place, at) as lake:
+        features = lake.features(recipe, at, where)
+        made = export_features(features, folder, datetime.now(UTC), label_set=labels, form=form)
+    size = sum(file.bytes for file in made.files)
+    told = f"{made.rows} features of snapshot {made.snapshot} in {len(made.files)} files, {size / 1e6:.1f} MB: {folder}"
+    answer(out, asdict(made), lambda: [told])
+
+
+def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Trace a model version to its rows, snapshot, recipe and code; or an image to the models that used it.
+
+    Args:
+        what: A model's name, or an image's id.
+        version: Of the model; by default its newest.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from storage.attach import read_lake
+    from storage.lineage import trace
+
+    with read_lake(where.place) as lake:
+        found = trace(lake, what, version)
     answer(out, found, lambda: tables(found))

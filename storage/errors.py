@@ -42,6 +42,10 @@ class QueryError(LakeError):
     """SQL that the lake refused."""
 
 
+class ExportError(FrostlineError):
+    """An export that cannot be written where or how it was asked for."""
+
+
 class EmbedError(FrostlineError):
     """An embedding that cannot be done as asked."""
 

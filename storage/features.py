@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.data import open_file
+from storage.gather import Table, gather, locate
 from storage.lake import Lake
 from storage.vectors import Matrix, Shard, to_uuids, write_features
 
@@ -87,17 +88,21 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     Raises:
         KeyError: where an image has no feature under the recipe.
     """
+    if not len(image_ids):
+        return np.empty((0, 0), np.float32)
     wanted = pa.table({"image_id": to_uuids(image_ids), "position": pa.array(np.arange(len(image_ids)))})
     with lake.lend(_wanted=wanted):
-        found = lake.table(
-            "SELECT position, vector FROM features JOIN _wanted USING (image_id) WHERE recipe_id = ?", [recipe_id]
+        _, pieces = locate(
+            lake,
+            """SELECT image_id, filename, file_row_number, position FROM features JOIN _wanted USING (image_id)
+               WHERE recipe_id = ?""",
+            [recipe_id],
         )
-    if found.num_rows != len(image_ids):
-        raise KeyError(f"{len(image_ids) - found.num_rows} images have no feature under recipe {recipe_id}")
-    vectors = found["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    matrix: Matrix = np.empty((len(image_ids), len(vectors) // max(1, len(image_ids))), np.float32)
-    matrix[found["position"].to_numpy()] = vectors.reshape(matrix.shape)
-    return matrix
+    found = sum(len(piece.rows) for piece in pieces)
+    if found != len(image_ids):
+        raise KeyError(f"{len(image_ids) - found} images have no feature under recipe {recipe_id}")
+    dim = int(lake.value("SELECT len(vector) FROM features WHERE recipe_id = ? LIMIT 1", [recipe_id]))
+    return gather(Table(lake), pieces, dim)
 
 
 def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:

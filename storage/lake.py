@@ -4,7 +4,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -13,6 +13,9 @@ from storage.errors import LakeBusyError, LakeError, QueryError
 from storage.extensions import keep, list_wheels
 from storage.paths import Home
 from storage.turns import take_turn
+
+if TYPE_CHECKING:
+    from storage.reading import Features
 
 ATTEMPTS = 50
 RACES = (
@@ -67,6 +70,23 @@ class Lake:
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
             raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for what is there") from error
+
+    def features(self, recipe: str, at: int | None = None, where: str | None = None) -> "Features":
+        """Find features to read: as Arrow, pandas, polars, NumPy, or batch by batch.
+
+        Args:
+            recipe: A recipe's id, or what begins no other recipe's.
+            at: A snapshot, to read them as they were.
+            where: A condition in SQL that an image meets with at least one of its files and labels. Its columns are
+                those of ``images``; ``source``, ``path``, ``file_bytes`` and ``mtime_ns`` of ``files``; ``label_set``,
+                ``class``, ``labelled_by`` and ``labelled_at`` of ``labels``.
+
+        Raises:
+            QueryError: where there is no such recipe or snapshot, or DuckDB refuses the condition.
+        """
+        from storage.reading import find_features
+
+        return find_features(self, recipe, at, where)
 
     @contextlib.contextmanager
     def lend(self, **tables: pa.Table) -> Iterator[None]:

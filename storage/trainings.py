@@ -75,13 +75,13 @@ def find_training(lake: Lake, training_id: str) -> Training | None:
     return Training(known_id, label_set, recipe_id, snapshot, json.loads(settings), json.loads(metrics))
 
 
-def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime) -> None:
-    """Record a training with its exact rows (image_id as text, class, split), unless it is known."""
+def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime, code: str | None = None) -> None:
+    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is known."""
 
     def write() -> None:
         if find_training(lake, training.training_id) is None:
             lake.execute(
-                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
                     training.training_id,
                     training.label_set,
@@ -90,6 +90,7 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime)
                     canonical(training.settings),
                     canonical(training.metrics),
                     now,
+                    code,
                 ],
             )
             lake.execute(

@@ -1,4 +1,4 @@
--- From version 1 to version 2: leases, tags, erasures, checksums, and the code behind a head.
+-- From version 1 to version 2: leases, tags, erasures, checksums, the code behind a head, and lineage.
 
 CREATE TABLE leases (recipe_id VARCHAR, first UUID, last UUID, holder VARCHAR, expires_at TIMESTAMPTZ);
 COMMENT ON TABLE leases IS 'Which images a run is embedding now, so that no other does';
@@ -32,5 +32,24 @@ COMMENT ON COLUMN checksums.sealed_at IS 'When it was taken';
 
 ALTER TABLE heads ADD COLUMN code VARCHAR;
 COMMENT ON COLUMN heads.code IS 'Release and commit of Frostline that trained it';
+
+DROP VIEW image_lineage;
+CREATE VIEW image_lineage AS
+  SELECT image_id, name, version, s.class, s.split, p.class AS predicted, p.probability, m.run_id, h.recipe_id, h.snapshot
+  FROM (FROM training_sets JOIN models USING (training_id)) s FULL JOIN predictions p USING (image_id, name, version)
+  JOIN models m USING (name, version) JOIN heads h ON h.training_id = m.training_id;
+COMMENT ON VIEW image_lineage IS 'A row for each image and model version that used it: the class and split (null where it was not trained or measured on it) and what the model says of it (null where it was not asked)';
+
+CREATE VIEW model_lineage AS
+  SELECT m.name, m.version, m.alias, m.run_id, m.registered_at, m.training_id, h.label_set, h.snapshot, h.recipe_id,
+    r.recipe, r.weights, h.settings, h.metrics, h.code, h.trained_at
+  FROM models m JOIN heads h USING (training_id) LEFT JOIN recipes r USING (recipe_id);
+COMMENT ON VIEW model_lineage IS 'A row for each model version: the snapshot, recipe, settings and code that it was made from';
+
+CREATE VIEW model_rows AS
+  SELECT m.name, m.version, t.image_id, t.class, t.split, f.vector
+  FROM models m JOIN heads h USING (training_id) JOIN training_sets t USING (training_id)
+  LEFT JOIN features f ON f.recipe_id = h.recipe_id AND f.image_id = t.image_id;
+COMMENT ON VIEW model_rows IS 'The exact rows that each model version was trained, chosen and measured on, with their features';
 
 UPDATE lake_version SET version = 2;

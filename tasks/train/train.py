@@ -15,6 +15,7 @@ from storage.features import read_features
 from storage.heads import save_head
 from storage.lake import Lake
 from storage.paths import Home
+from storage.release import name_release
 from storage.trainings import (
     Training,
     evaluation_path,
@@ -65,7 +66,7 @@ def train_head(
     training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage)
     with open_lake(home) as lake:
-        save_training(lake, training, _to_table(rows), now)
+        save_training(lake, training, _to_table(rows), now, name_release())
     return Trained(training, new=True, warnings=coverage.warnings)
 
 

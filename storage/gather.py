@@ -1,0 +1,194 @@
+"""Vectors out of the lake's files: DuckDB says in which file and row each lies, pyarrow reads them.
+
+Deletes, time travel and conditions are DuckDB's part, so that no other code needs to know how DuckLake keeps them; the
+vectors go straight from the files into one matrix.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from storage.data import open_data
+from storage.errors import LakeError
+from storage.lake import Lake
+from storage.vectors import Matrix
+
+Places = npt.NDArray[np.int64]
+INLINED = "ducklake_inlined_data"  # how DuckLake names the file of rows that lie in the catalog itself
+
+
+@dataclass(frozen=True)
+class Table:
+    """The features, as they are or as they were at a snapshot."""
+
+    lake: Lake
+    at: int | None = None
+
+    @property
+    def sql(self) -> str:
+        """What to write behind FROM."""
+        return f"features{at_snapshot(self.at)}"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows of one file: their numbers in it, ascending, and where each belongs in the whole."""
+
+    file: str
+    rows: Places
+    positions: Places
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is wanted of one row group: numbers of rows in it, ascending, and where each belongs in the whole.
+
+    ``footer`` is the file's, read once; None for rows that lie in the catalog.
+    """
+
+    file: str
+    number: int
+    rows: Places
+    positions: Places
+    footer: pq.FileMetaData | None
+
+
+def at_snapshot(at: int | None) -> str:
+    """Write what follows a table's name to read it as it was."""
+    return "" if at is None else f" AT (VERSION => {int(at)})"
+
+
+def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Array, tuple[Piece, ...]]:
+    """Find where the wanted features lie.
+
+    Args:
+        lake: The lake.
+        wanted: A query with the columns image_id, filename, file_row_number and position, which counts from 0.
+        parameters: Its parameters.
+
+    Returns:
+        The image ids by position, as Arrow UUIDs, and a piece for each file, by the file's first position.
+    """
+    found = lake.table(
+        f"""SELECT filename, list({{'image_id': image_id, 'row': file_row_number, 'position': position}}) AS places
+            FROM ({wanted}) GROUP BY filename""",
+        parameters,
+    )
+    places = [part.values.flatten() for part in found["places"]]
+    ids = np.zeros((max((int(part[2].to_numpy().max()) + 1 for part in places), default=0), 16), np.uint8)
+    pieces = []
+    for name, (image_ids, rows, positions) in zip(found["filename"].to_pylist(), places, strict=True):
+        ids[positions.to_numpy()] = to_bytes(image_ids)
+        order = np.argsort(rows.to_numpy(), kind="stable")
+        pieces.append(Piece(name, rows.to_numpy()[order], positions.to_numpy()[order]))
+    pieces.sort(key=lambda piece: int(piece.positions.min()))
+    return _to_uuids(ids), tuple(pieces)
+
+
+def gather(table: Table, pieces: Sequence[Piece], dim: int) -> Matrix:
+    """Read pieces into one matrix [n, dim], float32, contiguous; row groups are decoded on every core.
+
+    Raises:
+        LakeError: where a file cannot be read.
+    """
+    matrix: Matrix = np.empty((sum(len(piece.rows) for piece in pieces), dim), np.float32)
+    system, _ = open_data(table.lake.home)
+
+    def fill(group: Group) -> None:
+        matrix[_slice(group.positions)] = read_group(table, system, group, dim)
+
+    groups = list(list_groups(system, pieces))
+    for group in groups:
+        if group.footer is None:
+            fill(group)  # one connection cannot be read by several threads
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        list(threads.map(fill, (group for group in groups if group.footer)))
+    return matrix
+
+
+def list_groups(system: fs.FileSystem, pieces: Sequence[Piece]) -> Iterator[Group]:
+    """Part pieces by the row groups of their files."""
+    for piece in pieces:
+        if piece.file.startswith(INLINED):
+            yield Group(piece.file, 0, piece.rows, piece.positions, None)
+            continue
+        footer = _open(system, piece.file).metadata
+        ends = np.cumsum([0] + [footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
+        cuts = np.searchsorted(piece.rows, ends)
+        for number in np.flatnonzero(np.diff(cuts)).tolist():
+            part = slice(cuts[number], cuts[number + 1])
+            yield Group(piece.file, number, piece.rows[part] - ends[number], piece.positions[part], footer)
+
+
+def read_group(table: Table, system: fs.FileSystem, group: Group, dim: int) -> Matrix:
+    """Read the wanted vectors of one row group, or of the catalog, [n, dim], float32.
+
+    Raises:
+        LakeError: where the file cannot be read, or has vectors of another length.
+    """
+    return read_rows(system, group, dim) if group.footer else _read_inlined(table, group, dim)
+
+
+def read_rows(system: fs.FileSystem, group: Group, dim: int) -> Matrix:
+    """Read the wanted vectors of one row group of a file, [n, dim], float32; needs no catalog.
+
+    Raises:
+        LakeError: where the file cannot be read, or has vectors of another length.
+    """
+    file = _open(system, group.file, group.footer)
+    try:
+        chunks = file.read_row_group(group.number, columns=["vector"], use_threads=False)["vector"].chunks
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(group.file, str(error)) from error
+    parts = [chunk.flatten().to_numpy() for chunk in chunks]
+    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    rows = file.metadata.row_group(group.number).num_rows
+    if len(flat) != rows * dim:
+        raise _unreadable(group.file, f"its vectors have not {dim} numbers each")
+    vectors = flat.reshape(rows, dim)
+    return cast("Matrix", vectors[_slice(group.rows)])
+
+
+def to_bytes(image_ids: pa.Array) -> npt.NDArray[np.uint8]:
+    """Show Arrow UUIDs as bytes [n, 16], without a copy."""
+    raw = image_ids.storage
+    whole = np.frombuffer(raw.buffers()[1], np.uint8).reshape(-1, 16)
+    return whole[raw.offset : raw.offset + len(raw)]
+
+
+def _read_inlined(table: Table, group: Group, dim: int) -> Matrix:
+    found = table.lake.table(
+        f"SELECT file_row_number AS row, vector FROM {table.sql} WHERE filename = ? ORDER BY row", [group.file]
+    )
+    vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
+    return cast("Matrix", vectors[np.searchsorted(found["row"].to_numpy(), group.rows)])
+
+
+def _slice(places: Places) -> Places | slice:
+    """Write consecutive places as a slice, which copies less."""
+    first, n = int(places[0]), len(places)
+    return slice(first, first + n) if np.array_equal(places, np.arange(first, first + n)) else places
+
+
+def _open(system: fs.FileSystem, name: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(name.rpartition("://")[2], filesystem=system, metadata=footer)
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(name, str(error)) from error
+
+
+def _unreadable(name: str, reason: str) -> LakeError:
+    return LakeError(f"file {name}", f"cannot be read: {reason}", "See what `frostline doctor` finds")
+
+
+def _to_uuids(raw: npt.NDArray[np.uint8]) -> pa.Array:
+    binary = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw), [None, pa.py_buffer(raw)])
+    return pa.ExtensionArray.from_storage(pa.uuid(), binary)

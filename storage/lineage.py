@@ -1,0 +1,51 @@
+"""Lineage: what a model version was made from, and what used an image."""
+
+import uuid
+from typing import Any
+
+from storage.errors import QueryError
+from storage.lake import Lake
+
+
+def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
+    """Trace a model version back to its rows, or an image to the models that used it; a look at two views.
+
+    Args:
+        lake: The lake.
+        what: A model's name, or an image's id.
+        version: Of the model; by default its newest.
+
+    Raises:
+        QueryError: where the lake knows no such model or image.
+    """
+    if _is_id(what):
+        sql = "SELECT * EXCLUDE (image_id) FROM image_lineage WHERE image_id = ? ORDER BY name, version"
+        return {"image": what, "used_by": _read_dicts(lake, sql, [what])}
+    found = _read_dicts(
+        lake,
+        "FROM model_lineage WHERE name = $1 AND ($2 IS NULL OR version = $2) ORDER BY version DESC LIMIT 1",
+        [what, version],
+    )
+    if not found:
+        named = f"model {what}" if version is None else f"model {what} version {version}"
+        raise QueryError(named, "is none that this lake knows", "See `frostline sql 'from models'`")
+    rows = _read_dicts(
+        lake,
+        """SELECT split, class, count(*) AS images FROM model_rows WHERE name = ? AND version = ?
+           GROUP BY ALL ORDER BY ALL""",
+        [what, found[0]["version"]],
+    )
+    return {**found[0], "rows": rows}
+
+
+def _is_id(what: str) -> bool:
+    try:
+        uuid.UUID(what)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_dicts(lake: Lake, sql: str, parameters: list[object]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = lake.table(sql, parameters).to_pylist()
+    return rows

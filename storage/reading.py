@@ -1,0 +1,208 @@
+"""Reading features: the rows of one recipe, at one snapshot, under one condition, in the form that a tool wants."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from storage.data import open_data
+from storage.errors import QueryError
+from storage.gather import Group, Piece, Places, Table, at_snapshot, gather, list_groups, locate, read_group, to_bytes
+from storage.lake import Lake
+from storage.recipe import Recipe, read_recipe
+from storage.vectors import Matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+COLUMNS = (
+    "image_id, format, width, height, mode, bytes, first_seen, source, path, "
+    "label_set, class, labelled_by, labelled_at, file_bytes and mtime_ns"
+)
+
+
+class Vectors(NamedTuple):
+    """Ids [n], as Arrow UUIDs, and the vectors [n, dim], float32, contiguous, in the same order."""
+
+    image_ids: pa.Array
+    matrix: Matrix
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one recipe. Which images they are of is known; the vectors are read when they are asked for.
+
+    ``image_ids`` are Arrow UUIDs in ascending order, which is the order of all that is read as a whole.
+    """
+
+    lake: Lake
+    recipe: Recipe
+    at: int | None
+    where: str | None
+    image_ids: pa.Array
+    pieces: tuple[Piece, ...]
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.image_ids)
+
+    def to_numpy(self) -> Vectors:
+        """Read ids and one matrix, which ``torch.from_numpy`` takes without a copy.
+
+        Raises:
+            LakeError: where a file cannot be read, here and in all other ways to read.
+        """
+        return Vectors(self.image_ids, gather(self._table, self.pieces, self.recipe.dim))
+
+    def to_arrow(self) -> pa.Table:
+        """Read ``image_id`` (UUID) and ``vector`` (float32, lists of one length)."""
+        image_ids, matrix = self.to_numpy()
+        return pa.table({"image_id": image_ids, "vector": to_lists(matrix)})
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Read ``image_id`` (text) and ``vector`` (an array each, all views of one matrix)."""
+        import pandas as pd
+
+        image_ids, matrix = self.to_numpy()
+        return pd.DataFrame({"image_id": to_texts(image_ids).to_pandas(), "vector": list(matrix)})
+
+    def to_polars(self) -> "pl.DataFrame":
+        """Read ``image_id`` (text) and ``vector`` (``Array(Float32, dim)``)."""
+        import polars as pl
+
+        image_ids, matrix = self.to_numpy()
+        return pl.DataFrame(pa.table({"image_id": to_texts(image_ids), "vector": to_lists(matrix)}))
+
+    def batches(self, size: int) -> Iterator[Vectors]:
+        """Read ``size`` images at a time, in the order in which they lie; one row group of a file is held at a time."""
+        for positions, vectors in self.parts(size):
+            yield Vectors(self.image_ids.take(pa.array(positions)), vectors)
+
+    def parts(self, size: int) -> Iterator[tuple[Places, Matrix]]:
+        """Read as :meth:`batches` does, with places in ``image_ids`` in the ids' place."""
+        held: list[tuple[Places, Matrix]] = []
+        room = size
+        for group in self.groups():
+            positions, vectors = group.positions, self.read(group)
+            while len(positions):
+                held.append((positions[:room], vectors[:room]))
+                positions, vectors = positions[room:], vectors[room:]
+                room -= len(held[-1][0])
+                if not room:
+                    yield _join(held)
+                    held, room = [], size
+        if held:
+            yield _join(held)
+
+    def groups(self) -> list[Group]:
+        """List the row groups in which the vectors lie, in one order for one snapshot."""
+        return list(list_groups(open_data(self.lake.home)[0], self.pieces))
+
+    def read(self, group: Group) -> Matrix:
+        """Read the vectors of one row group, [n, dim], of the images ``image_ids`` at its positions."""
+        return read_group(self._table, open_data(self.lake.home)[0], group, self.recipe.dim)
+
+    def classes(self, label_set: str | None = None) -> pa.Array:
+        """Read each image's class, as text, in the order of ``image_ids``; null where it has none or several.
+
+        Raises:
+            QueryError: where no label set is named and the lake has several.
+        """
+        chosen = self.find_label_set() if label_set is None else label_set
+        asked = pa.table({"image_id": self.image_ids, "position": pa.array(np.arange(len(self)))})
+        with self.lake.lend(_asked=asked):
+            found = self.lake.table(
+                f"""SELECT CASE WHEN count(DISTINCT class) = 1 THEN min(class) END AS class FROM _asked
+                    LEFT JOIN (FROM labels{at_snapshot(self.at)} WHERE label_set = ?) USING (image_id)
+                    GROUP BY position ORDER BY position""",
+                [chosen],
+            )
+        return found["class"].combine_chunks()
+
+    @property
+    def snapshot(self) -> int:
+        """The snapshot that they are of."""
+        return self.lake.snapshot if self.at is None else self.at
+
+    @property
+    def _table(self) -> Table:
+        return Table(self.lake, self.at)
+
+    def find_label_set(self) -> str | None:
+        """Find the only label set; None where there is none.
+
+        Raises:
+            QueryError: where there are several.
+        """
+        sets = self.lake.rows(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
+        if len(sets) > 1:
+            names = ", ".join(name for (name,) in sets)
+            raise QueryError(f"label sets {names}", "are several, each with a class for an image", "Name one of them")
+        return str(sets[0][0]) if sets else None
+
+
+def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) -> Features:
+    """Find the features of a recipe; see :meth:`storage.lake.Lake.features`."""
+    found = _find_recipe(lake, recipe, at)
+    kept = f"AND image_id IN ({_select(at, where)})" if where else ""
+    wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
+                 FROM {Table(lake, at).sql} WHERE recipe_id = ? {kept}"""
+    try:
+        if len(duckdb.extract_statements(wanted)) != 1:
+            raise QueryError(f"where {where!r}", "is no single condition", f"Its columns are {COLUMNS}")
+        image_ids, pieces = locate(lake, wanted, [found.recipe_id])
+    except duckdb.Error as error:
+        raise QueryError(f"where {where!r}", _first_line(error), f"Its columns are {COLUMNS}") from error
+    return Features(lake, found, at, where, image_ids, pieces)
+
+
+def to_lists(matrix: Matrix) -> pa.Array:
+    """Show a matrix as Arrow lists of one length, without a copy."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def to_texts(image_ids: pa.Array) -> pa.Array:
+    """Write Arrow UUIDs as text, as SQL shows them."""
+    raw = to_bytes(image_ids).tobytes().hex().encode()
+    digits = np.frombuffer(raw, np.uint8).reshape(len(image_ids), 32)
+    dashes = np.full((len(image_ids), 1), ord("-"), np.uint8)
+    parts = [digits[:, :8], digits[:, 8:12], digits[:, 12:16], digits[:, 16:20], digits[:, 20:]]
+    text = np.hstack([piece for part in parts for piece in (part, dashes)][:-1])
+    offsets = pa.py_buffer(np.arange(len(image_ids) + 1, dtype=np.int64) * text.shape[1])
+    return pa.LargeStringArray.from_buffers(len(image_ids), offsets, pa.py_buffer(text.tobytes()))
+
+
+def _select(at: int | None, where: str) -> str:
+    """Select the images for which a condition holds, with at least one of their files and labels."""
+    then = at_snapshot(at)
+    return f"""SELECT image_id FROM (
+                 SELECT i.*, f.source, f.path, f.bytes AS file_bytes, f.mtime_ns,
+                   l.label_set, l.class, l.source AS labelled_by, l.labelled_at
+                 FROM (FROM images{then}) i LEFT JOIN (FROM files{then}) f USING (image_id)
+                 LEFT JOIN (FROM labels{then}) l USING (image_id)
+               ) WHERE ({where}\n)"""
+
+
+def _find_recipe(lake: Lake, recipe: str, at: int | None) -> Recipe:
+    try:
+        found = lake.rows(f"SELECT recipe FROM recipes{at_snapshot(at)} WHERE starts_with(recipe_id, ?)", [recipe])
+    except duckdb.Error as error:
+        remedy = "See `frostline sql \"select snapshot_id from ducklake_snapshots('lake')\"`"
+        raise QueryError(f"snapshot {at}", _first_line(error), remedy) from error
+    if len(found) != 1:
+        rule = f"begins {len(found)} recipes' ids" if found else "begins no recipe's id"
+        raise QueryError(f"recipe {recipe!r}", rule, "See `frostline sql 'from recipes'`")
+    return read_recipe(found[0][0])
+
+
+def _join(held: list[tuple[Places, Matrix]]) -> tuple[Places, Matrix]:
+    positions, vectors = zip(*held, strict=True)
+    return np.concatenate(positions), np.concatenate(vectors)
+
+
+def _first_line(error: duckdb.Error) -> str:
+    return str(error).strip().splitlines()[0]
