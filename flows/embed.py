@@ -47,7 +47,8 @@ def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipe that the settings mean, shard by shard."""
     resolved = resolve_recipe(settings.place, settings.embed)
     missing = count_missing(settings.place, settings.title, resolved.recipe.recipe_id, retry=settings.retry)
-    if missing or resolved.new:
+    packed = (settings.place.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
+    if missing or resolved.new or not packed:
         keep_recipe(settings.place, resolved)
     recipe, compiled = _prove(settings, resolved, missing) if missing else (resolved.recipe, False)
     work = list_shards(settings.place, settings.title, recipe, settings.embed.shard, retry=settings.retry)
