@@ -1,58 +1,62 @@
 """The embed flow: what has no feature yet gets one."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 
 from prefect import flow
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
+from flows.throughput import Throughput, measure
 from storage.attach import read_lake
 from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.features import count_failed, count_features
+from storage.missing import FIRST_ID, Wanted
 from storage.paths import Home
 from storage.recipe import Recipe
 from storage.vectors import Shard
-from tasks.embed.plan import Resolved, Work
+from tasks.embed.claim import hold_leases
+from tasks.embed.plan import Resolved
 from tasks.embed.step import (
     check_canaries,
+    claim_shard,
     count_missing,
     keep_recipe,
     keep_shard,
-    list_shards,
     renew_recipe,
     resolve_recipe,
     run_shard,
 )
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embed run did; ``calls`` counts the images that went through the backbone, canaries apart.
-
-    ``bytes`` were read in ``seconds``; ``bound`` says for which share of them each stage was the one to wait for.
-    """
+    """What an embed run did; the throughput leaves canaries out."""
 
     recipe_id: str
     computed: int
     reused: int
     failed: int
-    calls: int
-    bytes: int
-    seconds: float
-    bound: dict[str, float]
+    throughput: Throughput
 
 
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
 def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipe that the settings mean, shard by shard."""
     resolved = resolve_recipe(settings.place, settings.embed)
-    missing = count_missing(settings.place, settings.title, resolved.recipe.recipe_id, retry=settings.retry)
+    wanted = Wanted(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
+    missing = count_missing(settings.place, wanted)
     if missing or resolved.new:
         keep_recipe(settings.place, resolved)
-    recipe, compiled = _prove(settings, resolved, missing) if missing else (resolved.recipe, False)
-    work = list_shards(settings.place, settings.title, recipe, settings.embed.shard, retry=settings.retry)
-    shards, added = _run(settings, recipe.recipe_id, work, compiled=compiled)
-    done = _count(settings.place, settings.title, recipe.recipe_id, shards, added)
+    shards, added = list[Shard](), 0
+    if missing:
+        recipe, compiled = _prove(settings, resolved, missing)
+        wanted = replace(wanted, recipe_id=recipe.recipe_id)
+        shards, added = _run(settings, wanted, missing, compiled=compiled)
+    done = _count(settings.place, settings.title, wanted.recipe_id, shards, added)
     _check_budget(settings, done)
     return done
 
@@ -70,14 +74,16 @@ def _prove(settings: RunSettings, resolved: Resolved, missing: int) -> tuple[Rec
     return _prove(settings, renewed, missing)
 
 
-def _run(settings: RunSettings, recipe_id: str, work: Work, *, compiled: bool) -> tuple[list[Shard], int]:
-    shards, added = [], 0
-    decided = settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
-    with show_progress("embed", work.images) as advance:
-        for number, items in enumerate(work.shards, 1):
-            shard = run_shard(settings.place, settings.title, settings.root, recipe_id, number, items, decided, advance)
-            added += keep_shard(settings.place, number, shard)
+def _run(settings: RunSettings, wanted: Wanted, missing: int, *, compiled: bool) -> tuple[list[Shard], int]:
+    home, decided = settings.place, settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
+    shards, added, after = list[Shard](), 0, FIRST_ID
+    with show_progress("embed", missing) as advance, hold_leases(home) as holder:
+        while lease := claim_shard(home, wanted, len(shards) + 1, settings.embed.shard, holder, after):
+            shard = run_shard(home, wanted, settings.root, len(shards) + 1, lease, decided, advance)
+            added += keep_shard(home, len(shards) + 1, lease, shard)
             shards.append(shard)
+            logger.info("shard %d: %d images · %s", len(shards), len(lease.items), measure([shard]))
+            after, _ = lease.items[-1]
     return shards, added
 
 
@@ -96,23 +102,4 @@ def _count(home: Home, source: str, recipe_id: str, shards: list[Shard], added: 
     with read_lake(home) as lake:
         have = count_features(lake, recipe_id, source)
         failed = count_failed(lake, recipe_id, source)
-    return Embedded(
-        recipe_id,
-        added,
-        have - added,
-        failed,
-        sum(shard.calls for shard in shards),
-        sum(shard.bytes for shard in shards),
-        sum(shard.seconds for shard in shards),
-        _share(shards),
-    )
-
-
-def _share(shards: list[Shard]) -> dict[str, float]:
-    """Add up the stages' waits, as shares of their sum."""
-    total = sum(sum(shard.waits.values()) for shard in shards)
-    if not total:
-        return {}
-    stages = {stage for shard in shards for stage in shard.waits}
-    shares = {stage: sum(shard.waits.get(stage, 0.0) for shard in shards) / total for stage in stages}
-    return dict(sorted(((stage, round(share, 3)) for stage, share in shares.items()), key=lambda part: -part[1]))
+    return Embedded(recipe_id, added, have - added, failed, measure(shards))

@@ -1,38 +1,58 @@
 """What a run would compute, why, how long and how much disk. Writes nothing, and imports neither Prefect nor torch."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
 from storage.attach import read_lake
-from storage.features import Pace, count_features_after, count_missing_after, measure_pace
+from storage.features import Pace, measure_pace
 from storage.files import Scan
+from storage.missing import Missing, Wanted, count_present, explain_missing
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
 from tasks.ingest.scan import scan
+
+MOST = 5
 
 
 @dataclass(frozen=True)
 class Plan:
     """How many images a run would embed and reuse, why, and what it would cost."""
 
+    source: str
     recipe_id: str | None
-    compute: int
+    missing: tuple[Missing, ...]
     reuse: int
     failed: int
-    reasons: dict[str, int]
     pace: Pace | None
+
+    @property
+    def compute(self) -> int:
+        """How many images would be embedded."""
+        return sum(part.images for part in self.missing)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many of them for each reason, over all classes."""
+        reasons = Counter[str]()
+        for part in self.missing:
+            reasons[part.reason] += part.images
+        return dict(sorted(reasons.items()))
 
     def to_json(self) -> dict[str, Any]:
         """Give the object that ``frostline plan --json`` prints."""
         pace = self.pace if self.compute else Pace(1.0, 0.0)
         return {
+            "source": self.source,
             "recipe": self.recipe_id,
             "compute": self.compute,
             "reuse": self.reuse,
             "failed": self.failed,
             "reasons": self.reasons,
+            "missing": [{"class": part.label, "reason": part.reason, "images": part.images} for part in self.missing],
             "estimate": {
                 "seconds": round(self.compute / pace.images_per_second, 3) if pace else None,
                 "bytes": round(self.compute * pace.bytes_per_image) if pace else None,
@@ -45,14 +65,13 @@ def make_plan(settings: RunSettings) -> Plan:
     home = settings.place
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     recipe = find_known(home, settings.embed, weights)
-    recipe_id = recipe.recipe_id if recipe else None
+    wanted = Wanted(recipe.recipe_id if recipe else "", settings.title, settings.retry)
     found = scan(home, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry)
     with read_lake(home) as lake:
-        reasons = count_missing_after(lake, recipe_id, found, retry=settings.retry)
-        reuse = count_features_after(lake, recipe_id, found)
-        pace = measure_pace(lake, recipe_id)
-    compute = sum(reasons.values())
-    return Plan(recipe_id, compute, reuse, _count_failed(found), reasons, pace)
+        missing = tuple(explain_missing(lake, wanted, found))
+        reuse = count_present(lake, wanted, found)
+        pace = measure_pace(lake, wanted.recipe_id or None)
+    return Plan(settings.title, wanted.recipe_id or None, missing, reuse, _count_failed(found), pace)
 
 
 def _count_failed(found: Scan) -> int:
@@ -67,5 +86,13 @@ def describe_plan(plan: Plan) -> list[str]:
     if plan.pace or not plan.compute:
         cost = f"about {estimate['seconds']:.0f} s and {estimate['bytes'] / 1e6:.1f} MB, at the pace of the last shards"
     lines = [f"compute   {plan.compute}", f"reuse     {plan.reuse}"]
-    lines += [f"why       {count} {reason.replace('_', ' ')}" for reason, count in plan.reasons.items()]
-    return [*lines, f"cost      {cost}"]
+    return [*lines, *_describe_reasons(plan), f"cost      {cost}"]
+
+
+def _describe_reasons(plan: Plan) -> Iterator[str]:
+    """Tell each reason, with the classes that it concerns most."""
+    for reason, count in plan.reasons.items():
+        parts = sorted((part for part in plan.missing if part.reason == reason), key=lambda part: -part.images)
+        classes = [f"{part.label or 'no class'} {part.images}" for part in parts]
+        more = f", {len(classes) - MOST} more classes" if len(classes) > MOST else ""
+        yield f"why       {count} {reason.replace('_', ' ')} ({', '.join(classes[:MOST])}{more})"

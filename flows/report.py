@@ -51,8 +51,8 @@ class RunReport:
             "files": {"seen": seen.files, "opened": seen.opened, "ignored": seen.ignored, "failed": seen.failed},
             "conflicts": self.conflicts,
             "features": {"computed": embedded.computed, "reused": embedded.reused, "failed": embedded.failed},
-            "backbone_calls": embedded.calls,
-            "pace": pace(embedded),
+            "backbone_calls": embedded.throughput.images,
+            "pace": embedded.throughput.to_json(),
             "trained": self.trained.new,
             "training": self.trained.training.training_id,
             "metrics": self.trained.training.metrics,
@@ -68,24 +68,6 @@ class RunReport:
             "warnings": list(self.trained.warnings),
             "seconds": self.seconds,
         }
-
-
-def pace(embedded: Embedded) -> dict[str, Any]:
-    """Give what went through the engine a second, and the share of time that each stage was the bottleneck."""
-    seconds = max(embedded.seconds, 1e-9)
-    return {
-        "images_per_second": round(embedded.calls / seconds, 1),
-        "bytes_per_second": round(embedded.bytes / seconds),
-        "bound": embedded.bound,
-    }
-
-
-def describe_pace(embedded: Embedded) -> str:
-    """Tell the pace in words: images/s, MB/s, and what bounds it."""
-    stage, share = next(iter(embedded.bound.items()))
-    made = pace(embedded)
-    speed = f"{made['images_per_second']:.0f} images/s · {made['bytes_per_second'] / 1e6:.1f} MB/s"
-    return f"{speed} · {stage}-bound: {share:.0%}"
 
 
 def model_url(registered: Registered) -> str | None:
@@ -109,8 +91,8 @@ def describe(report: RunReport) -> list[str]:
         f"model     {version} · {registered.reason}",
         f"lake      snapshot {report.snapshot} · recipe {embedded.recipe_id[:12]} · {report.seconds['total']:.1f} s",
     ]
-    if embedded.bound:
-        lines.insert(2, f"pace      {describe_pace(embedded)}")
+    if embedded.throughput.images:
+        lines.insert(2, f"pace      {embedded.throughput}")
     if report.conflicts:
         lines.append(
             f"conflicts {report.conflicts} images under several classes, left out: frostline sql 'from conflicts'"

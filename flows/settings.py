@@ -4,10 +4,11 @@ import os
 import re
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from storage.errors import SettingsError
 from storage.paths import Home, open_home
+from storage.urls import check_catalog, check_data
 from tasks.embed.settings import EmbedSettings
 from tasks.ingest.settings import IngestSettings
 from tasks.register.settings import RegisterSettings
@@ -23,11 +24,21 @@ class LakeSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     catalog: str | None = Field(
-        None, description="The catalog: 'postgres:dbname=lake host=db'; by default a SQLite file in the home."
+        None, description="The catalog: 'postgres:dbname=lake host=db', no password; by default SQLite in the home."
     )
     data: str | None = Field(
         None, description="The folder of Parquet files: 's3://bucket/folder'; by default a folder in the home."
     )
+
+    @field_validator("catalog")
+    @classmethod
+    def _check_catalog(cls, url: str | None) -> str | None:
+        return url and check_catalog(url)
+
+    @field_validator("data")
+    @classmethod
+    def _check_data(cls, url: str | None) -> str | None:
+        return url and check_data(url)
 
 
 class HomeSettings(BaseModel):

@@ -1,17 +1,25 @@
 """Opening a lake: for writing or reading, as it is or as it was."""
 
 import contextlib
+import random
+import re
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import duckdb
 
 from storage.errors import LakeError, LakeTooNewError
-from storage.extensions import connect
-from storage.lake import Lake, unwritable
+from storage.extensions import connect, list_wheels
+from storage.lake import ATTEMPTS, Lake, is_race, unwritable
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
+from storage.stores import check_store, write_secret
 from storage.turns import take_turn
+
+ABSENT = "creating a new DuckLake is explicitly disabled"
+ELSEWHERE = re.compile(r'DATA_PATH parameter ".*" does not match existing data path in the catalog "(.*)"')
 
 
 def open_lake(home: Home) -> Lake:
@@ -22,8 +30,8 @@ def open_lake(home: Home) -> Lake:
         LakeTooNewError: where a later release wrote it.
     """
     home.make()
-    with take_turn(home.turn):
-        lake = _attach(home, f"ducklake:sqlite:{home.catalog}", "META_JOURNAL_MODE 'WAL', META_BUSY_TIMEOUT 20000")
+    with take_turn(home):
+        lake = _find(home) or _make(home)
         _race_to_make(lake)
     upgrade(_checked(lake))
     return lake
@@ -38,10 +46,10 @@ def read_lake(home: Home, at: int | None = None) -> Lake:
         LakeError: where it cannot be opened, or has no such snapshot.
         LakeTooNewError: where a later release wrote it.
     """
-    if not home.catalog.exists():
+    found = _find(home, "READ_ONLY", *([] if at is None else [f"SNAPSHOT_VERSION {int(at)}"]))
+    if found is None:
         return _empty_lake()
-    version = "" if at is None else f", SNAPSHOT_VERSION {int(at)}"
-    lake = _checked(_attach(home, f"ducklake:sqlite:{home.catalog}", f"READ_ONLY, META_BUSY_TIMEOUT 20000{version}"))
+    lake = _checked(found)
     if at is None and read_version(lake) < VERSION:
         lake.close()
         open_lake(home).close()
@@ -49,27 +57,84 @@ def read_lake(home: Home, at: int | None = None) -> Lake:
     return lake
 
 
+def _find(home: Home, *options: str) -> Lake | None:
+    """Open the lake that is there; None where there is none."""
+    if not (home.catalog_url or home.catalog.exists()):
+        return None
+    try:
+        return _attach(home, *options, "CREATE_IF_NOT_EXISTS false")
+    except duckdb.Error as error:
+        if ABSENT in str(error):
+            return None
+        raise _unreadable(home, error) from error
+
+
+def _make(home: Home) -> Lake:
+    """Make the lake, or open the one that another process has made at the same time."""
+    if home.data_url:
+        check_store(home.data_url)
+    for attempt in range(ATTEMPTS):
+        try:
+            return _attach(home)
+        except duckdb.Error as error:
+            if not is_race(error) or attempt == ATTEMPTS - 1:
+                raise _unreadable(home, error) from error
+        time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
+    raise AssertionError
+
+
 def _empty_lake() -> Lake:
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake makes its data folder at once
-        lake = _attach(Home(Path(folder)), "ducklake::memory:", "")
+        home = Home(Path(folder))
+        con = connect(list_wheels(home))
+        con.execute(f"ATTACH 'ducklake::memory:' AS lake (DATA_PATH '{folder}/')")
+        con.execute("USE lake")
+        lake = Lake(home, con, lasting=False)
         _race_to_make(lake)
     return lake
 
 
-def _attach(home: Home, catalog: str, options: str) -> Lake:
-    con = connect()
-    # The path is given each time, so that a home that was moved opens in its new place.
-    placed = f"DATA_PATH '{_quote(str(home.data))}/', OVERRIDE_DATA_PATH true" + (f", {options}" if options else "")
+def _attach(home: Home, *options: str) -> Lake:
+    con = connect(list_wheels(home))
     try:
-        con.execute(f"ATTACH '{_quote(catalog)}' AS lake ({placed})")
+        if home.data_url:
+            con.execute(write_secret(home.data_url))
+        _attach_at(con, home, options)
         con.execute("USE lake")
-    except duckdb.Error as error:
+    except duckdb.Error:
         con.close()
-        reason = " ".join(str(error).split())
-        raise LakeError(
-            f"lake {home.root}", f"cannot be opened: {reason}", "Check the path, its permissions and the snapshot"
-        ) from error
+        raise
     return Lake(home, con)
+
+
+def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:
+    """Attach where the data lie as they did; a home that was moved whole opens in its new place."""
+    given = [f"DATA_PATH '{_quote(home.data_url or str(home.data))}/'", *options]
+    if not home.catalog_url:
+        given += ["META_BUSY_TIMEOUT 20000", *([] if "READ_ONLY" in options else ["META_JOURNAL_MODE 'WAL'"])]
+    attach = f"ATTACH '{_quote(f'ducklake:{home.catalog_name}')}' AS lake ({', '.join(given)}"
+    try:
+        con.execute(f"{attach})")
+    except duckdb.Error as error:
+        elsewhere = ELSEWHERE.search(str(error))
+        if not elsewhere or home.catalog_url or home.data_url or "://" in elsewhere[1]:
+            raise
+        con.execute(f"{attach}, OVERRIDE_DATA_PATH true)")
+
+
+def _unreadable(home: Home, error: duckdb.Error) -> LakeError:
+    if elsewhere := ELSEWHERE.search(str(error)):
+        return LakeError(
+            f"lake {home.lake}",
+            f"has its data in {elsewhere[1]}, not in {home.data_url or home.data}/",
+            "Name its own place in lake.data; docs/outgrown.md says how data move",
+        )
+    reason = " ".join(str(error).rpartition('": ')[2].split())
+    if home.catalog_url and "connection to server" in reason:
+        remedy = "Check lake.catalog, the server, and PGPASSWORD or ~/.pgpass"
+    else:
+        remedy = "Check the path, its permissions and the snapshot"
+    return LakeError(f"lake {home.lake}", f"cannot be opened: {reason}", remedy)
 
 
 def _race_to_make(lake: Lake) -> None:
@@ -93,11 +158,11 @@ def _checked(lake: Lake) -> Lake:
     lake.close()
     if version > VERSION:
         raise LakeTooNewError(
-            f"lake {lake.home.root}",
+            f"lake {lake.home.lake}",
             f"has schema version {version}, this release reads up to {VERSION}",
             "Upgrade Frostline",
         )
-    raise LakeError(f"lake {lake.home.root}", "has no tables yet", "Choose a later snapshot")
+    raise LakeError(f"lake {lake.home.lake}", "has no tables yet", "Choose a later snapshot")
 
 
 def _quote(text: str) -> str:

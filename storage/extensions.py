@@ -6,43 +6,54 @@ import importlib.util
 import queue
 import shutil
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 
 import duckdb
 
 from storage.errors import LakeError
+from storage.paths import Home
+from storage.stores import WHEELS, part_url
 
-# An extension's entry point is named after its file, and the sqlite wheel carries the file under another name.
-EXTENSIONS = {"ducklake": "ducklake", "sqlite": "sqlite_scanner"}
+# An extension's entry point is named after its file, and these wheels carry the file under another name.
+LOADED_AS = {"sqlite": "sqlite_scanner", "postgres": "postgres_scanner"}
+
+Wheels = tuple[str, ...]
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """Give an in-memory DuckDB with the lake's extensions loaded: one that was kept, or a new one.
+def list_wheels(home: Home) -> Wheels:
+    """List the extensions that a lake needs."""
+    catalog = "postgres" if home.catalog_url else "sqlite"
+    return ("ducklake", catalog, *(WHEELS[part_url(home.data_url)[0]] if home.data_url else ()))
+
+
+def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
+    """Give an in-memory DuckDB with these extensions loaded: one that was kept, or a new one.
 
     Raises:
         LakeError: where a wheel is missing or was built for another DuckDB.
     """
     with contextlib.suppress(queue.Empty):
-        return _kept().get_nowait()
+        return _kept()[wheels].get_nowait()
     con = duckdb.connect()
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:
-        for wheel, loaded_as in EXTENSIONS.items():
-            here = Path(folder) / f"{loaded_as}.duckdb_extension"
+        for wheel in wheels:
+            here = Path(folder) / f"{LOADED_AS.get(wheel, wheel)}.duckdb_extension"
             _place(find_extension(wheel), here)
             con.execute(f"LOAD '{here}'")
     return con
 
 
-def keep(con: duckdb.DuckDBPyConnection) -> None:
-    """Keep a connection that has nothing attached for the next who connects."""
-    _kept().put(con)
+def keep(con: duckdb.DuckDBPyConnection, wheels: Wheels) -> None:
+    """Keep a connection that has nothing attached for the next who needs the same extensions."""
+    _kept()[wheels].put(con)
 
 
 @functools.cache
-def _kept() -> "queue.SimpleQueue[duckdb.DuckDBPyConnection]":
+def _kept() -> "defaultdict[Wheels, queue.SimpleQueue[duckdb.DuckDBPyConnection]]":
     """Hold idle connections for the process: loading the extensions takes longer than most work on the lake."""
-    return queue.SimpleQueue()
+    return defaultdict(queue.SimpleQueue)
 
 
 def find_extension(wheel: str) -> Path:

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.files import Scan
+from storage.data import open_file
 from storage.gather import Table, gather, locate
 from storage.lake import Lake
 from storage.vectors import Matrix, Shard, to_uuids, write_features
@@ -21,66 +20,6 @@ class Pace:
 
     images_per_second: float
     bytes_per_image: float
-
-
-_MISSING = """image_id NOT IN (SELECT image_id FROM features WHERE recipe_id = $1)
-  AND image_id NOT IN (SELECT image_id FROM failures WHERE recipe_id = $1 AND stage <> 'read' AND NOT $3)"""
-
-
-def list_missing(lake: Lake, recipe_id: str, source: str, *, retry: bool = False) -> pa.Table:
-    """List the images of a source that have no feature under a recipe; a pure read.
-
-    Images that failed under the recipe are left out, unless they could not be read or ``retry`` asks for them.
-
-    Returns:
-        ``image_id`` and ``path``, one of its files, in the order of paths.
-    """
-    return lake.table(
-        f"""SELECT image_id::VARCHAR AS image_id, min(path) AS path FROM files
-            WHERE source = $2 AND image_id IS NOT NULL AND {_MISSING} GROUP BY image_id ORDER BY path""",
-        [recipe_id, source, retry],
-    )
-
-
-def count_missing_after(lake: Lake, recipe_id: str | None, scan: Scan, *, retry: bool = False) -> dict[str, int]:
-    """Count, by reason, the images that will have no feature once a scan is committed; a pure read.
-
-    The reasons: ``new_image``, ``bytes_changed`` (of a known path), ``new_recipe``, ``unfinished`` (an earlier run did
-    not come to it) and ``retry``.
-    """
-    with lake.lend(_listing=scan.listing.files, _reads=scan.reads):
-        found = lake.rows(
-            f"""WITH old AS (SELECT path, image_id FROM files WHERE source = $2),
-                     kept AS (SELECT path, image_id FROM old JOIN _listing USING (path)
-                              WHERE path NOT IN (SELECT path FROM _reads)),
-                     new AS (SELECT path, image_id FROM _reads UNION ALL FROM kept)
-                SELECT reason, count(*) FROM (
-                  SELECT image_id, min(CASE
-                    WHEN image_id IN (SELECT image_id FROM failures WHERE recipe_id = $1) THEN 'retry'
-                    WHEN image_id IN (SELECT image_id FROM features) THEN 'new_recipe'
-                    WHEN image_id IN (SELECT image_id FROM images) THEN 'unfinished'
-                    WHEN path IN (SELECT path FROM old) THEN 'bytes_changed'
-                    ELSE 'new_image' END) AS reason
-                  FROM new WHERE image_id IS NOT NULL AND {_MISSING} GROUP BY image_id
-                ) GROUP BY reason ORDER BY reason""",
-            [recipe_id or "", scan.listing.source, retry],
-        )
-    return dict(found)
-
-
-def count_features_after(lake: Lake, recipe_id: str | None, scan: Scan) -> int:
-    """Count the images that have a feature already once a scan is committed; a pure read."""
-    with lake.lend(_listing=scan.listing.files, _reads=scan.reads):
-        return int(
-            lake.value(
-                """SELECT count(DISTINCT image_id) FROM (
-                     SELECT image_id FROM _reads UNION ALL
-                     SELECT image_id FROM files JOIN _listing USING (path)
-                     WHERE source = $2 AND path NOT IN (SELECT path FROM _reads)
-                   ) WHERE image_id IN (SELECT image_id FROM features WHERE recipe_id = $1)""",
-                [recipe_id or "", scan.listing.source],
-            )
-        )
 
 
 def count_failed(lake: Lake, recipe_id: str, source: str) -> int:
@@ -119,13 +58,15 @@ def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
     return None
 
 
-def commit_shard(lake: Lake, shard: Shard, now: datetime) -> int:
+def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> int:
     """Add what is still missing of a shard's file, with its failures and its cost, in one transaction.
+
+    It ends the holder's lease of the shard, too.
 
     Returns:
         How many features were added: fewer than the file has where another run was first.
     """
-    return lake.commit(lambda: _write_shard(lake, shard, now))
+    return lake.commit(lambda: _write_shard(lake, shard, now, holder))
 
 
 def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
@@ -164,21 +105,27 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     return gather(Table(lake), pieces, dim)
 
 
-def _write_shard(lake: Lake, shard: Shard, now: datetime) -> int:
+def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
     file = _without_known(lake, shard.recipe_id, shard.file) if shard.file else None
-    added, size = 0, 0
-    if file:
-        lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [str(file)])
-        added, size = int(pq.read_metadata(file).num_rows), file.stat().st_size
+    added, size = _add_file(lake, file) if file else (0, 0)
     _write_failures(lake, shard, now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
+    lake.execute("DELETE FROM leases WHERE holder = ?", [holder])
     return added
 
 
-def _without_known(lake: Lake, recipe_id: str, file: Path) -> Path | None:
-    shard = pq.read_table(file)
-    with lake.lend(_shard=shard.select(["image_id"])):
+def _add_file(lake: Lake, file: str) -> tuple[int, int]:
+    """Make a file part of the lake; gives its rows and bytes."""
+    lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
+    with open_file(lake.home, file) as opened:
+        return int(pq.read_metadata(opened).num_rows), int(opened.size())
+
+
+def _without_known(lake: Lake, recipe_id: str, file: str) -> str | None:
+    with open_file(lake.home, file) as opened:
+        ids = pq.read_table(opened, columns=["image_id"])
+    with lake.lend(_shard=ids):
         known = lake.table(
             "SELECT image_id FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _shard)",
             [recipe_id],
@@ -186,7 +133,13 @@ def _without_known(lake: Lake, recipe_id: str, file: Path) -> Path | None:
     if not known.num_rows:
         return file
     taken = set(known["image_id"].to_pylist())
-    left = shard.filter(pa.array([image_id not in taken for image_id in shard["image_id"].to_pylist()]))
+    new = pa.array([image_id not in taken for image_id in ids["image_id"].to_pylist()])
+    return _copy_rows(lake, recipe_id, file, new)
+
+
+def _copy_rows(lake: Lake, recipe_id: str, file: str, which: pa.Array) -> str | None:
+    with open_file(lake.home, file) as opened:
+        left = pq.read_table(opened).filter(which)
     if not left.num_rows:
         return None
     vectors = left["vector"].combine_chunks().flatten().to_numpy().reshape(left.num_rows, -1)

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, QueryError
-from storage.extensions import keep
+from storage.extensions import keep, list_wheels
 from storage.paths import Home
 from storage.turns import take_turn
 
@@ -18,17 +18,26 @@ if TYPE_CHECKING:
     from storage.reading import Features
 
 ATTEMPTS = 50
-RACES = ("conflict", "database is locked", "busy")
+RACES = (
+    *("conflict", "database is locked", "busy"),  # DuckLake's and SQLite's words; from here on those of Postgres
+    *("could not serialize", "deadlock detected", "could not obtain lock", "duplicate key value"),
+    *("connection reset", "server closed the connection", "terminating connection", "no connection to the server"),
+    'failed to execute query "rollback"',  # of a commit whose connection was lost
+)
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
 
 class Lake:
-    """An attached lake. Reads are plain SQL; writes go through :meth:`commit`."""
+    """An attached lake. Reads are plain SQL; writes go through :meth:`commit`.
 
-    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection) -> None:
+    ``lasting`` is false where there is no lake yet, and this is an empty one in memory.
+    """
+
+    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, lasting: bool = True) -> None:
         self.home = home
+        self.lasting = lasting
         self._con = con
         self._plain = True
 
@@ -113,14 +122,14 @@ class Lake:
         """
         for attempt in range(ATTEMPTS):
             try:
-                with take_turn(self.home.turn):
+                with take_turn(self.home):
                     self._con.execute("BEGIN")
                     self._con.execute("UPDATE guard SET n = n + 1")
                     result = write()
                     self._con.execute("COMMIT")
             except duckdb.Error as error:
                 self._roll_back()
-                if not _is_race(error):
+                if not is_race(error):
                     raise unwritable(self.home, error) from error
                 time.sleep(random.uniform(0.01, 0.1) * (1 + attempt))  # noqa: S311 - jitter, not cryptography
             except BaseException:
@@ -129,7 +138,7 @@ class Lake:
             else:
                 return result
         raise LakeBusyError(
-            f"lake {self.home.root}", f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again"
+            f"lake {self.home.lake}", f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again"
         )
 
     def close(self) -> None:
@@ -143,7 +152,7 @@ class Lake:
         except duckdb.Error:  # a transaction is open: what broke it has been raised already
             self._con.close()
         else:
-            keep(self._con)
+            keep(self._con, list_wheels(self.home))
 
     def __enter__(self) -> Self:
         """Give the lake to a ``with`` block."""
@@ -158,11 +167,12 @@ class Lake:
             self._con.execute("ROLLBACK")
 
 
-def _is_race(error: duckdb.Error) -> bool:
+def is_race(error: duckdb.Error) -> bool:
+    """Tell whether another writer or a lost connection is why the catalog refused: then it is tried again."""
     return any(word in str(error).lower() for word in RACES)
 
 
 def unwritable(home: Home, error: duckdb.Error) -> LakeError:
     """Say that a lake cannot be written, and why."""
     reason = " ".join(str(error).split())
-    return LakeError(f"lake {home.root}", f"cannot be written: {reason}", "Check the disk and permissions, run again")
+    return LakeError(f"lake {home.lake}", f"cannot be written: {reason}", "Check the disk and permissions, run again")

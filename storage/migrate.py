@@ -2,6 +2,8 @@
 
 from importlib.resources import files
 
+import duckdb
+
 from storage.lake import Lake
 
 VERSION = 2
@@ -24,8 +26,10 @@ def upgrade(lake: Lake) -> None:
 
 def read_version(lake: Lake) -> int:
     """Read the schema's version; 0 where the lake has no tables."""
-    found = "SELECT count(*) FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'lake_version'"
-    return int(lake.value("SELECT max(version) FROM lake_version")) if lake.value(found) else 0
+    try:
+        return int(lake.value("SELECT max(version) FROM lake_version"))
+    except duckdb.CatalogException:
+        return 0
 
 
 def _upgrade_one(lake: Lake, found: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import LakeError
+from storage.urls import check_catalog, check_data
 
 
 def path_to_text(path: str) -> str:
@@ -39,13 +40,23 @@ class Home:
     data_url: str | None = None
 
     @property
+    def lake(self) -> str:
+        """The lake's name, as messages have it."""
+        return self.catalog_url or str(self.root)
+
+    @property
+    def catalog_name(self) -> str:
+        """The catalog, as DuckLake names it."""
+        return self.catalog_url or f"sqlite:{self.catalog}"
+
+    @property
     def catalog(self) -> Path:
-        """The SQLite catalog of the lake."""
+        """The SQLite catalog of the lake, unless ``catalog_url`` is set."""
         return self.root / "catalog.sqlite"
 
     @property
     def data(self) -> Path:
-        """The folder of the lake's Parquet files."""
+        """The folder of the lake's Parquet files, unless ``data_url`` is set."""
         return self.root / "data"
 
     @property
@@ -104,5 +115,11 @@ class Home:
 
 
 def open_home(root: Path, catalog_url: str | None = None, data_url: str | None = None) -> Home:
-    """Name the home by its absolute path, so that a change of working directory does not move it."""
-    return Home(root.expanduser().absolute(), catalog_url, data_url)
+    """Name the home by its absolute path, so that a change of working directory does not move it.
+
+    Raises:
+        SettingsError: where a url cannot be served, or holds credentials.
+    """
+    catalog = None if catalog_url is None else check_catalog(catalog_url)
+    data = None if data_url is None else check_data(data_url)
+    return Home(root.expanduser().absolute(), catalog, data)

@@ -11,8 +11,9 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Dtype = Literal["float32", "bfloat16", "float16"]
 Stored = Literal["float16", "float32"]
 Pooling = Literal["average", "flatten"]
-Decoder = Literal["full", "scaled"]
-"""``full`` gives Pillow's pixels, to 1 level; ``scaled`` decodes large JPEGs at a fraction of their size by the DCT."""
+Decoder = Literal["full", "scaled", "gpu"]
+"""``full`` gives Pillow's pixels, to 1 level; ``scaled`` decodes large JPEGs at a fraction of their size by the DCT;
+``gpu`` decodes and resizes JPEGs on the device."""
 
 
 @dataclass(frozen=True)

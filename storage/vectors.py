@@ -4,14 +4,15 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
+from storage.data import name_file, open_data
 from storage.errors import LakeError
 from storage.paths import Home
 
@@ -34,14 +35,14 @@ class Failure:
 class Shard:
     """A piece of embedding that is done and not yet committed.
 
-    ``file`` is None where every image failed; ``calls`` counts the images that went through the backbone; ``seconds``
-    from the first file opened to the Parquet file closed; ``bytes`` were read; ``waits`` are the seconds in which each
-    stage was the one that the others waited for.
+    ``file``, as the catalog takes it, is None where every image failed; ``calls`` counts the images that went through
+    the backbone; ``seconds`` from the first file opened to the Parquet file closed; ``bytes`` were read; ``waits`` are
+    the seconds in which each stage was the one that the others waited for.
     """
 
     recipe_id: str
     source: str
-    file: Path | None
+    file: str | None
     failures: tuple[Failure, ...]
     calls: int
     seconds: float
@@ -54,17 +55,22 @@ class FeatureFile:
 
     Byte-stream-split gathers the mantissa's last bytes, which rounding to float16 has zeroed, and zstd removes them.
     A file under its own name is whole: until then it is called ``.unfinished``, and what breaks off is removed.
+    In an object store it appears when its upload is complete.
     """
 
     def __init__(self, home: Home, recipe_id: str, dim: int) -> None:
-        self._place = home.data / "main" / "features" / f"recipe_id={recipe_id}" / f"{uuid.uuid4()}.parquet"
-        self._unfinished = self._place.with_suffix(".unfinished")
+        self._fs, folder = open_data(home)
+        self._folder, name = f"{folder}/main/features/recipe_id={recipe_id}", str(uuid.uuid4())
+        self._local = isinstance(self._fs, fs.LocalFileSystem)
+        self._place = f"{self._folder}/{name}.parquet"
+        self._unfinished = f"{self._folder}/{name}.unfinished" if self._local else self._place
+        self._home = home
         vector = pa.list_(pa.float32(), dim)
         self._schema = pa.schema([("image_id", pa.uuid()), ("vector", vector)])
         self._waiting: list[pa.RecordBatch] = []
         self._writer: pq.ParquetWriter | None = None
-        self.path: Path | None = None
-        """Where it lies once it is whole; None where nothing was written."""
+        self.path: str | None = None
+        """Where it lies once it is whole, as the catalog takes it; None where nothing was written."""
 
     def write(self, image_ids: Sequence[str], vectors: Matrix) -> None:
         """Add n vectors [n, dim], float32, under n ids.
@@ -97,10 +103,15 @@ class FeatureFile:
 
     def _flush(self) -> None:
         if self._writer is None:
-            self._place.parent.mkdir(parents=True, exist_ok=True)
-            leaf = ["vector.list.element"]
+            if self._local:
+                self._fs.create_dir(self._folder)
             self._writer = pq.ParquetWriter(
-                self._unfinished, self._schema, compression="zstd", use_dictionary=False, use_byte_stream_split=leaf
+                self._unfinished,
+                self._schema,
+                filesystem=self._fs,
+                compression="zstd",
+                use_dictionary=False,
+                use_byte_stream_split=["vector.list.element"],
             )
         self._writer.write_table(pa.Table.from_batches(self._waiting))
         self._waiting = []
@@ -110,15 +121,16 @@ class FeatureFile:
             self._flush()
         if self._writer:
             self._writer.close()
-        self._unfinished.rename(self._place)
-        self.path = self._place
+        if self._local:
+            self._fs.move(self._unfinished, self._place)
+        self.path = name_file(self._home, self._place)
 
     def _drop(self) -> None:
         if self._writer:
             with contextlib.suppress(OSError):  # closing writes, and the disk may be full
                 self._writer.close()
-        with contextlib.suppress(OSError):
-            self._unfinished.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._fs.delete_file(self._unfinished)
 
     @contextlib.contextmanager
     def _explain(self) -> Iterator[None]:
@@ -126,14 +138,15 @@ class FeatureFile:
             yield
         except OSError as error:
             reason = error.strerror or " ".join(str(error).split())
+            mend = "Make room on the disk" if self._local else "Check the bucket and the credentials"
             raise LakeError(
-                f"features {self._place.parent}",
+                f"features {name_file(self._home, self._folder)}",
                 f"cannot be written: {reason}",
-                "Make room on the disk, then run again: what was committed stays",
+                f"{mend}, then run again: what was committed stays",
             ) from error
 
 
-def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors: Matrix) -> Path:
+def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors: Matrix) -> str:
     """Write vectors as one file of features, not yet part of the lake.
 
     Args:
@@ -142,12 +155,15 @@ def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors
         image_ids: n UUIDs, at least one.
         vectors: [n, dim], float32.
 
+    Returns:
+        The file, as the catalog takes it.
+
     Raises:
         LakeError: where the disk does not take them.
     """
     with FeatureFile(home, recipe_id, vectors.shape[1]) as file:
         file.write(image_ids, vectors)
-    return cast("Path", file.path)
+    return cast("str", file.path)
 
 
 def to_uuids(image_ids: Sequence[str]) -> pa.Array:

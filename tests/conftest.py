@@ -10,6 +10,7 @@ import pytest
 
 from flows.settings import quiet_prefect
 from tests.counting import Tally, install
+from tests.lakes import place, postgres, s3  # noqa: F401 - fixtures
 from tests.pictures import write_folder
 
 quiet_prefect(debug=False)

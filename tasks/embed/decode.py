@@ -1,6 +1,7 @@
 """From an image's bytes to the pixels that the backbone gets."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,32 @@ def decode(data: bytes, transform: Transform) -> Pixels:
     Raises:
         Exception: of any kind, where the bytes are broken or their pixels have no agreed range.
     """
-    if data.startswith(JPEG) and transform.interpolation in _SMOOTH and not _is_turned(data):
+    (result,) = decode_all([data], transform)
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def decode_all(images: Sequence[bytes], transform: Transform) -> list[Pixels | Exception]:
+    """Decode several images, each as if it were alone; one that is broken gives its error."""
+    done: dict[int, Pixels | None] = {}
+    if transform.decoder == "gpu":
+        from tasks.embed.decode_gpu import decode_on_gpu
+
+        fit = [at for at, data in enumerate(images) if _is_smooth(data, transform) and _is_plain(data)]
+        done = dict(zip(fit, decode_on_gpu([images[at] for at in fit], transform), strict=True)) if fit else {}
+    return [_decode_alone(data, transform, done.get(at)) for at, data in enumerate(images)]
+
+
+def _decode_alone(data: bytes, transform: Transform, done: Pixels | None) -> Pixels | Exception:
+    try:
+        return _decode(data, transform) if done is None else done
+    except Exception as error:  # noqa: BLE001 - broken pixels raise anything; the caller records or raises it
+        return error
+
+
+def _decode(data: bytes, transform: Transform) -> Pixels:
+    if transform.decoder != "gpu" and _is_smooth(data, transform):
         pixels = _decode_jpeg(data, transform)
         if pixels is not None:
             return _resize(pixels, transform)
@@ -43,6 +69,11 @@ def decode(data: bytes, transform: Transform) -> Pixels:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         upright = ImageOps.exif_transpose(image)
         return np.asarray(_cut(_to_rgb(upright), transform))
+
+
+def _is_smooth(data: bytes, transform: Transform) -> bool:
+    """Tell whether an image is a JPEG that lies upright, to be resized as torch can."""
+    return data.startswith(JPEG) and transform.interpolation in _SMOOTH and not _is_turned(data)
 
 
 def _is_turned(data: bytes) -> bool:
@@ -64,15 +95,25 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Pixels | None:
     import simplejpeg
 
     smallest = 0 if transform.decoder == "full" else max(transform.resize, *transform.crop)
+    if not _is_plain(data):
+        return None
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        plain = space in ("YCbCr", "RGB", "Gray") and height * width <= (Image.MAX_IMAGE_PIXELS or 0)
-        if not plain or max(height, width) > LONGEST * min(height, width):
-            return None
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=smallest, min_width=smallest, min_factor=1)
     except ValueError:  # broken: Pillow says how, or is more patient
         return None
     return pixels
+
+
+def _is_plain(data: bytes) -> bool:
+    """Tell by its header whether a JPEG has three channels or one, and a size that Pillow takes, too."""
+    import simplejpeg
+
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return False
+    plain = space in ("YCbCr", "RGB", "Gray") and height * width <= (Image.MAX_IMAGE_PIXELS or 0)
+    return bool(plain and max(height, width) <= LONGEST * min(height, width))
 
 
 def _resize(pixels: Pixels, transform: Transform) -> Pixels:
@@ -81,7 +122,7 @@ def _resize(pixels: Pixels, transform: Transform) -> Pixels:
     from torch.nn.functional import interpolate
 
     height, width = transform.crop
-    size, (top, left) = _plan_cut((pixels.shape[0], pixels.shape[1]), transform)
+    size, (top, left) = plan_cut((pixels.shape[0], pixels.shape[1]), transform)
     image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # a view: channels last
     if size != pixels.shape[:2]:
         image = interpolate(image, size, mode=transform.interpolation, antialias=True)
@@ -89,7 +130,7 @@ def _resize(pixels: Pixels, transform: Transform) -> Pixels:
     return cut
 
 
-def _plan_cut(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], tuple[int, int]]:
+def plan_cut(size: tuple[int, int], transform: Transform) -> tuple[tuple[int, int], tuple[int, int]]:
     """Give (height, width) to resize to, and (top, left) of the cut, rounded as torchvision rounds."""
     height, width = transform.crop
     if transform.squash:
@@ -117,6 +158,6 @@ def _cut(image: Image.Image, transform: Transform) -> Image.Image:
     if not transform.squash and max(image.size) > LONGEST * min(image.size):  # resized, it would take gigabytes
         raise ValueError(f"{image.width} x {image.height} is longer than {LONGEST} times its width")
     height, width = transform.crop
-    (tall, wide), (top, left) = _plan_cut((image.height, image.width), transform)
+    (tall, wide), (top, left) = plan_cut((image.height, image.width), transform)
     resized = image.resize((wide, tall), _RESAMPLING[transform.interpolation])
     return resized.crop((left, top, left + width, top + height))

@@ -24,7 +24,7 @@ from storage.paths import Home, text_to_path
 from storage.progress import Advance
 from storage.recipe import Recipe
 from storage.vectors import Failure, FeatureFile, Matrix, Shard
-from tasks.embed.decode import Pixels, decode
+from tasks.embed.decode import Pixels, decode, decode_all
 from tasks.embed.stages import Meter, group, map_ahead
 
 CHUNK = 8  # images that a reader takes at once: handing each over alone would cost more than reading it
@@ -218,16 +218,15 @@ def _count(chunks: Iterator[_Chunk], meter: Meter) -> Iterator[list[Decoded]]:
 
 
 def _read_chunk(root: Path, recipe: Recipe, items: Sequence[Item]) -> _Chunk:
-    results, reading, decoding, size = list[Decoded](), 0.0, 0.0, 0
-    for item in items:
-        began = time.perf_counter()
-        data = _read(root, item)
-        read = time.perf_counter()
-        results.append((item, data if isinstance(data, Failure) else _decode(item, data, recipe)))
-        reading += read - began
-        decoding += time.perf_counter() - read
-        size += 0 if isinstance(data, Failure) else len(data)
-    return _Chunk(results, reading, decoding, size)
+    began = time.perf_counter()
+    read = [(item, _read(root, item)) for item in items]
+    good = [(item, data) for item, data in read if not isinstance(data, Failure)]
+    reading = time.perf_counter() - began
+    pixels = decode_all([data for _, data in good], recipe.transform)
+    results: dict[Item, Pixels | Failure] = {item: data for item, data in read if isinstance(data, Failure)}
+    results |= {item: _judge(item, each) for (item, _), each in zip(good, pixels, strict=True)}
+    decoding = time.perf_counter() - began - reading
+    return _Chunk([(item, results[item]) for item in items], reading, decoding, sum(len(data) for _, data in good))
 
 
 def _read(root: Path, item: Item) -> bytes | Failure:
@@ -241,8 +240,7 @@ def _read(root: Path, item: Item) -> bytes | Failure:
     return data
 
 
-def _decode(item: Item, data: bytes, recipe: Recipe) -> Pixels | Failure:
-    try:
-        return decode(data, recipe.transform)
-    except Exception as error:  # noqa: BLE001 - broken pixels raise anything; the failure is recorded
-        return Failure(*item, "decode", " ".join(str(error).split()) or type(error).__name__)
+def _judge(item: Item, pixels: Pixels | Exception) -> Pixels | Failure:
+    if isinstance(pixels, Exception):
+        return Failure(*item, "decode", " ".join(str(pixels).split()) or type(pixels).__name__)
+    return pixels

@@ -1,19 +1,15 @@
-"""Which recipe the settings mean, and what is missing under it. Imports torch only for a recipe that is new."""
+"""Which recipe the settings mean. Imports torch only for one that is new."""
 
 from dataclasses import dataclass
 
 from storage.attach import read_lake
-from storage.features import list_missing, measure_pace
 from storage.paths import Home
 from storage.recipe import Recipe
 from storage.recipes import find_recipe
-from tasks.embed.engine import Item
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import Weights, find_weights
 
-SECONDS_A_SHARD = 30
 SECONDS_WORTH_COMPILING = 120
-SMALLEST, LARGEST, UNKNOWN = 64, 8192, 512
 
 
 @dataclass(frozen=True)
@@ -24,14 +20,6 @@ class Resolved:
     request: dict[str, object]
     weights: Weights
     new: bool
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a run has to embed: shards of (image_id, path)."""
-
-    images: int
-    shards: tuple[tuple[Item, ...], ...]
 
 
 def resolve(home: Home, settings: EmbedSettings) -> Resolved:
@@ -77,14 +65,3 @@ def repays_compiling(settings: EmbedSettings, images: int, images_per_second: fl
     if settings.compile == "auto":
         return images > images_per_second * SECONDS_WORTH_COMPILING
     return settings.compile == "on"
-
-
-def list_work(home: Home, source: str, recipe: Recipe, shard: int | None, *, retry: bool = False) -> Work:
-    """List what is missing under a recipe, in shards worth about half a minute at the pace of the last ones."""
-    with read_lake(home) as lake:
-        missing = list_missing(lake, recipe.recipe_id, source, retry=retry)
-        pace = measure_pace(lake, recipe.recipe_id)
-    guess = min(LARGEST, max(SMALLEST, int(pace.images_per_second * SECONDS_A_SHARD))) if pace else UNKNOWN
-    size = shard or guess
-    items = list(zip(missing["image_id"].to_pylist(), missing["path"].to_pylist(), strict=True))
-    return Work(len(items), tuple(tuple(items[at : at + size]) for at in range(0, len(items), size)))

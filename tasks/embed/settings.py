@@ -31,7 +31,7 @@ class EmbedSettings(BaseModel):
     decoder: Decoder = Field(
         "full",
         description="'full' decodes every pixel; 'scaled' decodes large JPEGs at a fraction of their size: faster, "
-        "slightly other vectors, a recipe of their own.",
+        "slightly other vectors, a recipe of their own; 'gpu' decodes JPEGs on the GPU, likewise.",
     )
     dtype: Dtype | str = Field(
         "auto",

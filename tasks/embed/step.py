@@ -7,16 +7,18 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from storage import recipes
+from storage import missing, recipes
 from storage.attach import open_lake, read_lake
-from storage.features import commit_shard, list_missing
+from storage.features import commit_shard
+from storage.leases import Lease
+from storage.missing import Wanted
 from storage.paths import Home
 from storage.progress import Advance
-from storage.recipe import Recipe
 from storage.vectors import Shard
-from tasks.embed.engine import Item, count_cores, embed_shard
+from tasks.embed.claim import claim, keep_alive
+from tasks.embed.engine import count_cores, embed_shard
 from tasks.embed.pack import keep_open, pack_backbone
-from tasks.embed.plan import Resolved, Work, list_work, resolve
+from tasks.embed.plan import Resolved, resolve
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.watch import watch
 
@@ -43,11 +45,11 @@ def renew_recipe(home: Home, resolved: Resolved) -> Resolved:
     return replace(resolved, recipe=renewed, new=True)
 
 
-@task(task_run_name="count missing of {source}", cache_policy=NO_CACHE, persist_result=False)
-def count_missing(home: Home, source: str, recipe_id: str, *, retry: bool) -> int:
+@task(task_run_name="count missing of {wanted.source}", cache_policy=NO_CACHE, persist_result=False)
+def count_missing(home: Home, wanted: Wanted) -> int:
     """Count the images of a source that have no feature under a recipe."""
     with read_lake(home) as lake:
-        return int(list_missing(lake, recipe_id, source, retry=retry).num_rows)
+        return missing.count_missing(lake, wanted)
 
 
 @task(task_run_name="check canaries of {source}", cache_policy=NO_CACHE, persist_result=False)
@@ -56,30 +58,39 @@ def check_canaries(home: Home, source: str, recipe_id: str, images: int, setting
     return watch(home, source, recipe_id, images, settings)
 
 
-@task(task_run_name="list missing of {source}", cache_policy=NO_CACHE, persist_result=False)
-def list_shards(home: Home, source: str, recipe: Recipe, shard: int | None, *, retry: bool) -> Work:
-    """List what is missing under a recipe, in shards."""
-    return list_work(home, source, recipe, shard, retry=retry)
+@task(task_run_name="claim shard {number}", cache_policy=NO_CACHE, persist_result=False)
+def claim_shard(
+    home: Home,
+    wanted: Wanted,
+    number: int,  # noqa: ARG001 - names the task run
+    shard: int | None,
+    holder: str,
+    after: str,
+) -> Lease | None:
+    """Lease the next images that are missing, so that no other run embeds them; None where there are none."""
+    return claim(home, wanted, shard, holder, after)
 
 
 @task(task_run_name="embed shard {number}", cache_policy=NO_CACHE, persist_result=False)
 def run_shard(
     home: Home,
-    source: str,
+    wanted: Wanted,
     root: Path,
-    recipe_id: str,
     number: int,  # noqa: ARG001 - names the task run
-    items: tuple[Item, ...],
+    lease: Lease,
     settings: EmbedSettings,
     advance: Advance,
 ) -> Shard:
     """Embed one shard and write its Parquet file, not yet part of the lake."""
-    embedder = keep_open(home.backbones / recipe_id, settings.batch, settings.device, compiled=settings.compile == "on")
-    return embed_shard(home, source, root, embedder, items, settings.decoders or count_cores(), advance)
+    embedder = keep_open(
+        home.backbones / wanted.recipe_id, settings.batch, settings.device, compiled=settings.compile == "on"
+    )
+    renewing = keep_alive(home, lease.holder, advance)
+    return embed_shard(home, wanted.source, root, embedder, lease.items, settings.decoders or count_cores(), renewing)
 
 
 @task(task_run_name="commit shard {number}", cache_policy=NO_CACHE, persist_result=False)
-def keep_shard(home: Home, number: int, shard: Shard) -> int:  # noqa: ARG001 - names the task run
-    """Commit one shard; gives how many features it added."""
+def keep_shard(home: Home, number: int, lease: Lease, shard: Shard) -> int:  # noqa: ARG001 - names the task run
+    """Commit one shard, which ends its lease; gives how many features it added."""
     with open_lake(home) as lake:
-        return commit_shard(lake, shard, datetime.now(UTC))
+        return commit_shard(lake, shard, datetime.now(UTC), lease.holder)

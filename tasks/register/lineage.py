@@ -43,5 +43,5 @@ class LakeSource(DatasetSource):
 
 def describe_data(home: Home, training: Training) -> MetaDataset:
     """Describe a training's rows; the digest is the training's identity."""
-    source = LakeSource(f"ducklake:sqlite:{home.catalog}", training.snapshot, training.training_id)
+    source = LakeSource(f"ducklake:{home.catalog_name}", training.snapshot, training.training_id)
     return MetaDataset(source, name=training.label_set, digest=training.training_id)  # type: ignore[abstract] # profile is inherited from no one and MLflow makes it so

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from storage.recipe import Interpolation, Transform
-from tasks.embed.decode import Pixels, decode
+from tasks.embed.decode import Pixels, decode, decode_all
 
 HEIGHT, WIDTH = 20, 30
 PHOTO = Image.fromarray(np.random.default_rng(1).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8))
@@ -270,3 +270,43 @@ def test_a_truncated_jpeg_is_refused() -> None:
     data = encode(photo(375, 500), "JPEG")
     with pytest.raises(OSError, match="truncated"):
         decode(data[: len(data) // 2], transform(256, (224, 224)))
+
+
+def by_gpu_s_way(asked: Transform) -> Transform:
+    """Ask for the GPU's decoder; where there is no GPU, the CPU goes the same way."""
+    return replace(asked, decoder="gpu")
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(375, 500), (224, 224), (231, 999)])
+def test_the_gpu_s_way_gives_nearly_pillow_s_pixels(interpolation: Interpolation, size: tuple[int, int]) -> None:
+    asked = transform(256, (224, 224), interpolation)
+    data = encode(photo(*size), "JPEG", quality=90)
+    off = np.abs(decode(data, by_gpu_s_way(asked)).astype(int) - by_pillow(data, asked))
+    assert off.max() <= 4
+    assert off.mean() < 1
+
+
+def test_what_is_no_plain_jpeg_has_the_same_pixels_whatever_the_decoder() -> None:
+    asked = transform(32, (30, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encode(photo(64, 48), "JPEG", exif=exif)
+    for data in (
+        encode(PHOTO),
+        encode(PHOTO, "WEBP", lossless=True),
+        encode(photo(64, 48).convert("CMYK"), "JPEG"),
+        turned,
+    ):
+        np.testing.assert_array_equal(decode(data, by_gpu_s_way(asked)), decode(data, asked))
+
+
+@pytest.mark.parametrize("decoder", ["full", "gpu"])
+def test_each_of_several_images_is_decoded_as_if_it_were_alone(decoder: Any) -> None:  # noqa: ANN401 - a literal
+    asked = replace(transform(64, (60, 60)), decoder=decoder)
+    good = [encode(photo(90 + number, 120), "JPEG") for number in range(3)] + [encode(PHOTO)]
+    broken = [good[0][:200], b"no image"]
+    given = decode_all([good[0], broken[0], good[1], good[3], broken[1], good[2]], asked)
+    assert [isinstance(each, Exception) for each in given] == [False, True, False, False, True, False]
+    for each, data in zip((given[0], given[2], given[3], given[5]), (good[0], good[1], good[3], good[2]), strict=True):
+        np.testing.assert_array_equal(each, decode(data, asked))

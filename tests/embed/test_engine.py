@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from storage.errors import BackboneError
 from storage.paths import open_home
 from storage.recipe import Recipe, Transform
 from storage.vectors import Matrix
-from tasks.embed.decode import Pixels, decode
+from tasks.embed.decode import Pixels, decode_all
 from tasks.embed.engine import (
     Backbone,
     Embedder,
@@ -185,16 +185,16 @@ def test_at_most_a_few_batches_are_decoded_ahead(tmp_path: Path, monkeypatch: py
     decoded: list[int] = []
     waiting: list[int] = []
 
-    def counting(data: bytes, transform: Transform) -> Pixels:
-        decoded.append(1)
-        return decode(data, transform)
+    def counting(images: Sequence[bytes], transform: Transform) -> list[Pixels | Exception]:
+        decoded.extend([1] * len(images))
+        return decode_all(images, transform)
 
     def slow(pixels: Pixels) -> Matrix:
         time.sleep(0.02)
         waiting.append(len(decoded))
         return average(pixels)
 
-    monkeypatch.setattr("tasks.embed.engine.decode", counting)
+    monkeypatch.setattr("tasks.embed.engine.decode_all", counting)
     embed(tmp_path, items, slow)
     ahead = [count - 4 * number for number, count in enumerate(waiting)]
     assert max(ahead) <= 4 * (1 + 3) + 2 * 8 + 8

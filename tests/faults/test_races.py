@@ -4,15 +4,13 @@ import contextlib
 import subprocess
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
-import pytest
 
 from storage.attach import open_lake, read_lake
 from storage.features import commit_shard
 from storage.lake import Lake
-from storage.paths import Home, open_home
+from storage.paths import Home
 from storage.vectors import Shard, write_features
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,17 +24,12 @@ from storage.attach import open_lake
 from storage.paths import open_home
 from tests.faults.test_races import KEYS, NOW, SHARD, commit_shard, make_shard
 
-with open_lake(open_home(Path(sys.argv[1]))) as lake:
+with open_lake(open_home(Path(sys.argv[1]), *(url or None for url in sys.argv[2:]))) as lake:
     print("ready", flush=True)
     sys.stdin.readline()
     starts = range(0, KEYS, SHARD)
     print(sum(commit_shard(lake, make_shard(lake.home, range(start, start + SHARD)), NOW) for start in starts))
 """
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Home:
-    return open_home(tmp_path / "home")
 
 
 def make_shard(home: Home, keys: range) -> Shard:
@@ -54,7 +47,7 @@ def count_rows(lake: Lake) -> tuple[int, int]:
 
 def start_writer(home: Home) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(home.root)],
+        [sys.executable, "-c", WRITER, str(home.root), home.catalog_url or "", home.data_url or ""],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

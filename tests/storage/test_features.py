@@ -13,22 +13,19 @@ from storage.errors import LakeError
 from storage.features import (
     Pace,
     commit_shard,
-    count_failed,
-    count_features,
-    count_features_after,
-    count_missing_after,
-    list_missing,
     measure_pace,
     read_features,
 )
 from storage.files import Scan, commit_scan
 from storage.lake import Lake
-from storage.paths import open_home
+from storage.missing import Wanted, list_missing
+from storage.paths import Home
 from storage.progress import silent
 from storage.vectors import Failure, Matrix, Shard, write_features
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tests.pictures import write_folder, write_image
+from tests.lakes import list_files
+from tests.pictures import write_folder
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE, OTHER = "a" * 32, "b" * 32
@@ -37,8 +34,8 @@ IDS = [f"{number:032x}" for number in range(1, 41)]
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    with open_lake(open_home(tmp_path / "home")) as opened:
+def lake(place: Home) -> Iterator[Lake]:
+    with open_lake(place) as opened:
         yield opened
 
 
@@ -80,8 +77,7 @@ def ingest(lake: Lake, folder: Path) -> list[tuple[str, str]]:
 
 
 def missing(lake: Lake, recipe: str = RECIPE, *, retry: bool = False) -> list[tuple[str, str]]:
-    found = list_missing(lake, recipe, "photos", retry=retry)
-    return list(zip(found["image_id"].to_pylist(), found["path"].to_pylist(), strict=True))
+    return list_missing(lake, Wanted(recipe, "photos", retry), 100)
 
 
 def count_rows(lake: Lake, recipe: str = RECIPE) -> tuple[int, int]:
@@ -157,41 +153,14 @@ def test_a_write_that_fails_leaves_no_file(lake: Lake, monkeypatch: pytest.Monke
     monkeypatch.setattr(pq.ParquetWriter, "write_table", fill_disk)
     with pytest.raises(LakeError, match="No space left"):
         write_features(lake.home, RECIPE, IDS, make_vectors(len(IDS)))
-    assert [path for path in lake.home.data.rglob("*") if path.is_file()] == []
+    assert list_files(lake.home) == {}
 
 
 def test_a_vector_takes_at_most_half_of_its_raw_size(lake: Lake) -> None:
     rows, dim = 2000, 512
     image_ids = [f"{number:032x}" for number in range(rows)]
-    file = write_features(lake.home, RECIPE, image_ids, make_vectors(rows, dim))
-    assert file.stat().st_size / rows <= 0.5 * 4 * dim
-
-
-def test_missing_are_the_images_of_the_source_without_a_feature_in_the_order_of_paths(lake: Lake, few: Path) -> None:
-    write_image(few / "blue" / "copy of 000.png", "blue", 2000)  # the same bytes as 000.png
-    (few / "blue" / "broken.png").write_bytes(b"no image")
-    found = ingest(lake, few)
-    assert [path for _, path in found] == [f"{color}/00{n}.png" for color in ("blue", "green", "red") for n in (0, 1)]
-    commit(lake, [image_id for image_id, _ in found[:2]])
-    assert missing(lake) == found[2:]
-    assert missing(lake, OTHER) == found
-    assert count_features(lake, RECIPE, "photos") == 2
-
-
-@pytest.mark.parametrize("stage", ["decode", "embed"])
-def test_an_image_that_failed_is_left_out_until_a_retry_asks_for_it(lake: Lake, few: Path, stage: str) -> None:
-    found = ingest(lake, few)
-    commit(lake, [], failures=[Failure(*found[0], stage, "broken")])
-    assert missing(lake) == found[1:]
-    assert missing(lake, retry=True) == found
-    assert missing(lake, OTHER) == found
-    assert count_failed(lake, RECIPE, "photos") == 1
-
-
-def test_an_image_that_could_not_be_read_is_tried_again(lake: Lake, few: Path) -> None:
-    found = ingest(lake, few)
-    commit(lake, [], failures=[Failure(*found[0], "read", "share went away")])
-    assert missing(lake) == found
+    write_features(lake.home, RECIPE, image_ids, make_vectors(rows, dim))
+    assert [size / rows <= 0.5 * 4 * dim for size in list_files(lake.home).values()] == [True]
 
 
 def test_a_success_removes_the_recorded_failure(lake: Lake, few: Path) -> None:
@@ -239,47 +208,3 @@ def test_the_pace_is_of_any_recipe_until_a_recipe_has_its_own(lake: Lake) -> Non
     own = measure_pace(lake, OTHER)
     assert own
     assert own.images_per_second == pytest.approx(0.5)
-
-
-def test_why_an_image_is_missing_is_foreseen_before_the_scan_is_committed(lake: Lake, few: Path) -> None:
-    before = lake.snapshot
-    assert count_missing_after(lake, None, look(lake, few)) == {"new_image": 6}
-    assert count_missing_after(lake, RECIPE, look(lake, few)) == {"new_image": 6}
-    assert lake.snapshot == before
-
-    found = ingest(lake, few)
-    assert count_missing_after(lake, RECIPE, look(lake, few)) == {"unfinished": 6}
-
-    commit(lake, [image_id for image_id, _ in found[:4]], failures=[Failure(*found[4], "decode", "broken")])
-    assert count_missing_after(lake, RECIPE, look(lake, few)) == {"unfinished": 1}
-    assert count_missing_after(lake, RECIPE, look(lake, few), retry=True) == {"retry": 1, "unfinished": 1}
-    assert count_missing_after(lake, OTHER, look(lake, few)) == {"new_recipe": 4, "unfinished": 2}
-    assert count_features_after(lake, RECIPE, look(lake, few)) == 4
-
-    write_image(few / found[0][1], "blue", 77)
-    write_image(few / "blue" / "another.png", "blue", 78)
-    expected = {"bytes_changed": 1, "new_image": 1, "unfinished": 1}
-    assert count_missing_after(lake, RECIPE, look(lake, few)) == expected
-    assert count_features_after(lake, RECIPE, look(lake, few)) == 3
-
-
-def test_a_file_that_went_away_or_only_moved_is_not_foreseen_as_work(lake: Lake, few: Path) -> None:
-    found = ingest(lake, few)
-    commit(lake, [image_id for image_id, _ in found[:5]])
-    (few / found[5][1]).unlink()
-    (few / found[0][1]).rename(few / "blue" / "renamed.png")
-    assert count_missing_after(lake, RECIPE, look(lake, few)) == {}
-    assert count_features_after(lake, RECIPE, look(lake, few)) == 5
-
-
-def test_an_image_that_was_deleted_and_returns_is_reused(lake: Lake, few: Path) -> None:
-    found = ingest(lake, few)
-    commit(lake, [image_id for image_id, _ in found])
-    gone = few / found[0][1]
-    data = gone.read_bytes()
-    gone.unlink()
-    assert ingest(lake, few) == []
-    gone.write_bytes(data)
-    assert count_missing_after(lake, RECIPE, look(lake, few)) == {}
-    assert ingest(lake, few) == []
-    assert count_features(lake, RECIPE, "photos") == 6

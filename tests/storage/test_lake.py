@@ -19,6 +19,7 @@ from storage.lake import Lake
 from storage.migrate import VERSION
 from storage.paths import Home, open_home
 from storage.vectors import Matrix, Shard, write_features
+from tests.lakes import PASSWORD, Postgres
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = "r" * 32
@@ -32,7 +33,8 @@ from storage.attach import open_lake
 from storage.paths import open_home
 print("ready", flush=True)
 for line in sys.stdin:
-    with open_lake(open_home(Path(line.strip()))) as lake:
+    root, catalog, data = line.strip().split("|")
+    with open_lake(open_home(Path(root), catalog or None, data or None)) as lake:
         rows = lake.value("SELECT count(*) FROM guard") + lake.value("SELECT count(*) FROM lake_version")
     print(rows, flush=True)
 """
@@ -49,7 +51,8 @@ WRITES = (
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Home:
+def here(tmp_path: Path) -> Home:
+    """A home of the embedded default."""
     return open_home(tmp_path / "home")
 
 
@@ -72,8 +75,22 @@ def test_processes_that_open_a_fresh_home_at_the_same_moment_all_make_one_lake(t
         assert [read_line(opener) for opener in openers] == ["ready", "ready"]
         for number in range(6):
             for opener in openers:
-                print(tmp_path / f"home-{number}", file=opener.stdin, flush=True)
+                print(tmp_path / f"home-{number}", "", "", sep="|", file=opener.stdin, flush=True)
             assert [read_line(opener) for opener in openers] == ["2", "2"]  # one row of guard, one of lake_version
+
+
+def test_processes_that_open_an_empty_database_at_the_same_moment_all_make_one_lake(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    with contextlib.ExitStack() as stack:
+        openers = [stack.enter_context(start_opener()) for _ in range(3)]
+        assert [read_line(opener) for opener in openers] == ["ready"] * 3
+        for _ in range(4):
+            catalog = postgres.make_database()
+            for opener in openers:
+                print(tmp_path / "home", catalog, "", sep="|", file=opener.stdin, flush=True)
+            assert [read_line(opener) for opener in openers] == ["2"] * 3
 
 
 def start_opener() -> subprocess.Popen[str]:
@@ -134,13 +151,13 @@ def test_reading_where_no_lake_is_gives_an_empty_one_and_leaves_nothing_behind(
     assert list(scratch.iterdir()) == []
 
 
-def test_reading_a_lake_changes_no_file_of_it(place: Home) -> None:
-    with open_lake(place) as lake:
+def test_reading_a_lake_changes_no_file_of_it(here: Home) -> None:
+    with open_lake(here) as lake:
         add_features(lake)
-    before = read_files(place)
-    with read_lake(place) as lake:
+    before = read_files(here)
+    with read_lake(here) as lake:
         assert lake.value("SELECT count(*) FROM features") == len(IDS)
-    assert read_files(place) == before
+    assert read_files(here) == before
 
 
 def read_files(home: Home) -> dict[Path, bytes]:
@@ -178,22 +195,22 @@ def test_a_snapshot_shows_the_lake_as_it_was(place: Home) -> None:
 @pytest.mark.parametrize("snapshot", [-1, 0, 10_000])
 def test_a_snapshot_that_the_lake_has_not_is_refused(place: Home, snapshot: int) -> None:
     open_lake(place).close()
-    with pytest.raises(LakeError, match=re.escape(str(place.root))):
+    with pytest.raises(LakeError, match=re.escape(place.lake)):
         read_lake(place, snapshot)
 
 
-def test_a_home_that_was_moved_opens_in_its_new_place_with_its_features(place: Home, tmp_path: Path) -> None:
-    with open_lake(place) as lake:
+def test_a_home_that_was_moved_opens_in_its_new_place_with_its_features(here: Home, tmp_path: Path) -> None:
+    with open_lake(here) as lake:
         add_features(lake)
     moved = open_home(tmp_path / "elsewhere" / "deeper")
     moved.root.parent.mkdir()
-    shutil.move(place.root, moved.root)
+    shutil.move(here.root, moved.root)
     with read_lake(moved) as lake:
         assert np.array_equal(read_features(lake, RECIPE, IDS), VECTORS)
     with open_lake(moved) as lake:
         add_recipe(lake, "after the move")
         assert np.array_equal(read_features(lake, RECIPE, IDS), VECTORS)
-    assert not place.root.exists()
+    assert not here.root.exists()
 
 
 @pytest.mark.parametrize("name", ["it's a 'home'", 'a "home"; 100% é'])
@@ -234,21 +251,21 @@ def test_a_commit_that_the_lake_refuses_leaves_it_as_it_was(place: Home) -> None
         assert count_recipes(lake) == 1
 
 
-def test_a_home_that_is_a_file_is_refused(place: Home) -> None:
-    place.root.write_text("not a folder")
+def test_a_home_that_is_a_file_is_refused(here: Home) -> None:
+    here.root.write_text("not a folder")
     with pytest.raises(LakeError, match="writable folder"):
-        open_lake(place)
-    assert place.root.read_text() == "not a folder"
+        open_lake(here)
+    assert here.root.read_text() == "not a folder"
 
 
-def test_a_home_below_a_file_is_refused(place: Home) -> None:
-    place.root.write_text("not a folder")
+def test_a_home_below_a_file_is_refused(here: Home) -> None:
+    here.root.write_text("not a folder")
     with pytest.raises(LakeError, match="writable folder"):
-        open_lake(open_home(place.root / "below"))
+        open_lake(open_home(here.root / "below"))
 
 
-def test_a_catalog_that_is_no_database_is_refused(place: Home) -> None:
-    place.root.mkdir()
-    place.catalog.write_bytes(b"no database at all" * 100)
+def test_a_catalog_that_is_no_database_is_refused(here: Home) -> None:
+    here.root.mkdir()
+    here.catalog.write_bytes(b"no database at all" * 100)
     with pytest.raises(LakeError, match="cannot be opened"):
-        read_lake(place)
+        read_lake(here)

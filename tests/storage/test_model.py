@@ -5,10 +5,10 @@ import shutil
 import tempfile
 import uuid
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,13 +21,14 @@ from hypothesis.strategies import integers, sampled_from
 
 from storage.attach import open_lake
 from storage.errors import SourceError
-from storage.features import commit_shard, count_missing_after
+from storage.features import commit_shard
 from storage.files import Scan, commit_scan
+from storage.leases import Lease, take_lease
+from storage.missing import Wanted, explain_missing, list_missing
 from storage.paths import open_home
 from storage.progress import silent
 from storage.trainings import count_conflicts, list_labelled
-from tasks.embed.engine import Embedder, Item, embed_shard
-from tasks.embed.plan import list_work
+from tasks.embed.engine import Embedder, embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import Weights
 from tasks.ingest.scan import scan
@@ -73,6 +74,7 @@ class LakeMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="frostline-model-"))
         self.root = self.folder / SOURCE
         self.root.mkdir()
+        self.now = NOW
         self.lake = open_lake(open_home(self.folder / "home"))
         self.lake.execute("SET threads = 1")  # many small queries: starting threads is their dearest part
         self.tally = Tally(self.folder / "calls")
@@ -138,11 +140,11 @@ class LakeMachine(RuleBasedStateMachine):
     @rule(committed=integers(0, 2))
     def crash_with_a_shard_in_flight(self, committed: int) -> None:
         self.ingest()
-        shards = self.list_shards()
-        for items in shards[:committed]:
-            self.embed(items)
-        for items in shards[committed : committed + 1]:
-            self.lost += self.embed(items, commit=False)
+        for number, lease in enumerate(self.claim()):
+            if number == committed:
+                self.lost += self.embed(lease, commit=False)
+                break
+            self.embed(lease)
         self.check()
 
     @rule()
@@ -152,9 +154,9 @@ class LakeMachine(RuleBasedStateMachine):
                 self.look()
             return
         planned = self.ingest()
-        calls = sum(self.embed(items) for items in self.list_shards())
+        calls = sum(self.embed(lease) for lease in self.claim())
         assert planned == calls + (CUT_OFF in self.failed and CUT_OFF not in self.failed_before)
-        assert list(self.list_shards()) == []
+        assert list(self.claim()) == []
         self.check()
 
     def teardown(self) -> None:
@@ -184,7 +186,9 @@ class LakeMachine(RuleBasedStateMachine):
     def ingest(self) -> int:
         """Commit a scan, comparing plan and counts with the model's; give how many images are planned."""
         found = self.look()
-        plan = count_missing_after(self.lake, self.recipe.recipe_id, found)
+        plan = Counter[str]()
+        for part in explain_missing(self.lake, Wanted(self.recipe.recipe_id, SOURCE), found):
+            plan[part.reason] += part.images
         assert plan == self.foresee()
         counts = commit_scan(self.lake, found, NOW)
         here, before = images(self.files.values()), images(self.scanned.values())
@@ -198,32 +202,32 @@ class LakeMachine(RuleBasedStateMachine):
         self.failed_before = set(self.failed)
         return sum(plan.values())
 
-    def foresee(self) -> dict[str, int]:
+    def foresee(self) -> Counter[str]:
         """Say why each image that will be missing is."""
         missing = images(self.files.values()) - self.embedded - self.failed
         changed = {file.content for path, file in self.files.items() if path in self.scanned}
-        return dict(
-            Counter(
-                "unfinished" if content in self.known else "bytes_changed" if content in changed else "new_image"
-                for content in missing
-            )
+        return Counter(
+            "unfinished" if content in self.known else "bytes_changed" if content in changed else "new_image"
+            for content in missing
         )
 
-    def list_shards(self) -> tuple[tuple[Item, ...], ...]:
-        work = list_work(self.lake.home, SOURCE, self.recipe, 2)
+    def claim(self) -> Iterator[Lease]:
+        """Claim shards as a run does that begins when the leases of those before it have expired."""
+        self.now += timedelta(hours=1)
+        wanted = Wanted(self.recipe.recipe_id, SOURCE)
         missing = images(self.files.values()) - self.embedded - self.failed
-        listed = [image_id for items in work.shards for image_id, _ in items]
-        assert sorted(listed) == sorted(map(name_image, missing))
-        return work.shards
+        assert [image_id for image_id, _ in list_missing(self.lake, wanted, 100)] == sorted(map(name_image, missing))
+        while lease := take_lease(self.lake, wanted, 2, f"run at {self.now}", self.now):
+            yield lease
 
-    def embed(self, items: tuple[Item, ...], *, commit: bool = True) -> int:
+    def embed(self, lease: Lease, *, commit: bool = True) -> int:
         """Embed one shard; give how many images went through the backbone."""
-        shard = embed_shard(self.lake.home, SOURCE, self.root, self.embedder, items, 1, lambda _: None)
-        contents = {content for content in self.known if name_image(content) in dict(items)}
+        shard = embed_shard(self.lake.home, SOURCE, self.root, self.embedder, lease.items, 1, lambda _: None)
+        contents = {content for content in self.known if name_image(content) in dict(lease.items)}
         good = contents - {CUT_OFF}
         assert shard.calls == len(good)
         if commit:
-            assert commit_shard(self.lake, shard, NOW) == len(good)
+            assert commit_shard(self.lake, shard, self.now, lease.holder) == len(good)
             self.embedded |= good
             self.failed |= contents - good
         return len(good)

@@ -1,0 +1,94 @@
+"""Object stores, opened with what the usual environment and profile files hold; no credential leaves this process.
+
+For ``s3://``, pyarrow and DuckDB each ask the AWS SDK, which knows ``AWS_*`` variables, ``~/.aws`` and machine roles; a
+store of another maker is named by ``AWS_ENDPOINT_URL``. ``gs://`` is Google's S3 door, with HMAC keys in those places.
+For ``az://`` both ask the Azure SDK, with ``AZURE_*`` variables or its command line's login.
+"""
+
+import functools
+import os
+
+from pyarrow import fs
+
+from storage.errors import LakeError
+
+WHEELS = {"s3": ("httpfs", "aws"), "gs": ("httpfs", "aws"), "az": ("azure",)}
+GOOGLE = "https://storage.googleapis.com"
+ACCOUNT = "AZURE_STORAGE_ACCOUNT"
+
+
+def part_url(url: str) -> tuple[str, str]:
+    """Part an object's url into its scheme, and its path from the bucket on."""
+    scheme, _, path = url.partition("://")
+    return scheme, path
+
+
+def open_store(url: str) -> fs.FileSystem:
+    """Open the file system of a url's store.
+
+    Raises:
+        LakeError: where the environment does not say which account.
+    """
+    scheme, _ = part_url(url)
+    return _open_azure(find_account()) if scheme == "az" else _open_s3(find_endpoint(scheme))
+
+
+@functools.cache
+def _open_s3(endpoint: str | None) -> fs.FileSystem:
+    return fs.S3FileSystem(endpoint_override=endpoint)
+
+
+@functools.cache
+def _open_azure(account: str) -> fs.FileSystem:
+    return fs.AzureFileSystem(account)
+
+
+def check_store(url: str) -> None:
+    """Refuse a store that does not answer, or has no such bucket.
+
+    Raises:
+        LakeError: naming it.
+    """
+    bucket = part_url(url)[1].partition("/")[0]
+    try:
+        found = open_store(url).get_file_info(bucket).type is not fs.FileType.NotFound
+        reason = "does not exist"
+    except OSError as error:
+        found, reason = False, f"cannot be looked at: {' '.join(str(error).split())}"
+    if not found:
+        raise LakeError(f"bucket {bucket}", reason, "Check lake.data, the endpoint and the credentials")
+
+
+def write_secret(url: str) -> str:
+    """Write the SQL that lets a DuckDB into a url's store, until it ends."""
+    scheme, _ = part_url(url)
+    if scheme == "az":
+        return _secret("azure", url, f"ACCOUNT_NAME '{find_account()}'")
+    options = ["REFRESH auto"]
+    if endpoint := find_endpoint(scheme):
+        protocol, host = part_url(endpoint.rstrip("/"))
+        options += [f"ENDPOINT '{host}'", f"USE_SSL {protocol == 'https'}", "URL_STYLE 'path'"]
+    return _secret("gcs" if scheme == "gs" else scheme, url, *options)
+
+
+def find_endpoint(scheme: str) -> str | None:
+    """Find the address of the S3 service that the environment names; None for Amazon's own."""
+    named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return named or (GOOGLE if scheme == "gs" else None)
+
+
+def find_account() -> str:
+    """Find the Azure storage account that the environment names.
+
+    Raises:
+        LakeError: where it names none.
+    """
+    account = os.environ.get(ACCOUNT, "")
+    if not account.isalnum():
+        raise LakeError(ACCOUNT, "must name the storage account of an az:// folder", "Set it in the environment")
+    return account
+
+
+def _secret(kind: str, url: str, *options: str) -> str:
+    more = "".join(f", {option}" for option in options)
+    return f"CREATE OR REPLACE TEMPORARY SECRET lake_data (TYPE {kind}, PROVIDER credential_chain, SCOPE '{url}'{more})"

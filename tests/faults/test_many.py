@@ -1,0 +1,92 @@
+"""Many at once: runs share the work, killed ones cost their shard, a reader sees no half commit; 50 rounds."""
+
+import random
+import signal
+import time
+from datetime import UTC, datetime
+from multiprocessing import get_context
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+from storage.attach import open_lake, read_lake
+from storage.features import commit_shard, read_features
+from storage.files import commit_scan
+from storage.lake import Lake
+from storage.leases import list_holders
+from storage.missing import FIRST_ID, Wanted, count_missing
+from storage.paths import Home, open_home
+from storage.progress import silent
+from tasks.embed.claim import claim, hold_leases
+from tasks.embed.engine import Embedder, embed_shard
+from tasks.embed.settings import EmbedSettings
+from tasks.embed.weights import Weights
+from tasks.ingest.scan import scan
+from tasks.ingest.settings import IngestSettings
+from tests.counting import Tally, resolve_recipe
+from tests.pictures import write_image
+
+ROUNDS, RUNS, KILLS, IMAGES, SHARD = 50, 4, 2, 16, 4
+RECIPE = resolve_recipe(EmbedSettings(), Weights(Path("none"), "none"))
+WANTED = Wanted(RECIPE.recipe_id, "photos")
+
+
+def embed_missing(folder: Path) -> None:
+    """Do what an embed run does, less Prefect: claim, embed, commit, until nothing is missing."""
+    home, tally = open_home(folder / "home"), Tally(folder / "calls", 0.01)
+    embedder, after = Embedder(RECIPE, tally.embed, 2), FIRST_ID
+    with hold_leases(home) as holder:
+        while lease := claim(home, WANTED, SHARD, holder, after):
+            shard = embed_shard(home, "photos", folder / "photos", embedder, lease.items, 1, lambda _: None)
+            with open_lake(home) as lake:
+                commit_shard(lake, shard, datetime.now(UTC), holder)
+            after, _ = lease.items[-1]
+
+
+def add_images(home: Home, folder: Path, round_: int) -> None:
+    for number in range(IMAGES):
+        write_image(folder / "photos" / "red" / f"{round_:02}-{number:02}.png", "red", round_ * IMAGES + number)
+    found = scan(home, "photos", folder / "photos", IngestSettings(), silent)
+    with open_lake(home) as lake:
+        commit_scan(lake, found, datetime.now(UTC))
+
+
+def count_rows(lake: Lake) -> tuple[int, int]:
+    rows, images = lake.rows("SELECT count(*), count(DISTINCT image_id) FROM features")[0]
+    return rows, images
+
+
+def watch(home: Home, runs: list[ForkServerProcess]) -> None:
+    """Read as a training run does, until the runs are over: at every moment each image has one whole vector."""
+    while any(run.is_alive() for run in runs):
+        with read_lake(home) as lake:
+            at = lake.snapshot
+        with read_lake(home, at) as lake:
+            rows, images = count_rows(lake)
+            assert rows == images
+            ids = [str(image_id) for (image_id,) in lake.rows("SELECT image_id FROM features")]
+            assert len(read_features(lake, RECIPE.recipe_id, ids)) == rows
+        time.sleep(0.2)
+
+
+def test_of_four_runs_two_are_killed_and_the_others_finish_with_nothing_lost_or_twice(tmp_path: Path) -> None:
+    home, moments = open_home(tmp_path / "home"), random.Random(0)
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    for round_ in range(ROUNDS):
+        add_images(home, tmp_path, round_)
+        runs = [processes.Process(target=embed_missing, args=(tmp_path,)) for _ in range(RUNS)]
+        for run in runs:
+            run.start()
+        for run in moments.sample(runs, KILLS):
+            time.sleep(moments.uniform(0, 0.5))
+            run.kill()
+        watch(home, runs)
+        ends = sorted(run.exitcode or 0 for run in runs)
+        assert set(ends) <= {0, -signal.SIGKILL}, ends
+        assert ends.count(0) >= RUNS - KILLS
+        with read_lake(home) as lake:
+            assert count_rows(lake) == ((round_ + 1) * IMAGES, (round_ + 1) * IMAGES)
+            assert count_missing(lake, WANTED) == 0
+            assert list_holders(lake, RECIPE.recipe_id, datetime.now(UTC)) == []
+    # A killed run costs the shard that it held; no living one computed what another held.
+    assert Tally(tmp_path / "calls").images <= ROUNDS * (IMAGES + KILLS * SHARD)

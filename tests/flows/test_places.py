@@ -1,0 +1,90 @@
+"""The pipeline over a lake in Postgres and an S3 server: the same commands, two settings, no credential anywhere."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import fs
+
+from storage.data import open_data
+from storage.paths import Home
+from tests.lakes import PASSWORD, SECRET, Postgres, database_of, list_files
+from tests.pictures import write_image
+from tests.servers import ROOT, request
+
+Frostline = Callable[..., dict[str, Any]]
+PREFECTS = ("flow_runs", "task_runs", "logs", "artifacts")
+
+
+@pytest.fixture
+def said(tmp_path: Path) -> Path:
+    """A file of all that the commands said."""
+    return tmp_path / "said"
+
+
+@pytest.fixture
+def frostline(prefect_api: str, home: Path, place: Home, tmp_path: Path, said: Path) -> Frostline:
+    """Run ``frostline`` in its own process, over the lake of ``place`` with the home of ``home``."""
+    assert place.root == home
+    variables = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "PREFECT_API_URL": prefect_api,
+        "COUNTING_LOG": str(tmp_path / "calls"),
+    }
+
+    def call(*arguments: str, flags: bool = True) -> dict[str, Any]:
+        where = ("--home", str(home), "--lake.catalog", place.catalog_url or "", "--lake.data", place.data_url or "")
+        command = [sys.executable, "-m", "tests.counting", *arguments, *(where if flags else ()), "--json"]
+        ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        with said.open("a") as log:
+            log.write(ran.stdout + ran.stderr)
+        assert ran.returncode == 0, ran.stderr
+        answer: dict[str, Any] = json.loads(ran.stdout)
+        return answer
+
+    return call
+
+
+def write_config(folder: Path, home: Home) -> None:
+    """Write the settings into frostline.toml."""
+    lines = [f'source = "{folder / "photos"}"', f'home = "{home.root}"', "[lake]"]
+    urls = [f'catalog = "{home.catalog_url}"', f'data = "{home.data_url}"']
+    (folder / "frostline.toml").write_text("\n".join([*lines, *urls]))
+
+
+def read_all(home: Home, said: Path, api: str, postgres: Postgres) -> str:
+    """Gather all that a run leaves: what it said, the catalog, the data, the home, and what Prefect keeps."""
+    system, _ = open_data(home)
+    parts = [said.read_bytes(), postgres.dump(database_of(home)).encode()]
+    parts += [system.open_input_file(path).read() for path in list_files(home)]
+    parts += [path.read_bytes() for path in home.root.rglob("*") if path.is_file()]
+    parts += [json.dumps(request(f"{api}/{kind}/filter", {"limit": 200})).encode() for kind in PREFECTS]
+    return b"\n".join(parts).decode(errors="replace")
+
+
+@pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)
+def test_the_pipeline_runs_over_postgres_and_s3_and_leaves_no_credential(
+    frostline: Frostline, place: Home, photos: Path, tmp_path: Path, prefect_api: str, said: Path, postgres: Postgres
+) -> None:
+    first = frostline("run", str(photos))
+    assert (first["backbone_calls"], first["model"]["version"]) == (60, 1)
+
+    write_config(tmp_path, place)
+    write_image(photos / "red" / "another.png", "red", 4711)
+    assert frostline("plan", flags=False)["reasons"] == {"new_image": 1}
+    assert frostline("status", flags=False)["features"] == 60
+    past = ("--at", str(first["snapshot"]))
+    assert frostline("sql", "SELECT count(*) FROM features", *past, flags=False)["rows"] == [[60]]
+
+    assert [path for path in (place.catalog, place.data) if path.exists()] == []
+    assert isinstance(open_data(place)[0], fs.S3FileSystem)
+    assert [name for name in list_files(place) if "/features/" in name]
+    left = read_all(place, said, prefect_api, postgres)
+    assert place.catalog_url in left  # what is looked through has the urls
+    assert [secret for secret in (PASSWORD, SECRET) if secret in left] == []
