@@ -93,7 +93,7 @@ def export_features(
             classes=classes,
             format=form,
             rows=len(features),
-            columns=COLUMNS,
+            columns={name: text for name, text in COLUMNS.items() if form == "parquet" or name != "first_seen"},
             files=tuple(_describe(unfinished, file) for file in sorted(unfinished.rglob("*")) if file.is_file()),
             made_by=f"frostline {name_release()}",
             made_at=now.isoformat(),
@@ -159,7 +159,10 @@ def _to_table(features: Features, facts: pa.Table, positions: Places, matrix: Ma
 
 
 def _write_datasets(features: Features, facts: pa.Table, folder: Path, classes: Sequence[str]) -> None:
-    """Write Parquet, which ``datasets`` then turns into its own files without holding it in memory."""
+    """Write Parquet, which ``datasets`` then turns into its own files without holding it in memory.
+
+    Its torch format takes no times, so ``first_seen`` is left out.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -167,7 +170,6 @@ def _write_datasets(features: Features, facts: pa.Table, folder: Path, classes: 
     columns = datasets.Features(
         {
             "image_id": datasets.Value("string"),
-            "first_seen": datasets.Value("timestamp[us, tz=UTC]"),
             "class": datasets.ClassLabel(names=list(classes)),
             "vector": datasets.List(datasets.Value("float32"), length=features.recipe.dim),
         }
@@ -176,7 +178,8 @@ def _write_datasets(features: Features, facts: pa.Table, folder: Path, classes: 
     _write_parquet(features, facts, scratch)
     files = [str(file) for file in sorted(scratch.iterdir())]
     datasets.disable_progress_bars()
-    whole = datasets.Dataset.from_parquet(files, features=columns, cache_dir=str(scratch / "cache"))
+    cache = str(scratch / "cache")
+    whole = datasets.Dataset.from_parquet(files, features=columns, columns=list(columns), cache_dir=cache)
     whole.save_to_disk(folder)
     shutil.rmtree(scratch)
 

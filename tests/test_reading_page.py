@@ -1,0 +1,69 @@
+"""The page about reading: every block of it runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage.attach import read_lake
+from storage.paths import Home, open_home
+from tests.storage.test_migrate import first as first  # noqa: PLC0414 - a fixture
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
+FEAST = "<!-- runs where Feast is installed -->\n"
+
+
+def blocks(*kinds: str) -> list[tuple[str, str]]:
+    """List the (kind, text) of the page's blocks, without Feast's."""
+    page = PAGE.partition(FEAST)[0]
+    return [(kind, text) for kind, text in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL) if kind in kinds]
+
+
+def run(folder: Path, *command: str) -> str:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HOME": str(folder / "cache")}
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (command, done.stderr)
+    return done.stdout
+
+
+@pytest.fixture
+def place(first: Home) -> Path:
+    """A working directory with the lake of the page."""
+    return first.root.rename(first.root.with_name(".frostline")).parent
+
+
+def test_commands_and_then_python_run_in_order(place: Path) -> None:
+    pytest.importorskip("datasets")
+    commands = [shlex.split(line) for _, text in blocks("sh") for line in text.splitlines()]
+    assert len(commands) == 4
+    for name, *arguments in commands:
+        assert name == "frostline"
+        assert run(place, sys.executable, "-m", "flows.cli", *arguments)
+    code = "\n".join(text for _, text in blocks("python"))
+    assert code.count("import torch") == 1
+    printed = run(place, sys.executable, "-c", code)
+    assert printed.startswith("31 images of timm/tf_efficientnet_lite0")
+    assert printed.endswith("['blue', 'green', 'red'] torch.Size([48])\n")
+
+
+def test_queries_have_rows(place: Path) -> None:
+    queries = [text for _, text in blocks("sql")]
+    assert len(queries) == 5
+    read_lake(open_home(place / ".frostline")).close()  # upgraded first
+    with read_lake(open_home(place / ".frostline")) as lake:
+        for query in queries:
+            assert lake.read(query)[1], query
+
+
+def test_feast_reads_an_export(place: Path) -> None:
+    pytest.importorskip("feast", reason="Feast wants pandas 2 and does not install beside Frostline")
+    run(place, sys.executable, "-m", "flows.cli", "export", "features")
+    (place / "feature_store.yaml").write_text("project: photos\nprovider: local\nregistry: registry.db\n")
+    code = re.search(re.escape(FEAST) + r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert code
+    run(place, sys.executable, "-c", code[1] + "assert len(found) == 31")
