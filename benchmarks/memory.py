@@ -16,8 +16,8 @@ from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, run_p
 from benchmarks.networks import NETWORKS, get_weights, make_recipe
 from benchmarks.photos import KEPT, SMALL, make_photos
 from storage.paths import Home
+from tasks.embed.claim import LARGEST
 from tasks.embed.engine import Embedder, count_cores, embed_shard
-from tasks.embed.plan import LARGEST
 from tasks.embed.stages import group
 
 FEW, MANY, QUICK_MANY = 1_000, 100_000, 8_000
