@@ -1,8 +1,10 @@
 """What is missing under a recipe, and why. Pure reads."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from storage.files import Scan
 from storage.lake import Lake
@@ -11,17 +13,28 @@ FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True)
+class LostFile:
+    """A file of features that the catalog names and that is not there, with its first and last image_id."""
+
+    name: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
 class Wanted:
     """Features that shall be there: of all images of a source, under a recipe.
 
     Images that failed are left out, unless they could not be read or ``retry`` asks for them; what failed at
-    ``since`` or later is left out in any case, so that a run tries nothing twice.
+    ``since`` or later is left out in any case, so that a run tries nothing twice. What lay in ``lost`` files counts as
+    missing.
     """
 
     recipe_id: str
     source: str
     retry: bool = False
     since: datetime | None = None
+    lost: tuple[LostFile, ...] = ()
 
     @property
     def parameters(self) -> list[object]:
@@ -33,8 +46,8 @@ class Wanted:
 class Missing:
     """How many images of a class (the first of several, None where there is none) lack a feature for one reason.
 
-    The reasons: ``new_image``, ``bytes_changed`` (of a known path), ``new_recipe``, ``unfinished`` (an earlier run did
-    not come to it) and ``retry``.
+    The reasons: ``new_image``, ``bytes_changed`` (of a known path), ``new_recipe``, ``feature_lost`` (its file is
+    gone), ``unfinished`` (an earlier run did not come to it) and ``retry``.
     """
 
     label: str | None
@@ -42,9 +55,6 @@ class Missing:
     images: int
 
 
-_LACKING = """ANTI JOIN (SELECT image_id FROM features WHERE recipe_id = $1) USING (image_id)
-  ANTI JOIN (SELECT image_id FROM failures WHERE recipe_id = $1
-             AND (stage <> 'read' AND NOT $3 OR failed_at >= coalesce($4::TIMESTAMPTZ, 'infinity'))) USING (image_id)"""
 _NOW = """SELECT image_id, path, NULL::VARCHAR AS class, false AS changed FROM files
   WHERE source = $2 AND image_id IS NOT NULL"""
 # Not as an anti join: over an emptied table DuckDB 1.5.5 takes one by ranges for empty.
@@ -59,21 +69,23 @@ _AFTER = """SELECT r.image_id, path, class, k.path IS NOT NULL AS changed FROM _
     WHERE source = $2 AND f.image_id IS NOT NULL"""
 # The big tables are searched for the few that are missing, never the other way round.
 _REASONS = """SELECT coalesce(m.class, labelled.class) AS class, CASE WHEN failed.image_id IS NOT NULL THEN 'retry'
-      WHEN elsewhere.image_id IS NOT NULL THEN 'new_recipe' WHEN known.image_id IS NOT NULL THEN 'unfinished'
-      WHEN changed THEN 'bytes_changed' ELSE 'new_image' END AS reason, count(*)
+      WHEN {lost} THEN 'feature_lost' WHEN elsewhere.image_id IS NOT NULL THEN 'new_recipe'
+      WHEN known.image_id IS NOT NULL THEN 'unfinished' WHEN changed THEN 'bytes_changed' ELSE 'new_image' END
+      AS reason, count(*)
     FROM missing m
     LEFT JOIN (SELECT image_id, min(class) AS class FROM labels SEMI JOIN missing USING (image_id)
                WHERE source = $2 GROUP BY image_id) labelled USING (image_id)
     LEFT JOIN (SELECT DISTINCT image_id FROM failures SEMI JOIN missing USING (image_id) WHERE recipe_id = $1) failed
       USING (image_id)
-    LEFT JOIN (SELECT DISTINCT image_id FROM features SEMI JOIN missing USING (image_id)) elsewhere USING (image_id)
+    LEFT JOIN (SELECT DISTINCT image_id FROM features SEMI JOIN missing USING (image_id) WHERE {there}) elsewhere
+      USING (image_id)
     LEFT JOIN (SELECT image_id FROM images SEMI JOIN missing USING (image_id)) known USING (image_id)
     GROUP BY ALL ORDER BY ALL"""
 
 
 def count_missing(lake: Lake, wanted: Wanted) -> int:
     """Count the images without a feature."""
-    return int(lake.value(f"SELECT count(DISTINCT image_id) FROM ({_NOW}) {_LACKING}", wanted.parameters))
+    return int(lake.value(f"SELECT count(DISTINCT image_id) FROM ({_NOW}) {_lacking(wanted)}", wanted.parameters))
 
 
 def list_missing(
@@ -94,7 +106,7 @@ def list_missing(
     held, given = (_FREE, [free_at]) if free_at else ("", [])
     rows = lake.rows(
         f"""SELECT image_id::VARCHAR, path
-            FROM (SELECT image_id, path FROM ({_NOW} AND image_id > $6::UUID) {_LACKING}) m {held}
+            FROM (SELECT image_id, path FROM ({_NOW} AND image_id > $6::UUID) {_lacking(wanted)}) m {held}
             ORDER BY image_id, path LIMIT $5""",
         [*wanted.parameters, limit, after, *given],
     )
@@ -107,18 +119,40 @@ def list_missing(
 def explain_missing(lake: Lake, wanted: Wanted, scan: Scan | None = None) -> list[Missing]:
     """Count what is missing by class and reason: now, or once a scan is committed."""
     missing = f"""SELECT image_id, min(class) AS class, bool_or(changed) AS changed
-                  FROM ({_AFTER if scan else _NOW}) {_LACKING} GROUP BY image_id"""
+                  FROM ({_AFTER if scan else _NOW}) {_lacking(wanted)} GROUP BY image_id"""
+    reasons = _REASONS.format(lost=_lies_in(wanted.lost), there=_is_there(wanted.lost))
     with _lend(lake, scan):
-        rows = lake.rows(f"WITH missing AS MATERIALIZED ({missing}) {_REASONS}", wanted.parameters)
+        rows = lake.rows(f"WITH missing AS MATERIALIZED ({missing}) {reasons}", wanted.parameters)
     return [Missing(*row) for row in rows]
 
 
 def count_present(lake: Lake, wanted: Wanted, scan: Scan | None = None) -> int:
     """Count the images that have a feature: now, or once a scan is committed."""
     sql = f"""SELECT count(DISTINCT image_id) FROM ({_AFTER if scan else _NOW})
-              SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $1) USING (image_id)"""
+              SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_is_there(wanted.lost)})
+              USING (image_id)"""
     with _lend(lake, scan):
         return int(lake.value(sql, wanted.parameters[:2]))
+
+
+def _lacking(wanted: Wanted) -> str:
+    """Write the joins that leave what has no feature and shall have one."""
+    return f"""ANTI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_is_there(wanted.lost)})
+                 USING (image_id)
+               ANTI JOIN (SELECT image_id FROM failures WHERE recipe_id = $1 AND (stage <> 'read' AND NOT $3
+                          OR failed_at >= coalesce($4::TIMESTAMPTZ, 'infinity'))) USING (image_id)"""
+
+
+def _is_there(lost: Sequence[LostFile]) -> str:
+    """Write the condition under which DuckDB opens no lost file."""
+    names = ", ".join("'" + file.name.replace("'", "''") + "'" for file in lost)
+    return f"filename NOT IN ({names})" if lost else "true"
+
+
+def _lies_in(lost: Sequence[LostFile]) -> str:
+    """Write the condition under which an image's feature may have been in a lost file: shards are ranges."""
+    ranges = [f"m.image_id BETWEEN '{UUID(file.first)}' AND '{UUID(file.last)}'" for file in lost]
+    return f"({' OR '.join(ranges)})" if ranges else "false"
 
 
 def _lend(lake: Lake, scan: Scan | None) -> AbstractContextManager[None]:
