@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
+from flows.answer import Output
+from flows.lake_commands import move
+from flows.settings import HomeSettings
+from storage.attach import open_lake, read_lake
 from storage.data import open_data
-from storage.paths import Home
+from storage.paths import Home, open_home
 from tests.lakes import PASSWORD, SECRET, Postgres, database_of, list_files
 from tests.pictures import write_image
 from tests.servers import ROOT, request
@@ -71,6 +75,15 @@ def read_all(home: Home, said: Path, api: str, postgres: Postgres) -> str:
 
 
 @pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)
+def test_move_answers_with_where_the_lake_is_now(place: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    open_lake(open_home(place.root)).close()
+    lake = {"catalog": place.catalog_url, "data": place.data_url}
+    move(where=HomeSettings.model_validate({"home": place.root, "lake": lake}), out=Output(json=True))
+    with read_lake(place) as moved:
+        assert json.loads(capsys.readouterr().out) == {"lake": place.catalog_url, "snapshot": moved.snapshot}
+
+
+@pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)
 def test_homes_share_a_lake_in_postgres_and_s3_and_no_credential_is_left_anywhere(
     frostline: Frostline, place: Home, photos: Path, tmp_path: Path, prefect_api: str, said: Path, postgres: Postgres
 ) -> None:
@@ -92,5 +105,5 @@ def test_homes_share_a_lake_in_postgres_and_s3_and_no_credential_is_left_anywher
     assert isinstance(open_data(place)[0], fs.S3FileSystem)
     assert [name for name in list_files(place) if "/features/" in name]
     left = read_all(place, said, prefect_api, postgres)
-    assert place.catalog_url in left  # what is looked through has the urls
+    assert str(place.catalog_url) in left  # what is looked through has the urls
     assert [secret for secret in (PASSWORD, SECRET) if secret in left] == []
