@@ -10,7 +10,7 @@ from pathlib import Path
 
 import duckdb
 
-from storage.errors import LakeError, LakeTooNewError
+from storage.errors import LakeBusyError, LakeError, LakeTooNewError
 from storage.extensions import connect, list_wheels
 from storage.lake import ATTEMPTS, Lake, is_race, unwritable
 from storage.migrate import VERSION, make_tables, read_version, upgrade
@@ -77,14 +77,14 @@ def make_lake(home: Home) -> Lake:
     """
     if home.data_url:
         check_store(home.data_url)
-    for attempt in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):
         try:
             return _attach(home)
         except duckdb.Error as error:
-            if not is_race(error) or attempt == ATTEMPTS - 1:
+            if not is_race(error):
                 raise _unreadable(home, error) from error
         time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
-    raise AssertionError
+    raise LakeBusyError(f"lake {home.lake}", f"lost {ATTEMPTS} races to be made", "Run again")
 
 
 def _empty_lake() -> Lake:
@@ -102,13 +102,22 @@ def _attach(home: Home, *options: str) -> Lake:
     con = connect(list_wheels(home))
     try:
         if home.data_url:
-            con.execute(write_secret(home.data_url))
+            _let_in(con, home.data_url)
         _attach_at(con, home, options)
         con.execute("USE lake")
-    except duckdb.Error:
+    except (duckdb.Error, LakeError):
         con.close()
         raise
     return Lake(home, con)
+
+
+def _let_in(con: duckdb.DuckDBPyConnection, url: str) -> None:
+    try:
+        con.execute(write_secret(url))
+    except duckdb.Error as error:
+        raise LakeError(
+            f"data {url}", "no credentials are found for it", "See docs/outgrown.md for where they are looked for"
+        ) from error
 
 
 def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:

@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
+from flows.answer import Output
+from flows.lake_commands import move
+from flows.settings import HomeSettings
+from storage.attach import open_lake, read_lake
 from storage.data import open_data
-from storage.paths import Home
+from storage.paths import Home, open_home
 from tests.lakes import PASSWORD, SECRET, Postgres, database_of, list_files
 from tests.pictures import write_image
 from tests.servers import ROOT, request
@@ -68,6 +72,15 @@ def read_all(home: Home, said: Path, api: str, postgres: Postgres) -> str:
     parts += [path.read_bytes() for path in home.root.rglob("*") if path.is_file()]
     parts += [json.dumps(request(f"{api}/{kind}/filter", {"limit": 200})).encode() for kind in PREFECTS]
     return b"\n".join(parts).decode(errors="replace")
+
+
+@pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)
+def test_move_answers_with_where_the_lake_is_now(place: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    open_lake(open_home(place.root)).close()
+    lake = {"catalog": place.catalog_url, "data": place.data_url}
+    move(where=HomeSettings.model_validate({"home": place.root, "lake": lake}), out=Output(json=True))
+    with read_lake(place) as moved:
+        assert json.loads(capsys.readouterr().out) == {"lake": place.catalog_url, "snapshot": moved.snapshot}
 
 
 @pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)

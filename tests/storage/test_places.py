@@ -115,6 +115,17 @@ def test_a_wrong_password_is_one_error(place: Home, monkeypatch: pytest.MonkeyPa
 
 
 @OUTGROWN
+def test_a_store_without_credentials_is_one_error(place: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    open_lake(place).close()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    assert refuse(place).count("no credentials are found") == 2
+
+
+@OUTGROWN
 def test_a_database_that_is_not_there_is_one_error(place: Home) -> None:
     other = str(place.catalog_url).replace(database_of(place), "nowhere")
     assert refuse(open_home(place.root, other, place.data_url)).count('database "nowhere" does not exist') == 2
@@ -197,6 +208,20 @@ def test_an_object_appears_when_its_upload_is_complete(place: Home) -> None:
     assert file.path.startswith(f"{place.data_url}/main/features/recipe_id={RECIPE}/")
     with open_file(place, file.path) as opened:
         assert pq.read_metadata(opened).num_rows == len(IDS)
+
+
+@OUTGROWN
+def test_a_folder_of_google_is_reached_by_its_s3_door(place: Home) -> None:
+    with open_lake(open_home(place.root, None, str(place.data_url).replace("s3://", "gs://"))) as lake:
+        assert add_features(lake) == len(IDS)
+        assert np.array_equal(read_features(lake, RECIPE, IDS), VECTORS)
+
+
+def test_a_folder_of_azure_needs_the_name_of_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    azure = open_home(tmp_path, None, "az://container/folder")
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT", raising=False)
+    with pytest.raises(LakeError, match="AZURE_STORAGE_ACCOUNT"):
+        open_lake(azure)
 
 
 @OUTGROWN
