@@ -49,7 +49,8 @@ def embed(settings: RunSettings) -> Embedded:
     resolved = resolve_recipe(settings.place, settings.embed)
     wanted = Wanted(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
     missing = count_missing(settings.place, wanted)
-    if missing or resolved.new:
+    packed = (settings.place.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
+    if missing or resolved.new or not packed:
         keep_recipe(settings.place, resolved)
     shards, added = list[Shard](), 0
     if missing:

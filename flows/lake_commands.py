@@ -94,3 +94,16 @@ def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSett
     with read_lake(where.place) as lake:
         found = trace(lake, what, version)
     answer(out, found, lambda: tables(found))
+
+
+def move(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Copy the home's lake, with every snapshot, to where lake.catalog and lake.data say; the old one stays.
+
+    Args:
+        where: The home, and where its lake shall lie.
+        out: How the command answers.
+    """
+    from storage.move import move_lake
+
+    snapshot = move_lake(where.place)
+    answer(out, {"lake": where.place.lake, "snapshot": snapshot}, lambda: [f"moved to {where.place.lake}"])

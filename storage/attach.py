@@ -31,7 +31,7 @@ def open_lake(home: Home) -> Lake:
     """
     home.make()
     with take_turn(home):
-        lake = _find(home) or _make(home)
+        lake = _find(home) or make_lake(home)
         _race_to_make(lake)
     upgrade(_checked(lake))
     return lake
@@ -69,8 +69,12 @@ def _find(home: Home, *options: str) -> Lake | None:
         raise _unreadable(home, error) from error
 
 
-def _make(home: Home) -> Lake:
-    """Make the lake, or open the one that another process has made at the same time."""
+def make_lake(home: Home) -> Lake:
+    """Make a lake that has no tables yet, or open the one that another process has made at the same time.
+
+    Raises:
+        LakeError: where it cannot be made there.
+    """
     if home.data_url:
         check_store(home.data_url)
     for attempt in range(ATTEMPTS):

@@ -17,12 +17,14 @@ from torch.utils.hooks import RemovableHandle
 from storage.errors import BackboneError, SettingsError, WeightsError
 from storage.recipe import Dtype, Recipe
 from storage.vectors import Matrix
+from tasks.embed.allocator import keep_freed_memory
 from tasks.embed.engine import Backbone, Lanes
 from tasks.embed.networks import find_classifier, load_network
 from tasks.embed.rounding import round_weights
 from tasks.embed.weights import Weights
 
 MOST_LANES = 8
+BATCH = 8  # a lane: its layers then fit into a core's cache
 
 Forward = Callable[[Tensor], Tensor]
 """From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32, on one device."""
@@ -37,7 +39,7 @@ class _ReachedError(Exception):
 
 
 def open_backbone(
-    recipe: Recipe, weights: Weights, device: str, batch: int, *, compiled: bool = False
+    recipe: Recipe, weights: Weights, device: str, batch: int | None = None, *, compiled: bool = False
 ) -> tuple[Backbone, Lanes]:
     """Load a recipe's network, frozen, onto a device, with the lanes that keep the device busy.
 
@@ -63,7 +65,7 @@ def open_backbone(
         from tasks.embed.cuda import open_cuda
 
         return open_cuda(forward, recipe, place, compiled=compiled)
-    return open_cpu(forward, recipe, batch, compiled=compiled)
+    return open_cpu(forward, recipe, batch or BATCH, compiled=compiled)
 
 
 def make_forward(network: nn.Module, recipe: Recipe, place: torch.device) -> Forward:
@@ -86,6 +88,7 @@ def make_forward(network: nn.Module, recipe: Recipe, place: torch.device) -> For
 
 def open_cpu(forward: Forward, recipe: Recipe, batch: int, *, compiled: bool) -> tuple[Backbone, Lanes]:
     """Run a lane on each core, up to eight, rather than one batch on all: nothing waits for the slowest thread."""
+    keep_freed_memory()
     cores = torch.get_num_threads()
     count = min(cores, MOST_LANES)
 
@@ -102,7 +105,7 @@ def open_cpu(forward: Forward, recipe: Recipe, batch: int, *, compiled: bool) ->
             raise
 
     run = compile_forward(forward, recipe, batch, enter) if compiled else forward
-    return embed, Lanes(count, enter, f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
+    return embed, Lanes(count, enter, f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}", batch)
 
 
 def compile_forward(forward: Forward, recipe: Recipe, batch: int, enter: Callable[[], None]) -> Forward:

@@ -15,6 +15,7 @@ from tasks.embed.backbone import Forward
 from tasks.embed.engine import Backbone, Lanes
 
 LANES = 3
+BATCH = 256
 WARM_UPS = 3  # before a recording: libraries choose their kernels in the first passes
 
 
@@ -74,7 +75,7 @@ def open_cuda(forward: Forward, recipe: Recipe, device: torch.device, *, compile
             return lane.run(pixels)
 
     name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, driver {_read_driver()}"
-    return embed, Lanes(LANES, lambda: torch.cuda.set_device(device), name)
+    return embed, Lanes(LANES, lambda: torch.cuda.set_device(device), name, BATCH)
 
 
 @contextlib.contextmanager

@@ -48,11 +48,15 @@ def _stay() -> None:
 
 @dataclass(frozen=True)
 class Lanes:
-    """How many batches run beside each other, what the thread of each does before its first, and on which device."""
+    """How many batches run beside each other, what the thread of each does before its first, on which device.
+
+    ``batch`` is the number of images that suits the device.
+    """
 
     count: int = 1
     enter: Callable[[], None] = _stay
     device: str = "none"
+    batch: int = 8
 
 
 @dataclass

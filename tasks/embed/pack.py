@@ -26,7 +26,7 @@ def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
     unfinished.rename(folder)
 
 
-def open_embedder(folder: Path, batch: int, device: str = "auto", *, compiled: bool = False) -> Embedder:
+def open_embedder(folder: Path, batch: int | None, device: str = "auto", *, compiled: bool = False) -> Embedder:
     """Open a packed backbone on a device.
 
     Raises:
@@ -38,16 +38,16 @@ def open_embedder(folder: Path, batch: int, device: str = "auto", *, compiled: b
     path = next(folder.glob("weights*"))
     weights = Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
     backbone, lanes = open_backbone(recipe, weights, device, batch, compiled=compiled)
-    return Embedder(recipe, backbone, batch, lanes)
+    return Embedder(recipe, backbone, batch or lanes.batch, lanes)
 
 
 @lru_cache(maxsize=1)
-def keep_open(folder: Path, batch: int, device: str, *, compiled: bool) -> Embedder:
+def keep_open(folder: Path, batch: int | None, device: str, *, compiled: bool) -> Embedder:
     """Open a packed backbone once for all shards of a run."""
     return open_embedder(folder, batch, device, compiled=compiled)
 
 
-def open_images(folder: Path, batch: int) -> Callable[[Sequence[bytes]], Matrix]:
+def open_images(folder: Path, batch: int | None) -> Callable[[Sequence[bytes]], Matrix]:
     """Open a packed backbone as a function from encoded images to vectors [n, dim], as the lake has them."""
     embedder = open_embedder(folder, batch)
     return lambda images: embed_images(embedder, images)

@@ -41,7 +41,9 @@ class EmbedSettings(BaseModel):
     )
     stored: str = Field("float16", pattern="^(float16|float32)$", description="Precision to which vectors are rounded.")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where to compute: auto, cpu, cuda:0.")
-    batch: int = Field(32, ge=1, description="Images a batch.")
+    batch: int | None = Field(
+        None, ge=1, description="Images a batch; by default what suits the device: 8 a core, 256 on a GPU."
+    )
     decoders: int | None = Field(
         None, ge=1, le=256, description="Threads that read and decode; by default one for each core."
     )

@@ -38,7 +38,7 @@ class Package:
     recipe: Recipe
     backbone: Path
     embedder: str
-    batch: int
+    batch: int | None
     examples: tuple[bytes, ...]
     expected: Floats
 

@@ -62,7 +62,7 @@ class Registered:
 
 
 def register_head(
-    home: Home, name: str, training_id: str, embedder: str, batch: int, settings: RegisterSettings
+    home: Home, name: str, training_id: str, embedder: str, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log a training as a model and register it, unless it is registered; gives the version.
 
@@ -108,7 +108,7 @@ def judge_version(home: Home, name: str, training_id: str, settings: RegisterSet
     return registered
 
 
-def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, batch: int) -> Package:
+def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, batch: int | None) -> Package:
     training = _get_training(lake, training_id)
     recipe = get_recipe(lake, training.recipe_id)
     examples = dict(_read_examples(lake, training))

@@ -26,7 +26,7 @@ async def _registry_may_recover(_: Task[..., object], __: TaskRun, state: State[
     persist_result=False,
 )
 def register_model(
-    home: Home, name: str, training_id: str, embedder: str, batch: int, settings: RegisterSettings
+    home: Home, name: str, training_id: str, embedder: str, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log and register a training's model, unless it is registered; gives the version."""
     return register_head(home, name, training_id, embedder, batch, settings)

@@ -15,7 +15,7 @@ from storage.vectors import Shard, write_features
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = "a" * 32
-KEYS, SHARD, WRITERS = 2000, 100, 4
+KEYS, SHARD, WRITERS = 1200, 100, 4
 
 WRITER = """
 import sys

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,7 +40,8 @@ def frostline(prefect_api: str, home: Path, place: Home, tmp_path: Path, said: P
     }
 
     def call(*arguments: str, flags: bool = True) -> dict[str, Any]:
-        where = ("--home", str(home), "--lake.catalog", place.catalog_url or "", "--lake.data", place.data_url or "")
+        at = () if "--home" in arguments else ("--home", str(home))
+        where = (*at, "--lake.catalog", place.catalog_url or "", "--lake.data", place.data_url or "")
         command = [sys.executable, "-m", "tests.counting", *arguments, *(where if flags else ()), "--json"]
         ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
         with said.open("a") as log:
@@ -69,11 +71,15 @@ def read_all(home: Home, said: Path, api: str, postgres: Postgres) -> str:
 
 
 @pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)
-def test_the_pipeline_runs_over_postgres_and_s3_and_leaves_no_credential(
+def test_homes_share_a_lake_in_postgres_and_s3_and_no_credential_is_left_anywhere(
     frostline: Frostline, place: Home, photos: Path, tmp_path: Path, prefect_api: str, said: Path, postgres: Postgres
 ) -> None:
+    other = Path(shutil.copytree(place.root, tmp_path / "other"))
     first = frostline("run", str(photos))
     assert (first["backbone_calls"], first["model"]["version"]) == (60, 1)
+
+    second = frostline("run", str(photos), "--home", str(other))
+    assert (second["backbone_calls"], second["training"]) == (0, first["training"])
 
     write_config(tmp_path, place)
     write_image(photos / "red" / "another.png", "red", 4711)
@@ -86,5 +92,5 @@ def test_the_pipeline_runs_over_postgres_and_s3_and_leaves_no_credential(
     assert isinstance(open_data(place)[0], fs.S3FileSystem)
     assert [name for name in list_files(place) if "/features/" in name]
     left = read_all(place, said, prefect_api, postgres)
-    assert place.catalog_url in left  # what is looked through has the urls
+    assert str(place.catalog_url) in left  # what is looked through has the urls
     assert [secret for secret in (PASSWORD, SECRET) if secret in left] == []

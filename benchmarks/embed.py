@@ -1,0 +1,209 @@
+"""The engine against the machine's limit and against loops written by hand: ``python -m benchmarks.embed``.
+
+Each turn runs, over the same files: the engine, from files to a Parquet file that is closed and has its name (and,
+where DuckDB is installed, on to the commit into a lake); the backbone alone, in the engine's own lanes, on a batch that
+lies in memory; reading and decoding alone, in as many threads as the engine has readers; an honest loop; the loop that
+people write, over a quarter of the files. Loading and compiling are apart, on each side.
+
+Needs torch, torchvision, numpy, pyarrow and Pillow alone; what else is installed is used.
+"""
+
+import argparse
+import functools
+import hashlib
+import importlib.util
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.measure import Ratio, make_parser, run_benchmark, time_rate
+from benchmarks.networks import NETWORKS, get_weights, open_engine
+from benchmarks.photos import KEPT, SMALL, make_photos
+from storage.paths import Home
+from storage.recipe import Transform
+from storage.vectors import Shard
+from tasks.embed.decode import decode
+from tasks.embed.engine import CHUNK, Embedder, Item, count_cores, embed_shard
+from tasks.embed.stages import group
+
+BATCHES = {"cpu": 8, "cuda": 256}  # where a lane is fastest: on a core, its layers then fit into the cache
+HONEST = {"cpu": 32, "cuda": 256}
+IMAGES = {"tf_efficientnet_lite0": 3072, "resnet50": 1024, "vit_b_16": 512}  # half a minute or less on two cores
+QUICK_IMAGES = 256
+OFTEN = 4  # batches a lane, where the backbone runs alone
+
+Rate = Callable[[], float]
+"""Measures one side once: images a second."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn: images a second of each side; ``lake`` is NaN without DuckDB."""
+
+    parquet: float
+    lake: float
+    forward: float
+    decoded: float
+    honest: float
+    common: float
+
+
+def main() -> None:
+    """Measure the networks one after the other."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["resnet50", "tf_efficientnet_lite0"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--images", type=int, help="by default as many as take half a minute on two cores")
+    parser.add_argument("--generated", action="store_true", help="drawn images, where npm does not give the photos")
+    run_benchmark(parser, measure)
+
+
+def measure(options: argparse.Namespace) -> list[Ratio]:
+    """Measure each network that is installed; with ``--quick`` the smallest, not compiled, in fewer turns."""
+    names = ["tf_efficientnet_lite0"] if options.quick else options.networks
+    there = [name for name in names if NETWORKS[name].is_here]
+    for name in set(names) - set(there):
+        print(f"{name} is left out: {NETWORKS[name].architecture.partition('/')[0]} is not installed")
+    return [ratio for name in there for ratio in measure_network(name, options)]
+
+
+def measure_network(name: str, options: argparse.Namespace) -> list[Ratio]:
+    """Open all sides, run each once, then let them take turns."""
+    from tasks.embed.backbone import fast_dtype, find_device
+
+    device = find_device(options.device)
+    kind = device.partition(":")[0]
+    images = QUICK_IMAGES if options.quick else options.images or IMAGES[name]
+    paths = make_photos(images, SMALL, generated=options.generated)
+    dtype = fast_dtype(device)
+    embedder = open_engine(NETWORKS[name], dtype, device, BATCHES[kind], compiled=not options.quick)
+    sides: list[Rate] = [
+        functools.partial(time_forward, embedder, paths),
+        functools.partial(time_decode, paths, embedder.recipe.transform),
+        *open_loops(name, embedder, device, paths, compiled=not options.quick),
+    ]
+    print(f"{name}: {dtype} on {embedder.lanes.device}, {len(paths)} files of {SMALL[0]} x {SMALL[1]}")
+    for side in sides[:-1]:  # the last is slow, and has nothing to warm up
+        side()
+    items = identify(paths)
+    turns = [Turn(*time_engine(embedder, items), *(side() for side in sides)) for _ in range(options.runs)]
+    return to_ratios(name, turns, kind)
+
+
+def identify(paths: Sequence[Path]) -> list[Item]:
+    """Give the files as a scan gives them to the engine."""
+    return [(str(uuid.UUID(bytes=hashlib.sha256(path.read_bytes()).digest()[:16])), str(path)) for path in paths]
+
+
+def time_engine(embedder: Embedder, items: Sequence[Item]) -> tuple[float, float]:
+    """Embed all items as one shard; give images a second until the Parquet file is closed, and until it is committed.
+
+    Raises:
+        SystemExit: where an image failed.
+    """
+    with tempfile.TemporaryDirectory(dir=KEPT) as folder:
+        home = Home(Path(folder))
+        commit = open_commit(home)
+        began = time.perf_counter()
+        shard = embed_shard(home, "photos", Path("/"), embedder, items, count_cores(), lambda _: None)
+        written = time.perf_counter()
+        committed = commit(shard)
+        seconds = written - began, time.perf_counter() - began
+    if shard.failures:
+        raise SystemExit(f"{len(shard.failures)} images failed: {shard.failures[0]}")
+    return len(items) / seconds[0], len(items) / seconds[1] if committed else float("nan")
+
+
+def open_commit(home: Home) -> Callable[[Shard], bool]:
+    """Make a lake, and give what commits a shard into it; without DuckDB, what does nothing."""
+    if importlib.util.find_spec("duckdb") is None:
+        return lambda _: False
+    from storage.attach import open_lake
+    from storage.features import commit_shard
+
+    open_lake(home).close()
+
+    def commit(shard: Shard) -> bool:
+        with open_lake(home) as lake:
+            return bool(commit_shard(lake, shard, datetime.now(UTC)))
+
+    return commit
+
+
+def time_forward(embedder: Embedder, paths: Sequence[Path]) -> float:
+    """Run the backbone on one batch, again and again, in all of the engine's lanes."""
+    batch = np.stack([decode(path.read_bytes(), embedder.recipe.transform) for path in paths[: embedder.batch]])
+    work = [batch] * (OFTEN * embedder.lanes.count)
+    return time_rate(len(work) * len(batch), lambda: list(embedder.pool.map(embedder.backbone, work)))
+
+
+def time_decode(paths: Sequence[Path], transform: Transform) -> float:
+    """Read and decode alone, in as many threads as there are cores."""
+
+    def read(chunk: Sequence[Path]) -> None:
+        for path in chunk:
+            decode(path.read_bytes(), transform)
+
+    with ThreadPoolExecutor(count_cores()) as pool:
+        return time_rate(len(paths), lambda: list(pool.map(read, group(paths, CHUNK))))
+
+
+def open_loops(
+    name: str, embedder: Embedder, device: str, paths: Sequence[Path], *, compiled: bool
+) -> tuple[Rate, Rate]:
+    """Open the honest loop, with the number of workers that suits it best here, and the loop that people write."""
+    import torch
+
+    from benchmarks.loops import Loop, load_plain, make_honest, read_fast, read_pillow, run_common
+
+    transform, weights = embedder.recipe.transform, get_weights(NETWORKS[name])
+    place, cores, to = torch.device(device), count_cores(), KEPT / "by-hand.parquet"
+    network = load_plain(NETWORKS[name].architecture, weights)
+    loop = Loop(network, read_fast(transform), place, HONEST[place.type], cores)
+    honest = make_honest(loop, transform, getattr(torch, embedder.recipe.dtype), compiled=compiled)
+    plain = load_plain(NETWORKS[name].architecture, weights).to(place)
+    common = functools.partial(run_common, Loop(plain, read_pillow(transform), place, 32, cores))
+    few = paths[: len(paths) // 4]
+    honest(few, to)
+    workers = max((cores, 1), key=lambda count: time_rate(len(few), lambda: honest(few, to, workers=count)))
+    print(f"{name}: the honest loop is fastest with {workers} workers")
+    return (
+        lambda: time_rate(len(paths), lambda: honest(paths, to, workers=workers)),
+        lambda: time_rate(len(few), lambda: common(few, to)),
+    )
+
+
+def to_ratios(name: str, turns: Sequence[Turn], kind: str) -> list[Ratio]:
+    """Set the engine against each of the other sides."""
+    unit = "images/s"
+    limits = [
+        min(turn.forward, turn.decoded) if kind == "cuda" else 1 / (1 / turn.forward + 1 / turn.decoded)
+        for turn in turns
+    ]
+    decode_bound = kind == "cuda" and sum(turn.decoded < turn.forward for turn in turns) * 2 > len(turns)
+
+    def against(what: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Ratio:
+        return Ratio(f"{name}: {what}", tuple(zip(ours, theirs, strict=True)), target, unit)
+
+    parquet, lake = [turn.parquet for turn in turns], [turn.lake for turn in turns]
+    ratios = [
+        against("files to Parquet / limit", parquet, limits, 0.9),
+        against(
+            "files to Parquet / honest loop", parquet, [turn.honest for turn in turns], 1.5 if decode_bound else 1.0
+        ),
+        against("files to Parquet / loop people write", parquet, [turn.common for turn in turns], 3),
+    ]
+    committed = [against("files to lake / limit", lake, limits, 0.9)] if lake[0] == lake[0] else []
+    print(f"{name}: forward {turns[0].forward:.0f}, decode {turns[0].decoded:.0f} images/s in the first turn")
+    return ratios + committed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Moving a lake out of its home, with every snapshot: rows of the catalog and bytes of the files, as they are."""
+
+import dataclasses
+
+import duckdb
+from pyarrow import fs
+
+from storage.attach import make_lake, open_lake, read_lake
+from storage.data import open_data
+from storage.errors import LakeError, SettingsError
+from storage.extensions import connect, list_wheels
+from storage.migrate import read_version
+from storage.paths import Home
+
+POSTGRES = "postgres:"
+
+
+def move_lake(new: Home) -> int:
+    """Copy the lake that lies in a home to where the home's urls say; what lies in the home stays there.
+
+    Nobody else may write meanwhile.
+
+    Returns:
+        The newest snapshot, of the old as of the new.
+
+    Raises:
+        SettingsError: where the urls name no catalog.
+        LakeError: where there is no lake to move, or one in the new place.
+    """
+    old = dataclasses.replace(new, catalog_url=None, data_url=None)
+    _check(old, new)
+    with open_lake(old) as lake:
+        lake.execute(
+            "CALL ducklake_flush_inlined_data('lake')"
+        )  # small tables lie in rows of the catalog's own dialect
+        snapshot = lake.snapshot
+    if new.data_url:
+        _copy_files(old, new)
+    _copy_catalog(old, new)
+    return snapshot
+
+
+def _check(old: Home, new: Home) -> None:
+    if not new.catalog_url:
+        raise SettingsError(
+            "lake.catalog", "must name the database to move into", "Set it, such as postgres:dbname=lake"
+        )
+    if not old.catalog.exists():
+        raise LakeError(f"home {old.root}", "has no lake to move", "Choose another with --home")
+    with read_lake(new) as there:
+        if there.lasting and read_version(there):
+            raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
+
+
+def _copy_files(old: Home, new: Home) -> None:
+    (here, source), (there, target) = open_data(old), open_data(new)
+    try:
+        fs.copy_files(source, target, source_filesystem=here, destination_filesystem=there)
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise LakeError(
+            f"data {new.data_url}", f"cannot be written: {reason}", "Check the bucket, run again"
+        ) from error
+
+
+def _copy_catalog(old: Home, new: Home) -> None:
+    """Copy every row that DuckLake keeps of the lake, save where its files lie."""
+    make_lake(new).close()
+    con = connect(("sqlite", *list_wheels(new)))
+    try:
+        con.execute(f"ATTACH '{_quote(str(old.catalog))}' AS old (TYPE sqlite, READ_ONLY)")
+        con.execute(f"ATTACH '{_quote(str(new.catalog_url).removeprefix(POSTGRES))}' AS new (TYPE postgres)")
+        con.execute("BEGIN")
+        [(place,)] = con.execute("SELECT value FROM new.ducklake_metadata WHERE key = 'data_path'").fetchall()
+        for table in _list_tables(con):
+            con.execute(f"DELETE FROM new.{table}")
+            con.execute(f"INSERT INTO new.{table} BY NAME FROM old.{table}")
+        con.execute("UPDATE new.ducklake_metadata SET value = ? WHERE key = 'data_path'", [place])
+        con.execute("COMMIT")
+    except duckdb.Error as error:
+        reason = " ".join(str(error).split())
+        raise LakeError(f"lake {new.lake}", f"cannot be written: {reason}", "Check the database, run again") from error
+    finally:
+        con.close()
+
+
+def _list_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
+    found = con.execute(
+        """SELECT table_name FROM duckdb_tables() WHERE database_name IN ('old', 'new') AND table_name LIKE 'ducklake%'
+           AND table_name NOT LIKE 'ducklake_inlined%' GROUP BY ALL HAVING count(*) = 2 ORDER BY ALL"""
+    )
+    return [table for (table,) in found.fetchall()]
+
+
+def _quote(text: str) -> str:
+    return text.replace("'", "''")
