@@ -122,12 +122,9 @@ def report(measured: Sequence[Measured], runs: int) -> list[dict[str, object]]:
     ]
     for few, many in pairwise(measured):
         name = f"a key of {many.keys:,} / a key of {few.keys:,}"
-        a_key = (
-            [1e6 * one.seconds / one.keys for one in (many, few)],
-            [1e3 * one.megabytes / one.keys for one in (many, few)],
-        )
-        rows.append(describe(f"seconds of planning, {name}", *a_key[0], 1.0, "us", runs))
-        rows.append(describe(f"peak memory of planning, {name}", *a_key[1], 1.0, "kB", 1))
+        of_many, of_few = ([1e6 * one.seconds / one.keys, 1e3 * one.megabytes / one.keys] for one in (many, few))
+        rows.append(describe(f"seconds of planning, {name}", of_many[0], of_few[0], 1.0, "us", runs))
+        rows.append(describe(f"peak memory of planning, {name}", of_many[1], of_few[1], 1.0, "kB", 1))
     return rows
 
 
