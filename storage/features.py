@@ -1,5 +1,6 @@
 """Features: what is missing, and how a shard of them is committed exactly once."""
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,9 +107,10 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
 
 
 def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
-    file = _without_known(lake, shard.recipe_id, shard.file) if shard.file else None
+    ids = _read_ids(lake, shard.file) if shard.file else to_uuids([])
+    file = _without_known(lake, shard.recipe_id, shard.file, ids) if shard.file else None
     added, size = _add_file(lake, file) if file else (0, 0)
-    _write_failures(lake, shard, now)
+    _write_failures(lake, shard, ids, now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
     lake.execute("DELETE FROM leases WHERE holder = ?", [holder])
@@ -122,18 +124,22 @@ def _add_file(lake: Lake, file: str) -> tuple[int, int]:
         return int(pq.read_metadata(opened).num_rows), int(opened.size())
 
 
-def _without_known(lake: Lake, recipe_id: str, file: str) -> str | None:
+def _read_ids(lake: Lake, file: str) -> pa.Array:
     with open_file(lake.home, file) as opened:
-        ids = pq.read_table(opened, columns=["image_id"])
-    with lake.lend(_shard=ids):
-        known = lake.table(
-            "SELECT image_id FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _shard)",
-            [recipe_id],
-        )
+        return pq.read_table(opened, columns=["image_id"])["image_id"].combine_chunks()
+
+
+# A shard is a range of ids: named by its ends, the catalog tells which few files can have any of them.
+_NEAR = "SELECT image_id FROM features WHERE recipe_id = $1 AND image_id BETWEEN $2::UUID AND $3::UUID"
+
+
+def _without_known(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str | None:
+    with lake.lend(_shard=pa.table({"image_id": ids})):
+        known = lake.table(f"{_NEAR} AND image_id IN (SELECT image_id FROM _shard)", [recipe_id, *_find_ends(ids)])
     if not known.num_rows:
         return file
     taken = set(known["image_id"].to_pylist())
-    new = pa.array([image_id not in taken for image_id in ids["image_id"].to_pylist()])
+    new = pa.array([image_id not in taken for image_id in ids.to_pylist()])
     return _copy_rows(lake, recipe_id, file, new)
 
 
@@ -146,7 +152,16 @@ def _copy_rows(lake: Lake, recipe_id: str, file: str, which: pa.Array) -> str | 
     return write_features(lake.home, recipe_id, [str(image_id) for image_id in left["image_id"].to_pylist()], vectors)
 
 
-def _write_failures(lake: Lake, shard: Shard, now: datetime) -> None:
+def _find_ends(ids: pa.Array) -> tuple[str, str]:
+    """Find the first and the last of some ids, in the order of SQL, which is that of their bytes."""
+    raw = ids.storage.to_pylist()
+    return str(uuid.UUID(bytes=min(raw))), str(uuid.UUID(bytes=max(raw)))
+
+
+def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> None:
+    recorded = lake.value("SELECT count(*) FROM failures WHERE recipe_id = ?", [shard.recipe_id])
+    if not shard.failures and not (recorded and len(ids)):
+        return
     failed = pa.table(
         {
             "image_id": to_uuids([failure.image_id for failure in shard.failures]),
@@ -155,11 +170,12 @@ def _write_failures(lake: Lake, shard: Shard, now: datetime) -> None:
             "reason": pa.array([failure.reason for failure in shard.failures], pa.string()),
         }
     )
+    ends = _find_ends(pa.concat_arrays([ids, failed["image_id"].combine_chunks()]))
     with lake.lend(_failed=failed):
         lake.execute(
-            """DELETE FROM failures WHERE recipe_id = $1 AND (image_id IN (SELECT image_id FROM _failed)
-                 OR image_id IN (SELECT image_id FROM features WHERE recipe_id = $1))""",
-            [shard.recipe_id],
+            f"""DELETE FROM failures WHERE recipe_id = $1
+                AND (image_id IN (SELECT image_id FROM _failed) OR image_id IN ({_NEAR}))""",
+            [shard.recipe_id, *ends],
         )
         lake.execute(
             "INSERT INTO failures SELECT ?, path, image_id, ?, stage, reason, ? FROM _failed",

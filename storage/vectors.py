@@ -16,7 +16,7 @@ from storage.data import name_file, open_data
 from storage.errors import LakeError
 from storage.paths import Home
 
-ROW_GROUP = 32 << 20  # bytes of vectors that are compressed at once
+ROW_GROUP = 1 << 20  # bytes of vectors that are compressed together: what reading one of them costs
 
 Matrix = npt.NDArray[np.float32]
 
@@ -113,7 +113,8 @@ class FeatureFile:
                 use_dictionary=False,
                 use_byte_stream_split=["vector.list.element"],
             )
-        self._writer.write_table(pa.Table.from_batches(self._waiting))
+        rows = max(1, ROW_GROUP // self._schema.field("vector").type.list_size // 4)
+        self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=rows)
         self._waiting = []
 
     def _finish(self) -> None:

@@ -1,0 +1,158 @@
+"""Reading features: ``python -m benchmarks.reading [--rows N] [--runs N] [--quick] [--json]``.
+
+Features of 512 numbers are read into one matrix for PyTorch, beside ``pyarrow.parquet.read_table`` of the same files.
+Then crops of real photographs are embedded by the network that comes with Frostline: what a vector takes on disk, and
+how near it is to what the backbone gave.
+"""
+
+import argparse
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from storage.attach import open_lake
+from storage.features import commit_shard
+from storage.lake import Lake
+from storage.paths import open_home
+from storage.recipe import Recipe, Transform
+from storage.recipes import save_recipe
+from storage.vectors import Matrix, Shard, write_features
+
+DIM, ROWS_A_FILE = 512, 20_000
+TRANSFORM = Transform(8, (8, 8), squash=False, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3)
+RECIPE = Recipe("timm/none", "0" * 64, "avgpool", "average", TRANSFORM, "float32", "float16", (DIM,))
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def main() -> None:
+    """Measure pace, size and nearness."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--photos", type=int, default=400)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="100,000 rows, 64 photos, 5 runs")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows, photos, runs = (100_000, 64, 5) if options.quick else (options.rows, options.photos, options.runs)
+    with tempfile.TemporaryDirectory() as folder:
+        found = [measure_pace(Path(folder) / "pace", rows, runs), *measure_size(Path(folder) / "size", photos)]
+    if options.json:
+        print(json.dumps(found))
+        return
+    for row in found:
+        print(row)
+
+
+def measure_pace(root: Path, rows: int, runs: int) -> dict[str, Any]:
+    """Read the same features by the lake and by pyarrow, in turns, the first time of each apart."""
+    with open_lake(open_home(root)) as lake:
+        save_recipe(lake, {}, RECIPE, NOW)
+        for start in range(0, rows, ROWS_A_FILE):
+            image_ids = [f"{number:032x}" for number in range(start, start + ROWS_A_FILE)]
+            commit(lake, image_ids, make_vectors(start))
+        features = lake.features(RECIPE.recipe_id)
+        files = [piece.file for piece in features.pieces]
+        pairs = [
+            (stopwatch(lambda: lake.features(RECIPE.recipe_id).to_numpy()), stopwatch(lambda: read_plainly(files)))
+            for _ in range(runs + 1)
+        ][1:]
+    ours, theirs = (rows * DIM * 4 / median(side) / 1e9 for side in zip(*pairs, strict=True))
+    return describe(
+        "features -> one matrix / pyarrow read_table to numpy", ours / theirs, 0.9, ours, theirs, "GB/s", runs
+    )
+
+
+def measure_size(root: Path, photos: int) -> list[dict[str, Any]]:
+    """Embed crops of photographs; compare the file with raw float32, and the vectors with the backbone's."""
+    from tasks.embed.engine import embed_images
+    from tasks.embed.pack import open_embedder, pack_backbone
+    from tasks.embed.plan import resolve
+    from tasks.embed.settings import EmbedSettings
+
+    home = open_home(root)
+    resolved = resolve(home, EmbedSettings())
+    recipe = resolved.recipe
+    pack_backbone(recipe, resolved.weights, home.backbones / recipe.recipe_id)
+    embedder = open_embedder(home.backbones / recipe.recipe_id, 32)
+    images = crop_photos(photos)
+    kept = embed_images(embedder, images)
+    raw = embed_images(replace(embedder, recipe=replace(recipe, stored="float32")), images)
+    with open_lake(home) as lake:
+        save_recipe(lake, resolved.request, recipe, NOW)
+        commit(lake, [f"{number:032x}" for number in range(photos)], kept, recipe)
+        features = lake.features(recipe.recipe_id)
+        read = features.to_numpy().matrix
+    size = Path(features.pieces[0].file).stat().st_size / photos
+    lengths = np.linalg.norm(read, axis=1) * np.linalg.norm(raw, axis=1)
+    cosine = float(((read * raw).sum(axis=1) / lengths).min())
+    whole = 4.0 * recipe.dim
+    return [
+        describe("bytes a vector / raw float32", size / whole, 0.5, size, whole, "bytes", photos, least=False),
+        describe("lowest cosine to what the backbone gave", cosine, 0.99999, cosine, 1.0, "cosine", photos),
+    ]
+
+
+def make_vectors(seed: int) -> Matrix:
+    """Make what pooled activations are like: none negative, half of them zero, as precise as float16."""
+    normal = np.random.default_rng(seed).standard_normal((ROWS_A_FILE, DIM), np.float32)
+    return np.maximum(normal, 0).astype(np.float16).astype(np.float32)
+
+
+def commit(lake: Lake, image_ids: list[str], vectors: Matrix, recipe: Recipe = RECIPE) -> None:
+    """Commit vectors as one file."""
+    file = write_features(lake.home, recipe.recipe_id, image_ids, vectors)
+    commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), len(image_ids), 1.0), NOW)
+
+
+def crop_photos(count: int) -> list[bytes]:
+    """Cut 256 x 256 JPEGs out of scikit-learn's two photographs, at places drawn from a seed."""
+    from sklearn.datasets import load_sample_images
+
+    photos = load_sample_images().images
+    random = np.random.default_rng(0)
+    crops = []
+    for number in range(count):
+        photo = photos[number % len(photos)]
+        y, x = (int(random.integers(0, size - 256)) for size in photo.shape[:2])
+        file = io.BytesIO()
+        Image.fromarray(photo[y : y + 256, x : x + 256]).save(file, "JPEG", quality=92)
+        crops.append(file.getvalue())
+    return crops
+
+
+def read_plainly(files: list[str]) -> Matrix:
+    """Read the files as pyarrow's documentation has it."""
+    vectors = pq.read_table(files, columns=["vector"], partitioning=None)["vector"]
+    matrix: Matrix = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), -1)
+    return matrix
+
+
+def stopwatch(work: Callable[[], object]) -> float:
+    """Time some work, seconds."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def describe(
+    name: str, ratio: float, target: float, ours: float, theirs: float, unit: str, n: int, *, least: bool = True
+) -> dict[str, Any]:
+    """Give a row of the answer; ``least`` where the ratio must reach its target, not stay below it."""
+    holds = ratio >= target if least else ratio <= target
+    row = {"name": name, "ratio": ratio, "target": target, "holds": holds}
+    return {**row, "ours": ours, "theirs": theirs, "unit": unit, "n": n}
+
+
+if __name__ == "__main__":
+    main()
