@@ -24,7 +24,7 @@ from tasks.train.settings import TrainSettings
 from tasks.train.softmax import fit_softmax
 
 NETWORK = NETWORKS["tf_efficientnet_lite0"]
-PHOTOS, QUICK_PHOTOS = 500, 100
+PHOTOS, QUICK_PHOTOS = 500, 50
 LOWEST: dict[Dtype, float] = {"float32": 0.9999, "bfloat16": 0.998}
 AGREEING = 0.995
 KINDS = {letter: kind for kind in ("ABGH", "C", "DF", "E", "P") for letter in kind}

@@ -36,7 +36,7 @@ from tasks.embed.stages import group
 BATCHES = {"cpu": 8, "cuda": 256}  # where a lane is fastest: on a core, its layers then fit into the cache
 HONEST = {"cpu": 32, "cuda": 256}
 IMAGES = {"tf_efficientnet_lite0": 3072, "resnet50": 1024, "vit_b_16": 512}  # half a minute or less on two cores
-QUICK_IMAGES = 256
+QUICK_IMAGES, QUICK_RUNS = 128, 3
 OFTEN = 4  # batches a lane, where the backbone runs alone
 
 Rate = Callable[[], float]
@@ -93,7 +93,8 @@ def measure_network(name: str, options: argparse.Namespace) -> list[Ratio]:
     for side in sides[:-1]:  # the last is slow, and has nothing to warm up
         side()
     items = identify(paths)
-    turns = [Turn(*time_engine(embedder, items), *(side() for side in sides)) for _ in range(options.runs)]
+    runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
+    turns = [Turn(*time_engine(embedder, items), *(side() for side in sides)) for _ in range(runs)]
     return to_ratios(name, turns, kind)
 
 

@@ -1,87 +1,138 @@
-"""A run with nothing to do over many files: ``python -m benchmarks.noop [--files N] [--runs N] [--quick] [--json]``.
+"""A run with nothing to do over many files, against a bare scan of them: ``python -m benchmarks.noop``.
 
-The files are embedded once, for real; then whole processes with nothing to do are timed, each beside one over a folder
-of 60 files, which is what starting Python, Prefect and MLflow costs, and beside a bare ``os.scandir`` with ``stat``.
+Both folders are embedded once, for real, cut behind the first layer, which is quick and costs the later runs the same.
+Then, in one process under one Prefect server, runs over the large folder take turns with runs over one of 60 files and
+with a bare ``os.scandir`` with ``stat`` of the large one. The difference of the first two is what the files cost. How
+long a whole process takes, and how much of it is its start, is printed beside.
 """
 
 import argparse
-import json
 import os
+import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.measure import Run, describe_machine, middle, print_table, run_frostline
+from benchmarks.measure import Ratio, interleave, make_parser, run_benchmark, run_frostline, time_seconds
 
-SMALL = 60
-CROP = 64  # what nothing to do costs does not depend on it, and the first run ends sooner
+FILES, QUICK_FILES, SMALL = 100_000, 300, 60
+MOST = 2.0
+CUT = ("--embed.cut", "conv_stem", "--embed.crop", "32")
 
 
 def main() -> None:
     """Prepare two sources, then time runs with nothing to do, one beside the other."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=20_000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="400 files, 1 run")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    files, runs = (400, 1) if options.quick else (options.files, options.runs)
+    parser = make_parser(__doc__)
+    parser.add_argument("--files", type=int, default=FILES)
+    run_benchmark(parser, measure)
+
+
+def measure(options: argparse.Namespace) -> list[Ratio]:
+    """Embed both folders as processes of their own, then look at them again and again in this one."""
+    files, runs = (QUICK_FILES, 1) if options.quick else (options.files, options.runs)
     with tempfile.TemporaryDirectory() as folder:
-        large, small = write_images(Path(folder) / "large", files, 10), write_images(Path(folder) / "small", SMALL, 2)
-        first = run_over(large)
-        run_over(small)
-        pairs = [(run_over(large), run_over(small), scan_bare(large)) for _ in range(runs)]
-    report(files, first, pairs, as_json=options.json)
+        large, small = write_images(Path(folder) / "large", files), write_images(Path(folder) / "small", SMALL)
+        for source in (large, small):
+            report_whole("first run", source)
+        if not options.quick:  # the start of Prefect's server is nearly all of it
+            report_whole("nothing to do", small)
+            report_whole("nothing to do", large)
+        with open_prefect():
+            sides = (lambda: time_run(large), lambda: time_run(small), lambda: scan_bare(large))
+            interleave(1, *sides)
+            turns = interleave(runs, *sides)
+    refuse_torch()
+    for run, few, bare in turns:
+        print(f"large {run:.3f} s, small {few:.3f} s, bare {bare:.3f} s")
+    pairs = tuple((run - few, bare) for run, few, bare in turns)
+    return [Ratio(f"nothing to do over {files:,} files / bare scan", pairs, MOST, "s", at_most=True)]
 
 
-def write_images(folder: Path, count: int, classes: int) -> Path:
-    """Write 32 x 32 noise as PNG files in so many classes."""
-    random = np.random.default_rng(0)
-    for number in range(count):
-        path = folder / f"class-{number % classes}" / f"{number:06}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+def write_images(folder: Path, count: int) -> Path:
+    """Write 32 x 32 noise as PNG files in two classes."""
+
+    def write(number: int) -> None:
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"class-{number % 2}" / f"{number:06}.png")
+
+    for name in ("class-0", "class-1"):
+        (folder / name).mkdir(parents=True)
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, range(count)))
     return folder
 
 
-def run_over(folder: Path) -> Run:
-    """Run the pipeline over a folder, with a home beside it."""
-    return run_frostline("run", str(folder), "--home", str(folder.with_suffix(".home")), "--embed.crop", str(CROP))
+def home_of(source: Path) -> Path:
+    """Name the home of a source."""
+    return source.with_suffix(".home")
+
+
+def report_whole(what: str, source: Path) -> None:
+    """Run a whole process over a folder, and print what it took."""
+    run = run_frostline("run", str(source), "--home", str(home_of(source)), *CUT)
+    print(f"{what} over {source.name}, whole process: {run.seconds:.1f} s, {run.peak_mb:.0f} MB")
+
+
+@contextmanager
+def open_prefect() -> Iterator[None]:
+    """Run flows as the command line does: under a private server, without a heartbeat."""
+    from flows.settings import quiet_prefect
+
+    quiet_prefect(debug=False)
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def time_run(source: Path) -> float:
+    """Run the pipeline over a folder in this process; give its seconds.
+
+    Raises:
+        SystemExit: where it did something.
+    """
+    from flows.pipeline import pipeline
+    from flows.settings import RunSettings
+    from tasks.embed.settings import EmbedSettings
+
+    settings = RunSettings(source=source, home=home_of(source), embed=EmbedSettings(cut="conv_stem", crop=32))
+    began = time.perf_counter()
+    report = pipeline(settings)
+    seconds = time.perf_counter() - began
+    if report.embedded.calls or report.trained.new:
+        raise SystemExit("a run with nothing to do did something")
+    return seconds
 
 
 def scan_bare(folder: Path) -> float:
-    """Time ``os.scandir`` with ``stat`` over a tree, seconds."""
-    began = time.perf_counter()
+    """Time ``os.scandir`` with ``stat`` over a tree."""
+    return time_seconds(lambda: walk_bare(folder))
+
+
+def walk_bare(folder: Path) -> None:
+    """List a tree with each file's size and time, and keep nothing."""
     pending = [str(folder)]
     while pending:
         for entry in os.scandir(pending.pop()):
             entry.stat()
             if entry.is_dir():
                 pending.append(entry.path)
-    return time.perf_counter() - began
 
 
-def report(files: int, first: Run, pairs: list[tuple[Run, Run, float]], *, as_json: bool) -> None:
-    """Print what was measured."""
-    if any(run.answer["backbone_calls"] or run.answer["trained"] for run, _, _ in pairs):
-        raise SystemExit("a run with nothing to do did something")
-    rows = {
-        f"first run over {files} files, s": [first.seconds],
-        f"first run over {files} files, peak MB": [first.peak_mb],
-        f"nothing to do over {files} files, s": [run.seconds for run, _, _ in pairs],
-        f"nothing to do over {files} files, peak MB": [run.peak_mb for run, _, _ in pairs],
-        f"nothing to do over {SMALL} files, s": [run.seconds for _, run, _ in pairs],
-        f"bare scandir and stat of {files} files, s": [bare for _, _, bare in pairs],
-        "difference / bare, ratio": [median([(run.seconds - few.seconds) / bare for run, few, bare in pairs])],
-    }
-    if as_json:
-        print(json.dumps({"machine": describe_machine(), "rows": rows}))
-    else:
-        print_table([(name, middle(values)) for name, values in rows.items()])
+def refuse_torch() -> None:
+    """Refuse figures of runs that imported torch.
+
+    Raises:
+        SystemExit: where it is loaded.
+    """
+    if "torch" in sys.modules:
+        raise SystemExit("a run with nothing to do imported torch")
 
 
 if __name__ == "__main__":
