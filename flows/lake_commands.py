@@ -1,5 +1,6 @@
 """The commands that look at the lake and look after it."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -7,15 +8,18 @@ from cyclopts import Parameter
 from flows.answer import Output, answer, table, tables
 from flows.settings import HomeSettings
 
+LISTED = 1000
+"""Rows of each list that --json shows."""
+
 Where = Annotated[HomeSettings, Parameter(name="*")]
 
 
-def sql(query: str, /, *, at: int | None = None, where: Where = HomeSettings(), out: Output = Output()) -> None:
+def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), out: Output = Output()) -> None:
     """Query the lake; it cannot be changed this way.
 
     Args:
         query: In DuckDB's SQL, such as "from labels".
-        at: A snapshot, to see the lake as it was.
+        at: A snapshot's number or tag, to see the lake as it was.
         where: Where the lake lies.
         out: How the command answers.
     """
@@ -27,7 +31,7 @@ def sql(query: str, /, *, at: int | None = None, where: Where = HomeSettings(), 
 
 
 def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
-    """Count what the lake holds: sources, images, recipes, features, failures, models; name the snapshot.
+    """Count what the lake holds: sources, images, recipes, features, failures, models, tags; name the snapshot.
 
     Args:
         where: Where the lake lies.
@@ -39,3 +43,54 @@ def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
     with read_lake(where.place) as lake:
         found = summarize(lake)
     answer(out, found, lambda: tables(found))
+
+
+def tag(
+    name: str,
+    /,
+    *,
+    at: str | None = None,
+    delete: bool = False,
+    where: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Name a snapshot, so that it never expires.
+
+    Args:
+        name: The name.
+        at: The snapshot's number; by default the newest.
+        delete: Forget the name instead.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from storage.attach import reopen_lake
+    from storage.snapshots import delete_tag, tag_snapshot
+
+    with reopen_lake(where.place) as lake:
+        snapshot = delete_tag(lake, name) if delete else tag_snapshot(lake, name, at, datetime.now(UTC))
+    told = f"{name} names snapshot {snapshot}" + (" no longer" if delete else "")
+    answer(out, {"tag": name, "snapshot": snapshot, "deleted": delete}, lambda: [told])
+
+
+def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Show what came and went between two snapshots: images, labels, features, predictions.
+
+    Args:
+        before: A snapshot's number or tag.
+        after: Another.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from storage.attach import read_lake
+    from storage.snapshots import compare, find_snapshot
+
+    with read_lake(where.place) as lake:
+        first, last = find_snapshot(lake, before), find_snapshot(lake, after)
+        found = compare(lake, first, last)
+    rows = [(kind, len(change.added), len(change.removed), change.changed) for kind, change in found.items()]
+    value = {kind: change.to_json(LISTED) for kind, change in found.items()}
+    answer(
+        out,
+        {"before": first, "after": last, **value},
+        lambda: table(("", "added", "removed", "of these changed"), rows, title=f"snapshot {first} to {last}"),
+    )

@@ -11,6 +11,7 @@ from storage.extensions import connect
 from storage.lake import Lake, unwritable
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
+from storage.snapshots import find_snapshot
 from storage.turns import take_turn
 
 
@@ -29,8 +30,21 @@ def open_lake(home: Home) -> Lake:
     return lake
 
 
-def read_lake(home: Home, at: int | None = None) -> Lake:
+def reopen_lake(home: Home) -> Lake:
+    """Open a lake that is there for writing.
+
+    Raises:
+        LakeError: where there is none, or it cannot be opened.
+    """
+    if not (home.catalog_url or home.catalog.exists()):
+        raise LakeError(f"home {home.root}", "has no lake", "Check --home, or make one: frostline run FOLDER")
+    return open_lake(home)
+
+
+def read_lake(home: Home, at: int | str | None = None) -> Lake:
     """Open the lake for reading alone, as it is or as it was; where there is none, an empty one in memory.
+
+    ``at`` is a snapshot's number or its tag.
 
     A lake of an earlier release is upgraded first; as it was, it has the tables that it had.
 
@@ -40,13 +54,18 @@ def read_lake(home: Home, at: int | None = None) -> Lake:
     """
     if not home.catalog.exists():
         return _empty_lake()
-    version = "" if at is None else f", SNAPSHOT_VERSION {int(at)}"
+    version = "" if at is None else f", SNAPSHOT_VERSION {_number(home, at)}"
     lake = _checked(_attach(home, f"ducklake:sqlite:{home.catalog}", f"READ_ONLY, META_BUSY_TIMEOUT 20000{version}"))
     if at is None and read_version(lake) < VERSION:
         lake.close()
         open_lake(home).close()
         return read_lake(home)
     return lake
+
+
+def _number(home: Home, at: int | str) -> int:
+    with read_lake(home) as lake:
+        return find_snapshot(lake, at)
 
 
 def _empty_lake() -> Lake:

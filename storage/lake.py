@@ -81,6 +81,16 @@ class Lake:
         """The newest snapshot's number."""
         return int(self.value("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')"))
 
+    def at(self, snapshot: int | str) -> "Lake":
+        """Open the same lake as it was at a snapshot, by its number or tag, for reading alone.
+
+        Raises:
+            LakeError: where it has no such snapshot.
+        """
+        from storage.attach import read_lake  # which opens what this class is
+
+        return read_lake(self.home, snapshot)
+
     def commit(self, write: Callable[[], T]) -> T:
         """Run a function's writes as one transaction, again after each lost race.
 
