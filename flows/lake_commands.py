@@ -1,6 +1,6 @@
 """The commands that look at the lake and look after it."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -94,3 +94,27 @@ def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Outp
         {"before": first, "after": last, **value},
         lambda: table(("", "added", "removed", "of these changed"), rows, title=f"snapshot {first} to {last}"),
     )
+
+
+def maintain(
+    *,
+    older_than: timedelta = timedelta(days=30),
+    grace: timedelta = timedelta(days=1),
+    dry_run: bool = False,
+    where: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Compact small files, expire old snapshots, delete what killed runs left; safe while others write.
+
+    Args:
+        older_than: The age from which a snapshot expires, such as 30d, unless a tag or a registered model names it.
+        grace: The age from which a file that no snapshot names is deleted: longer than any run or query lasts.
+        dry_run: Say what would be done; writes nothing.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows import maintain as maintenance
+
+    step = maintenance.plan_maintenance if dry_run else maintenance.maintain
+    done = step(where.place, older_than, grace, datetime.now(UTC))
+    answer(out, {"dry_run": dry_run, **done.to_json()}, lambda: maintenance.describe_maintained(done, dry=dry_run))

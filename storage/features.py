@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.checksums import seal
 from storage.files import Scan
 from storage.lake import Lake
 from storage.vectors import Matrix, Shard, to_uuids, write_features
@@ -164,6 +165,7 @@ def _write_shard(lake: Lake, shard: Shard, now: datetime) -> int:
     added, size = 0, 0
     if file:
         lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [str(file)])
+        seal(lake, file.relative_to(lake.home.data).as_posix(), now)
         added, size = int(pq.read_metadata(file).num_rows), file.stat().st_size
     _write_failures(lake, shard, now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
