@@ -118,3 +118,33 @@ def maintain(
     step = maintenance.plan_maintenance if dry_run else maintenance.maintain
     done = step(where.place, older_than, grace, datetime.now(UTC))
     answer(out, {"dry_run": dry_run, **done.to_json()}, lambda: maintenance.describe_maintained(done, dry=dry_run))
+
+
+def erase(
+    *images: str,
+    source: str | None = None,
+    matching: Annotated[str | None, Parameter(name="--where")] = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    where: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Erase images from every table, every snapshot and every file; tags do not protect them.
+
+    Args:
+        images: Their ids.
+        source: Erase all images of this source.
+        matching: Erase the images of which this SQL holds: over image_id, source, path, label_set and class.
+        dry_run: Say what would be erased; writes nothing.
+        yes: Erase. Without it, nothing is written.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows import erase as erasure
+
+    request, done = erasure.Request(images, source, matching), yes and not dry_run
+    if done:
+        found = erasure.run_erasure(where.place, request, datetime.now(UTC))
+    else:
+        found = erasure.plan_erasure(where.place, request)
+    answer(out, {"dry_run": not done, **erasure.to_json(found)}, lambda: erasure.describe(found, done=done))

@@ -22,7 +22,6 @@ def list_expirable(lake: Lake, before: datetime) -> list[int]:
 
 def expire(lake: Lake, before: datetime) -> list[int]:
     """Forget the snapshots that may be; their files are deleted later, when nobody can be reading them."""
-
     if not list_expirable(lake, before):
         return []
 
