@@ -1,7 +1,7 @@
 """The commands that look at the lake and look after it."""
 
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,15 +10,18 @@ from cyclopts import Parameter
 from flows.answer import Output, answer, table, tables
 from flows.settings import HomeSettings
 
+LISTED = 1000
+"""Rows of each list that --json shows."""
+
 Where = Annotated[HomeSettings, Parameter(name="*")]
 
 
-def sql(query: str, /, *, at: int | None = None, where: Where = HomeSettings(), out: Output = Output()) -> None:
+def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), out: Output = Output()) -> None:
     """Query the lake; it cannot be changed this way.
 
     Args:
         query: In DuckDB's SQL, such as "from labels".
-        at: A snapshot, to see the lake as it was.
+        at: A snapshot's number or tag, to see the lake as it was.
         where: Where the lake lies.
         out: How the command answers.
     """
@@ -30,7 +33,7 @@ def sql(query: str, /, *, at: int | None = None, where: Where = HomeSettings(), 
 
 
 def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
-    """Count what the lake holds: sources, images, recipes, features, failures, models; name the snapshot.
+    """Count what the lake holds: sources, images, recipes, features, failures, models, tags; name the snapshot.
 
     Args:
         where: Where the lake lies.
@@ -49,7 +52,7 @@ def export(
     /,
     *,
     recipe: str = "",
-    at: int | None = None,
+    at: str | None = None,
     where: str | None = None,
     labels: str | None = None,
     form: Annotated[Literal["parquet", "datasets"], Parameter(name="--format")] = "parquet",
@@ -61,7 +64,7 @@ def export(
     Args:
         folder: A folder that does not exist.
         recipe: A recipe's id or its beginning; may be left out where the lake has one recipe.
-        at: A snapshot, to write the features as they were.
+        at: A snapshot's number or tag, to write the features as they were.
         where: A condition in SQL over images, files and labels, such as "class = 'rose' and width >= 224".
         labels: The label set whose classes stand beside the vectors; may be left out where the lake has one.
         form: Plain Parquet, or a folder for load_from_disk of Hugging Face's datasets.
@@ -71,7 +74,7 @@ def export(
     from storage.attach import read_lake
     from storage.export import export_features
 
-    with read_lake(place.place, at) as lake:
+    with read_lake(place.place) as lake:
         features = lake.features(recipe, at, where)
         made = export_features(features, folder, datetime.now(UTC), label_set=labels, form=form)
     size = sum(file.bytes for file in made.files)
@@ -107,3 +110,108 @@ def move(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
 
     snapshot = move_lake(where.place)
     answer(out, {"lake": where.place.lake, "snapshot": snapshot}, lambda: [f"moved to {where.place.lake}"])
+
+
+def tag(
+    name: str,
+    /,
+    *,
+    at: str | None = None,
+    delete: bool = False,
+    where: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Name a snapshot, so that it never expires.
+
+    Args:
+        name: The name.
+        at: The snapshot's number; by default the newest.
+        delete: Forget the name instead.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from storage.attach import reopen_lake
+    from storage.snapshots import delete_tag, tag_snapshot
+
+    with reopen_lake(where.place) as lake:
+        snapshot = delete_tag(lake, name) if delete else tag_snapshot(lake, name, at, datetime.now(UTC))
+    told = f"{name} names snapshot {snapshot}" + (" no longer" if delete else "")
+    answer(out, {"tag": name, "snapshot": snapshot, "deleted": delete}, lambda: [told])
+
+
+def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Show what came and went between two snapshots: images, labels, features, predictions.
+
+    Args:
+        before: A snapshot's number or tag.
+        after: Another.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from storage.attach import read_lake
+    from storage.snapshots import compare, find_snapshot
+
+    with read_lake(where.place) as lake:
+        first, last = find_snapshot(lake, before), find_snapshot(lake, after)
+        found = compare(lake, first, last)
+    rows = [(kind, len(change.added), len(change.removed), change.changed) for kind, change in found.items()]
+    value = {kind: change.to_json(LISTED) for kind, change in found.items()}
+    answer(
+        out,
+        {"before": first, "after": last, **value},
+        lambda: table(("", "added", "removed", "of these changed"), rows, title=f"snapshot {first} to {last}"),
+    )
+
+
+def maintain(
+    *,
+    older_than: timedelta = timedelta(days=30),
+    grace: timedelta = timedelta(days=1),
+    dry_run: bool = False,
+    where: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Compact small files, expire old snapshots, delete what killed runs left; safe while others write.
+
+    Args:
+        older_than: The age from which a snapshot expires, such as 30d, unless a tag or a registered model names it.
+        grace: The age from which a file that no snapshot names is deleted: longer than any run or query lasts.
+        dry_run: Say what would be done; writes nothing.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows import maintain as maintenance
+
+    step = maintenance.plan_maintenance if dry_run else maintenance.maintain
+    done = step(where.place, older_than, grace, datetime.now(UTC))
+    answer(out, {"dry_run": dry_run, **done.to_json()}, lambda: maintenance.describe_maintained(done, dry=dry_run))
+
+
+def erase(
+    *images: str,
+    source: str | None = None,
+    matching: Annotated[str | None, Parameter(name="--where")] = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    where: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Erase images from every table, every snapshot and every file; tags do not protect them.
+
+    Args:
+        images: Their ids.
+        source: Erase all images of this source.
+        matching: Erase the images of which this SQL holds: over image_id, source, path, label_set and class.
+        dry_run: Say what would be erased; writes nothing.
+        yes: Erase. Without it, nothing is written.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows import erase as erasure
+
+    request, done = erasure.Request(images, source, matching), yes and not dry_run
+    if done:
+        found = erasure.run_erasure(where.place, request, datetime.now(UTC))
+    else:
+        found = erasure.plan_erasure(where.place, request)
+    answer(out, {"dry_run": not done, **erasure.to_json(found)}, lambda: erasure.describe(found, done=done))

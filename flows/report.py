@@ -70,6 +70,31 @@ class RunReport:
         }
 
 
+def trained_to_json(trained: Trained) -> dict[str, Any]:
+    """Give the object that ``frostline train --json`` prints."""
+    training = trained.training
+    return {
+        "training": training.training_id,
+        "trained": trained.new,
+        "label_set": training.label_set,
+        "recipe": training.recipe_id,
+        "snapshot": training.snapshot,
+        "metrics": training.metrics,
+        "warnings": list(trained.warnings),
+    }
+
+
+def describe_trained(trained: Trained) -> list[str]:
+    """Tell a training in a few lines."""
+    training = trained.training
+    figures = " · ".join(f"{name} {figure:.4f}" for name, figure in training.metrics.items())
+    return [
+        f"head      {'trained' if trained.new else 'nothing changed, nothing trained'} · test {figures}",
+        f"lake      snapshot {training.snapshot} · recipe {training.recipe_id[:12]}",
+        *(f"warning   {warning}" for warning in trained.warnings),
+    ]
+
+
 def model_url(registered: Registered) -> str | None:
     """Link to the version in MLflow's UI, where MLflow is a server."""
     if not registered.tracking_uri.startswith("http"):

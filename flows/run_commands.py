@@ -47,6 +47,33 @@ def plan(source: Path | None = None, /, *, settings: Settings = RunSettings(), o
     answer(out, made.to_json(), lambda: describe_plan(made))
 
 
+def train(
+    source: Path | None = None,
+    /,
+    *,
+    at: str | None = None,
+    settings: Settings = RunSettings(),
+    out: Output = Output(),
+) -> None:
+    """Train a head on what the lake holds, and do nothing else.
+
+    Args:
+        source: The folder whose labels are learned; or name it by --name alone.
+        at: A snapshot's number or tag, to train on the lake as it was.
+        settings: What a run is told.
+        out: How the command answers.
+    """
+    settings = _with_source(settings, source)
+    settings.title  # noqa: B018 - raises where no part could bear the name
+    quiet_prefect(debug=out.debug)
+    from flows.report import describe_trained, trained_to_json
+    from flows.train import train as train_flow
+
+    with _orchestrated():
+        trained = train_flow(settings, at)
+    answer(out, trained_to_json(trained), lambda: describe_trained(trained))
+
+
 def demo(*, home: Path = HOME, out: Output = Output()) -> None:
     """Run the pipeline three times over scanned digits that need no download.
 

@@ -3,7 +3,9 @@
 from prefect import flow
 
 from flows.settings import RunSettings
+from storage.attach import read_lake
 from storage.errors import TrainError
+from storage.snapshots import find_snapshot
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
 from tasks.train.step import train_softmax
@@ -11,9 +13,15 @@ from tasks.train.train import Trained
 
 
 @flow(flow_run_name="train {settings.source}", persist_result=False)
-def train(settings: RunSettings, at: int | None = None) -> Trained:
-    """Train a head on the features that the lake has, as it is now or at a snapshot."""
-    return train_softmax(settings.place, settings.title, find_recipe_id(settings), settings.train, at)
+def train(settings: RunSettings, at: int | str | None = None) -> Trained:
+    """Train a head on the features that the lake has, as it is now or at a snapshot, by number or tag."""
+    snapshot = None if at is None else _find(settings, at)
+    return train_softmax(settings.place, settings.title, find_recipe_id(settings), settings.train, snapshot)
+
+
+def _find(settings: RunSettings, at: int | str) -> int:
+    with read_lake(settings.place) as lake:
+        return find_snapshot(lake, at)
 
 
 def find_recipe_id(settings: RunSettings) -> str:

@@ -15,6 +15,7 @@ from storage.extensions import connect, list_wheels
 from storage.lake import ATTEMPTS, Lake, is_race, unwritable
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
+from storage.snapshots import find_snapshot
 from storage.stores import check_store, write_secret
 from storage.turns import take_turn
 
@@ -37,8 +38,21 @@ def open_lake(home: Home) -> Lake:
     return lake
 
 
-def read_lake(home: Home, at: int | None = None) -> Lake:
+def reopen_lake(home: Home) -> Lake:
+    """Open a lake that is there for writing.
+
+    Raises:
+        LakeError: where there is none, or it cannot be opened.
+    """
+    if not (home.catalog_url or home.catalog.exists()):
+        raise LakeError(f"home {home.root}", "has no lake", "Check --home, or make one: frostline run FOLDER")
+    return open_lake(home)
+
+
+def read_lake(home: Home, at: int | str | None = None) -> Lake:
     """Open the lake for reading alone, as it is or as it was; where there is none, an empty one in memory.
+
+    ``at`` is a snapshot's number or its tag.
 
     A lake of an earlier release is upgraded first; as it was, it has the tables that it had.
 
@@ -46,7 +60,7 @@ def read_lake(home: Home, at: int | None = None) -> Lake:
         LakeError: where it cannot be opened, or has no such snapshot.
         LakeTooNewError: where a later release wrote it.
     """
-    found = _find(home, "READ_ONLY", *([] if at is None else [f"SNAPSHOT_VERSION {int(at)}"]))
+    found = _find(home, "READ_ONLY", *([] if at is None else [f"SNAPSHOT_VERSION {_number(home, at)}"]))
     if found is None:
         return _empty_lake()
     lake = _checked(found)
@@ -85,6 +99,13 @@ def make_lake(home: Home) -> Lake:
                 raise _unreadable(home, error) from error
         time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
     raise LakeBusyError(f"lake {home.lake}", f"lost {ATTEMPTS} races to be made", "Run again")
+
+
+def _number(home: Home, at: int | str) -> int:
+    if isinstance(at, int) or at.isdigit():
+        return int(at)
+    with read_lake(home) as lake:
+        return find_snapshot(lake, at)
 
 
 def _empty_lake() -> Lake:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.checksums import seal
 from storage.data import open_file
 from storage.gather import Table, gather, locate
 from storage.lake import Lake
@@ -109,7 +110,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
 def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
     ids = _read_ids(lake, shard.file) if shard.file else to_uuids([])
     file = _without_known(lake, shard.recipe_id, shard.file, ids) if shard.file else None
-    added, size = _add_file(lake, file) if file else (0, 0)
+    added, size = _add_file(lake, file, now) if file else (0, 0)
     _write_failures(lake, shard, ids, now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -117,9 +118,10 @@ def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
     return added
 
 
-def _add_file(lake: Lake, file: str) -> tuple[int, int]:
+def _add_file(lake: Lake, file: str, now: datetime) -> tuple[int, int]:
     """Make a file part of the lake; gives its rows and bytes."""
     lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
+    seal(lake, file.removeprefix(f"{lake.home.data_url or lake.home.data}/"), now)
     with open_file(lake.home, file) as opened:
         return int(pq.read_metadata(opened).num_rows), int(opened.size())
 

@@ -71,12 +71,12 @@ class Lake:
             reason = str(error).strip().splitlines()[0]
             raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for what is there") from error
 
-    def features(self, recipe: str, at: int | None = None, where: str | None = None) -> "Features":
+    def features(self, recipe: str, at: int | str | None = None, where: str | None = None) -> "Features":
         """Find features to read: as Arrow, pandas, polars, NumPy, or batch by batch.
 
         Args:
             recipe: A recipe's id, or what begins no other recipe's.
-            at: A snapshot, to read them as they were.
+            at: A snapshot's number or tag, to read them as they were.
             where: A condition in SQL that an image meets with at least one of its files and labels. Its columns are
                 those of ``images``; ``source``, ``path``, ``file_bytes`` and ``mtime_ns`` of ``files``; ``label_set``,
                 ``class``, ``labelled_by`` and ``labelled_at`` of ``labels``.
@@ -85,8 +85,9 @@ class Lake:
             QueryError: where there is no such recipe or snapshot, or DuckDB refuses the condition.
         """
         from storage.reading import find_features
+        from storage.snapshots import find_snapshot
 
-        return find_features(self, recipe, at, where)
+        return find_features(self, recipe, None if at is None else find_snapshot(self, at), where)
 
     @contextlib.contextmanager
     def lend(self, **tables: pa.Table) -> Iterator[None]:
@@ -110,11 +111,22 @@ class Lake:
         """The newest snapshot's number."""
         return int(self.value("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')"))
 
-    def commit(self, write: Callable[[], T]) -> T:
+    def at(self, snapshot: int | str) -> "Lake":
+        """Open the same lake as it was at a snapshot, by its number or tag, for reading alone.
+
+        Raises:
+            LakeError: where it has no such snapshot.
+        """
+        from storage.attach import read_lake  # which opens what this class is
+
+        return read_lake(self.home, snapshot)
+
+    def commit(self, write: Callable[[], T], *, guarded: bool = True) -> T:
         """Run a function's writes as one transaction, again after each lost race.
 
         DuckLake has no unique keys: two commits that look and then append would both succeed. All update the one row
-        of ``guard`` first, so that the second to commit conflicts, and looks again.
+        of ``guard`` first, so that the second to commit conflicts, and looks again. DuckLake's own compaction adds
+        nothing, conflicts with whoever changes the same files, and stands no update beside it: it alone is not guarded.
 
         Raises:
             LakeBusyError: after 50 lost races.
@@ -124,7 +136,8 @@ class Lake:
             try:
                 with take_turn(self.home):
                     self._con.execute("BEGIN")
-                    self._con.execute("UPDATE guard SET n = n + 1")
+                    if guarded:
+                        self._con.execute("UPDATE guard SET n = n + 1")
                     result = write()
                     self._con.execute("COMMIT")
             except duckdb.Error as error:

@@ -17,11 +17,12 @@ QUERIES = {
                    GROUP BY ALL ORDER BY n DESC, reason LIMIT 20""",
     "models": """SELECT name, version, alias, heads.snapshot AS snapshot, m.registered_at, metrics FROM models m
                  JOIN heads USING (training_id) ORDER BY registered_at DESC LIMIT 20""",
+    "tags": "SELECT tag, tags.snapshot AS snapshot, tagged_at FROM tags ORDER BY tag",
 }
 
 
 def summarize(lake: Lake) -> dict[str, Any]:
-    """Count sources, labels, images, recipes, features, failures and models; name the snapshot."""
+    """Count sources, labels, images, recipes, features, failures, models and tags; name the snapshot."""
     found: dict[str, Any] = {name: _read_dicts(lake, sql) for name, sql in QUERIES.items()}
     found["images"] = int(lake.value("SELECT count(*) FROM images"))
     found["features"] = sum(row["features"] for row in found["recipes"])

@@ -1,0 +1,70 @@
+"""Maintenance: fewer and larger files, fewer snapshots, no leavings."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from storage.attach import read_lake, reopen_lake
+from storage.catalog import delete_files, find_orphans
+from storage.compaction import compact, list_small
+from storage.expiry import delete_unread, expire, list_expirable, list_unread
+from storage.lake import Lake
+from storage.paths import Home
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What maintenance did, or would do: files of vectors rewritten, snapshots expired, files deleted."""
+
+    compacted: int
+    expired: tuple[int, ...]
+    unread: tuple[str, ...]
+    orphans: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the object that ``frostline maintain --json`` prints."""
+        return asdict(self)
+
+
+def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
+    """Say what :func:`maintain` would do; writes nothing."""
+    with read_lake(home) as lake:
+        return Maintained(
+            sum(map(len, list_small(lake))),
+            tuple(list_expirable(lake, now - older_than)),
+            tuple(list_unread(lake, now - grace)),
+            _list_orphans(lake, now - grace),
+        )
+
+
+def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
+    """Compact, expire snapshots older than an age, delete files that nobody can be reading or about to commit.
+
+    Args:
+        home: The home of the lake.
+        older_than: The age from which a snapshot expires, unless a tag or a registered model names it.
+        grace: The age from which a file is deleted that no snapshot names.
+        now: The present.
+    """
+    with reopen_lake(home) as lake:
+        compacted = compact(lake, now)
+        expired = expire(lake, now - older_than)
+        unread = tuple(delete_unread(lake, now - grace))
+        orphans = _list_orphans(lake, now - grace)
+        delete_files(lake, orphans)
+    return Maintained(compacted, tuple(expired), unread, orphans)
+
+
+def _list_orphans(lake: Lake, before: datetime) -> tuple[str, ...]:
+    return tuple(file.path for file in find_orphans(lake, before))
+
+
+def describe_maintained(done: Maintained, *, dry: bool) -> list[str]:
+    """Tell in a few lines what was done, or would be."""
+    would = "would be " if dry else ""
+    return [
+        f"compacted {done.compacted} files of vectors {would}written anew as fewer",
+        f"snapshots {len(done.expired)} {would}expired",
+        f"files     {len(done.unread)} that no snapshot reads {would}deleted",
+        f"orphans   {len(done.orphans)} {would}deleted",
+    ]

@@ -1,0 +1,127 @@
+"""Snapshots: found by number or tag, named, and compared."""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from storage.errors import LakeError
+from storage.lake import Lake, Row
+
+TAG = re.compile(r"[A-Za-z][\w.-]*")
+KEYS = {
+    "images": ("image_id", "files WHERE image_id IS NOT NULL"),
+    "labels": ("label_set, image_id, class", "labels"),
+    "features": ("recipe_id, image_id", "features"),
+    "predictions": ("name, version, image_id, class", "predictions"),
+}
+"""What counts as one thing of each kind, and where it stands. An image is there while a source has it."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one snapshot has and another has not, both ways."""
+
+    columns: tuple[str, ...]
+    added: tuple[Row, ...]
+    removed: tuple[Row, ...]
+
+    @property
+    def changed(self) -> int:
+        """Count the images on both sides: they were given another class."""
+        at = self.columns.index("image_id")
+        return len({row[at] for row in self.added} & {row[at] for row in self.removed})
+
+    def to_json(self, limit: int) -> dict[str, Any]:
+        """Give the counts, and the first rows of each list."""
+        return {
+            "added": len(self.added),
+            "removed": len(self.removed),
+            "changed": self.changed,
+            "columns": self.columns,
+            "rows_added": self.added[:limit],
+            "rows_removed": self.removed[:limit],
+        }
+
+
+def find_snapshot(lake: Lake, name: int | str) -> int:
+    """Find a snapshot by its number or its tag.
+
+    Raises:
+        LakeError: where the lake has none of that name.
+    """
+    if isinstance(name, str) and not name.isdigit():
+        found = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [name])
+        if not found:
+            raise LakeError(f"tag {name!r}", "is none of this lake's", "See `frostline status` for its tags")
+        return int(found[0][0])
+    if not lake.value("SELECT count(*) FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [int(name)]):
+        raise LakeError(
+            f"snapshot {name} of lake {lake.home.root}",
+            "is not there: it was never made, or has expired",
+            "See `frostline sql \"select snapshot_id from ducklake_snapshots('lake')\"`",
+        )
+    return int(name)
+
+
+def tag_snapshot(lake: Lake, tag: str, name: int | str | None, now: datetime) -> int:
+    """Name a snapshot, the newest by default, so that it never expires; gives its number.
+
+    Raises:
+        LakeError: where the tag is no name, or another snapshot's.
+    """
+    if not TAG.fullmatch(tag):
+        raise LakeError(f"tag {tag!r}", "starts with a letter and has letters, digits, . - _ alone", "Choose another")
+    newest = lake.snapshot
+
+    def write() -> int:
+        snapshot = newest if name is None else find_snapshot(lake, name)
+        known = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [tag])
+        if known and known[0][0] != snapshot:
+            rule = f"names snapshot {known[0][0]} already"
+            raise LakeError(f"tag {tag!r}", rule, f"Delete it first: frostline tag {tag} --delete")
+        if not known:
+            lake.execute("INSERT INTO tags VALUES (?, ?, ?)", [tag, snapshot, now])
+        return snapshot
+
+    return lake.commit(write)
+
+
+def delete_tag(lake: Lake, tag: str) -> int:
+    """Forget a tag; gives the number of the snapshot that it named.
+
+    Raises:
+        LakeError: where the lake has no such tag.
+    """
+
+    def write() -> int:
+        found = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [tag])
+        if not found:
+            raise LakeError(f"tag {tag!r}", "is none of this lake's", "See `frostline status` for its tags")
+        lake.execute("DELETE FROM tags WHERE tag = ?", [tag])
+        return int(found[0][0])
+
+    return lake.commit(write)
+
+
+def compare(lake: Lake, before: int, after: int) -> dict[str, Change]:
+    """Compare two snapshots: images, labels, features and predictions that came and went between them.
+
+    Whole snapshots are compared, not their logs of changes, so that compaction in between shows as nothing.
+    """
+    return {kind: _compare(lake, kind, before, after) for kind in KEYS}
+
+
+def _compare(lake: Lake, kind: str, before: int, after: int) -> Change:
+    keys, rows = KEYS[kind]
+    columns = tuple(keys.split(", "))
+    shown = ", ".join(f"{key}::VARCHAR AS {key}" if key == "image_id" else key for key in columns)
+    table, _, condition = rows.partition(" ")
+
+    def only_in(one: int, other: int) -> tuple[Row, ...]:
+        sides = " EXCEPT ".join(
+            f"SELECT {keys} FROM {table} AT (VERSION => {int(snapshot)}) {condition}" for snapshot in (one, other)
+        )
+        return tuple(lake.read(f"SELECT {shown} FROM ({sides}) ORDER BY ALL")[1])
+
+    return Change(columns, only_in(after, before), only_in(before, after))

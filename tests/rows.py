@@ -1,0 +1,48 @@
+"""Lakes with rows in them, made without a backbone: image number n has the id n and a vector of its own."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+
+from storage.features import commit_shard
+from storage.lake import Lake
+from storage.vectors import Matrix, Shard, write_features
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RECIPE = "r" * 32
+DIM = 16
+LABELLED = "('0x' || right(image_id::VARCHAR, 6))::INT"
+"""The number of a row's image, in SQL."""
+
+
+def name(number: int) -> str:
+    return f"00000000-0000-0000-0000-{number:012x}"
+
+
+def make_vectors(numbers: Iterable[int], dim: int = DIM) -> Matrix:
+    """Draw a vector for each image, always the same for one number, rounded as the store has it."""
+    drawn = [np.random.default_rng(number).standard_normal(dim) for number in numbers]
+    vectors: Matrix = np.array(drawn).astype(np.float16).astype(np.float32)
+    return vectors
+
+
+def add_features(lake: Lake, numbers: Iterable[int], recipe: str = RECIPE) -> None:
+    """Commit a shard of features."""
+    numbers = list(numbers)
+    file = write_features(lake.home, recipe, [name(number) for number in numbers], make_vectors(numbers))
+    commit_shard(lake, Shard(recipe, "photos", file, (), len(numbers), 1.0), NOW)
+
+
+def label(lake: Lake, numbers: Iterable[int], class_: str) -> None:
+    """Commit files, images and labels of one class."""
+    ids = pa.table({"id": [name(number) for number in numbers]})
+
+    def write() -> None:
+        lake.execute("INSERT INTO images SELECT id::UUID, 'PNG', 8, 8, 'RGB', 99, ? FROM _ids", [NOW])
+        lake.execute("INSERT INTO files SELECT 'photos', ? || '/' || id, 99, 1, NULL, id::UUID FROM _ids", [class_])
+        lake.execute("INSERT INTO labels SELECT 'photos', id::UUID, ?, 'photos', ? FROM _ids", [class_, NOW])
+
+    with lake.lend(_ids=ids):
+        lake.commit(write)
