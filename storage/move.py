@@ -9,6 +9,7 @@ from storage.attach import make_lake, open_lake, read_lake
 from storage.data import open_data
 from storage.errors import LakeError, SettingsError
 from storage.extensions import connect, list_wheels
+from storage.lake import Lake
 from storage.migrate import read_version
 from storage.paths import Home
 
@@ -38,6 +39,13 @@ def move_lake(new: Home) -> int:
         _copy_files(old, new)
     _copy_catalog(old, new)
     return snapshot
+
+
+def _write_small_tables(lake: Lake) -> None:
+    """Make Parquet of the few rows that DuckLake keeps in the catalog, in that database's own types."""
+    lake.execute("SET threads = 1")  # DuckLake of DuckDB 1.5.5 crashes now and then when several threads do this
+    lake.rows("CALL ducklake_flush_inlined_data('lake')")
+    lake.execute("RESET threads")
 
 
 def _check(old: Home, new: Home) -> None:
