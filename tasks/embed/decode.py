@@ -92,8 +92,12 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Pixels | None:
     With the ``scaled`` decoder, at the smallest of the sizes that the format's cosine transform gives for nothing (8/8,
     7/8, ... 1/8) whose shorter side is not below the transform's.
     """
-    import simplejpeg
-
+    try:
+        import simplejpeg
+    except ModuleNotFoundError:  # a machine with little but torch; Pillow gives the same pixels, to 1 level, slower
+        if transform.decoder == "full":
+            return None
+        raise
     smallest = 0 if transform.decoder == "full" else max(transform.resize, *transform.crop)
     if not _is_plain(data):
         return None
