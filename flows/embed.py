@@ -11,9 +11,8 @@ from flows.settings import RunSettings
 from flows.throughput import Throughput, measure
 from storage.attach import read_lake
 from storage.errors import FailureBudgetError, NumbersChangedError
-from storage.features import count_failed, count_features
+from storage.features import count_failed
 from storage.missing import FIRST_ID, Wanted
-from storage.paths import Home
 from storage.recipe import Recipe
 from storage.vectors import Shard
 from tasks.embed.claim import hold_leases
@@ -21,7 +20,7 @@ from tasks.embed.plan import Resolved
 from tasks.embed.step import (
     check_canaries,
     claim_shard,
-    count_missing,
+    count_images,
     keep_recipe,
     keep_shard,
     renew_recipe,
@@ -48,16 +47,17 @@ def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipe that the settings mean, shard by shard."""
     resolved = resolve_recipe(settings.place, settings.embed)
     wanted = Wanted(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
-    missing = count_missing(settings.place, wanted)
+    counts = count_images(settings.place, wanted)
     packed = (settings.place.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
-    if missing or resolved.new or not packed:
+    if counts.missing or resolved.new or not packed:
         keep_recipe(settings.place, resolved)
     shards, added = list[Shard](), 0
-    if missing:
-        recipe, compiled = _prove(settings, resolved, missing)
+    if counts.missing:
+        recipe, compiled = _prove(settings, resolved, counts.missing)
         wanted = replace(wanted, recipe_id=recipe.recipe_id)
-        shards, added = _run(settings, wanted, missing, compiled=compiled)
-    done = _count(settings.place, settings.title, wanted.recipe_id, shards, added)
+        shards, added = _run(settings, wanted, counts.missing, compiled=compiled)
+        counts = count_images(settings.place, wanted)
+    done = Embedded(wanted.recipe_id, added, counts.present - added, _count_failed(settings, wanted), measure(shards))
     _check_budget(settings, done)
     return done
 
@@ -99,8 +99,6 @@ def _check_budget(settings: RunSettings, done: Embedded) -> None:
         )
 
 
-def _count(home: Home, source: str, recipe_id: str, shards: list[Shard], added: int) -> Embedded:
-    with read_lake(home) as lake:
-        have = count_features(lake, recipe_id, source)
-        failed = count_failed(lake, recipe_id, source)
-    return Embedded(recipe_id, added, have - added, failed, measure(shards))
+def _count_failed(settings: RunSettings, wanted: Wanted) -> int:
+    with read_lake(settings.place) as lake:
+        return count_failed(lake, wanted.recipe_id, wanted.source)

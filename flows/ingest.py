@@ -19,6 +19,6 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
     found = scan_source(
         settings.place, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
     )
-    if for_training:
+    if for_training and not found.unchanged:
         check_splits(keep_single(foresee_labels(settings.place, found), settings.train), settings.train)
     return commit_source(settings.place, settings.title, found)

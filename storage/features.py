@@ -26,13 +26,12 @@ class Pace:
 
 def count_failed(lake: Lake, recipe_id: str, source: str) -> int:
     """Count the files and images of a source that have no feature because of a recorded failure."""
-    return int(
-        lake.value(
-            """SELECT count(*) FROM failures WHERE source = $1 AND recipe_id IS NULL OR recipe_id = $2
-               AND image_id IN (SELECT image_id FROM files WHERE source = $1 AND image_id IS NOT NULL)""",
-            [source, recipe_id],
-        )
-    )
+    scanned = int(lake.value("SELECT count(*) FROM failures WHERE source = ? AND recipe_id IS NULL", [source]))
+    if not lake.value("SELECT count(*) FROM failures WHERE recipe_id = ?", [recipe_id]):
+        return scanned
+    embedded = """SELECT count(DISTINCT image_id) FROM files WHERE source = $1
+                  AND image_id IN (SELECT image_id FROM failures WHERE recipe_id = $2)"""
+    return scanned + int(lake.value(embedded, [source, recipe_id]))
 
 
 def count_features(lake: Lake, recipe_id: str, source: str) -> int:

@@ -44,10 +44,14 @@ class Listing:
 
 @dataclass(frozen=True)
 class Scan:
-    """A listing with what reading its unknown files gave: the columns of ``READS``, a row a file."""
+    """A listing with what reading its unknown files gave: the columns of ``READS``, a row a file.
+
+    ``unchanged`` where the lake knows every file as it is and no other.
+    """
 
     listing: Listing
     reads: pa.Table
+    unchanged: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,11 @@ def list_changed(lake: Lake, source: str, files: pa.Table, *, retry: bool = Fals
     return [path for (path,) in found]
 
 
+def count_files(lake: Lake, source: str) -> int:
+    """Count the files of a source that the lake knows."""
+    return int(lake.value("SELECT count(*) FROM files WHERE source = ?", [source]))
+
+
 def list_below(lake: Lake, source: str, folders: Sequence[str]) -> list[tuple[str, int, int]]:
     """Read the (path, bytes, mtime_ns) that the lake has for files below some folders."""
     rows: list[tuple[str, int, int]] = []
@@ -121,8 +130,17 @@ def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
 
 def commit_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
     """Make the lake say what a scan saw: files, images, labels and failures, in one transaction."""
+    if scan.unchanged:
+        return lake.commit(lambda: _write_unchanged(lake, scan, now))
     with lake.lend(_listing=scan.listing.files, _reads=scan.reads, _unreadable=_unreadable(scan.listing)):
         return lake.commit(lambda: _write_scan(lake, scan, now))
+
+
+def _write_unchanged(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
+    source = scan.listing.source
+    lake.execute("DELETE FROM failures WHERE source = ? AND recipe_id IS NULL AND stage = 'read'", [source])
+    sql = "SELECT count(DISTINCT image_id) FROM files WHERE source = ?"
+    return _write_row(lake, scan, now, (int(lake.value(sql, [source])), 0, 0))
 
 
 def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:

@@ -93,18 +93,20 @@ class Lake:
     def lend(self, **tables: pa.Table) -> Iterator[None]:
         """Make Arrow tables readable by their keyword's name for the length of a block.
 
-        They are copied: DuckDB cannot push every filter down into Arrow's UUIDs.
+        Those with UUIDs are copied: DuckDB cannot push every filter down into Arrow's.
         """
         for name, table in tables.items():
-            self._con.register("_lent", table)
-            self._con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM _lent")
-            self._con.unregister("_lent")
+            self._con.register(f"{name}_lent", table)
+            kind = "TABLE" if pa.uuid() in table.schema.types else "VIEW"
+            self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_lent")
         try:
             yield
         finally:
-            for name in tables:
+            for name, table in tables.items():
+                kind = "TABLE" if pa.uuid() in table.schema.types else "VIEW"
                 with contextlib.suppress(duckdb.Error):  # a transaction that failed takes it along
-                    self._con.execute(f"DROP TABLE IF EXISTS temp.{name}")
+                    self._con.execute(f"DROP {kind} IF EXISTS temp.{name}")
+                self._con.unregister(f"{name}_lent")
 
     @property
     def snapshot(self) -> int:

@@ -43,6 +43,14 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Counts:
+    """How many images lack a feature, and how many have one; those that failed are neither."""
+
+    missing: int
+    present: int
+
+
+@dataclass(frozen=True)
 class Missing:
     """How many images of a class (the first of several, None where there is none) lack a feature for one reason.
 
@@ -57,6 +65,8 @@ class Missing:
 
 _NOW = """SELECT image_id, path, NULL::VARCHAR AS class, false AS changed FROM files
   WHERE source = $2 AND image_id IS NOT NULL"""
+_FAILED = """SELECT DISTINCT image_id FROM failures WHERE recipe_id = $1
+  AND (stage <> 'read' AND NOT $3 OR failed_at >= coalesce($4::TIMESTAMPTZ, 'infinity'))"""
 # Not as an anti join: over an emptied table DuckDB 1.5.5 takes one by ranges for empty.
 _FREE = """WHERE NOT EXISTS (FROM leases l WHERE recipe_id = $1 AND expires_at > $7
                              AND m.image_id BETWEEN l.first AND l.last)"""
@@ -83,9 +93,17 @@ _REASONS = """SELECT coalesce(m.class, labelled.class) AS class, CASE WHEN faile
     GROUP BY ALL ORDER BY ALL"""
 
 
-def count_missing(lake: Lake, wanted: Wanted) -> int:
-    """Count the images without a feature."""
-    return int(lake.value(f"SELECT count(DISTINCT image_id) FROM ({_NOW}) {_lacking(wanted)}", wanted.parameters))
+def count_images(lake: Lake, wanted: Wanted) -> Counts:
+    """Count the images of a source by whether they have a feature."""
+    found = lake.rows(
+        f"""SELECT count(*) FILTER (p.image_id IS NULL AND f.image_id IS NULL), count(p.image_id)
+            FROM (SELECT DISTINCT image_id FROM ({_NOW}))
+            LEFT JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_is_there(wanted.lost)}) p
+              USING (image_id)
+            LEFT JOIN ({_FAILED}) f USING (image_id)""",
+        wanted.parameters,
+    )
+    return Counts(*found[0])
 
 
 def list_missing(
@@ -139,8 +157,7 @@ def _lacking(wanted: Wanted) -> str:
     """Write the joins that leave what has no feature and shall have one."""
     return f"""ANTI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_is_there(wanted.lost)})
                  USING (image_id)
-               ANTI JOIN (SELECT image_id FROM failures WHERE recipe_id = $1 AND (stage <> 'read' AND NOT $3
-                          OR failed_at >= coalesce($4::TIMESTAMPTZ, 'infinity'))) USING (image_id)"""
+               ANTI JOIN ({_FAILED}) USING (image_id)"""
 
 
 def _is_there(lost: Sequence[LostFile]) -> str:

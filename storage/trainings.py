@@ -1,15 +1,22 @@
 """Trainings: the labelled rows of a snapshot, and the record of what was trained on them and registered."""
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from storage.canonical import canonical
 from storage.lake import Lake
 from storage.paths import Home
+
+_LABELLED = """SELECT image_id, min(class) AS class FROM labels
+  SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)
+  WHERE label_set = $1 GROUP BY image_id HAVING min(class) = max(class)"""
 
 
 @dataclass(frozen=True)
@@ -50,17 +57,34 @@ def evaluation_path(home: Home, training_id: str) -> Path:
 
 def list_labelled(lake: Lake, label_set: str, recipe_id: str) -> list[tuple[str, str]]:
     """List the (image_id, class) of images with one class and a feature, ordered by image."""
-    return lake.rows(
-        """SELECT image_id::VARCHAR, min(class) FROM labels
-           WHERE label_set = $1 AND image_id IN (SELECT image_id FROM features WHERE recipe_id = $2)
-           GROUP BY image_id HAVING count(DISTINCT class) = 1 ORDER BY image_id""",
-        [label_set, recipe_id],
-    )
+    return lake.rows(f"SELECT image_id::VARCHAR, class FROM ({_LABELLED}) ORDER BY image_id", [label_set, recipe_id])
+
+
+def digest_labelled(lake: Lake, label_set: str, recipe_id: str, leave_out: Sequence[str]) -> str:
+    """Hash what :func:`list_labelled` lists, less some classes: SHA-256 over ``["image_id", "class"]`` of each row.
+
+    DuckDB writes the rows as text, which is hashed as it lies in memory.
+    """
+    names = lake.rows("SELECT DISTINCT class FROM labels WHERE label_set = ?", [label_set])
+    texts = pa.table({"class": [name for (name,) in names], "text": [json.dumps(name) for (name,) in names]})
+    hashed = hashlib.sha256()
+    with lake.lend(_texts=texts.cast(pa.schema([("class", pa.string()), ("text", pa.string())]))):
+        rows = lake.table(
+            f"""SELECT concat('["', image_id::VARCHAR, '", ', text, ']') AS row
+                FROM ({_LABELLED}) JOIN _texts USING (class)
+                WHERE class NOT IN (SELECT unnest($3::VARCHAR[])) ORDER BY image_id""",
+            [label_set, recipe_id, list(leave_out)],
+        )
+    for piece in rows["row"].cast(pa.large_binary()).chunks:
+        ends = np.frombuffer(piece.buffers()[1], np.int64)[piece.offset : piece.offset + len(piece) + 1]
+        hashed.update(memoryview(piece.buffers()[2])[ends[0] : ends[-1]])
+    return hashed.hexdigest()
 
 
 def count_conflicts(lake: Lake, label_set: str) -> int:
     """Count the images that the label set gives several classes."""
-    return int(lake.value("SELECT count(*) FROM conflicts WHERE label_set = ?", [label_set]))
+    sql = "SELECT image_id FROM labels WHERE label_set = ? GROUP BY image_id HAVING min(class) <> max(class)"
+    return int(lake.value(f"SELECT count(*) FROM ({sql})", [label_set]))
 
 
 def find_training(lake: Lake, training_id: str) -> Training | None:

@@ -11,7 +11,7 @@ from storage import missing, recipes
 from storage.attach import open_lake, read_lake
 from storage.features import commit_shard
 from storage.leases import Lease
-from storage.missing import Wanted
+from storage.missing import Counts, Wanted
 from storage.paths import Home
 from storage.progress import Advance
 from storage.vectors import Shard
@@ -45,11 +45,11 @@ def renew_recipe(home: Home, resolved: Resolved) -> Resolved:
     return replace(resolved, recipe=renewed, new=True)
 
 
-@task(task_run_name="count missing of {wanted.source}", cache_policy=NO_CACHE, persist_result=False)
-def count_missing(home: Home, wanted: Wanted) -> int:
-    """Count the images of a source that have no feature under a recipe."""
+@task(task_run_name="count images of {wanted.source}", cache_policy=NO_CACHE, persist_result=False)
+def count_images(home: Home, wanted: Wanted) -> Counts:
+    """Count the images of a source by whether they have a feature under a recipe."""
     with read_lake(home) as lake:
-        return missing.count_missing(lake, wanted)
+        return missing.count_images(lake, wanted)
 
 
 @task(task_run_name="check canaries of {source}", cache_policy=NO_CACHE, persist_result=False)

@@ -1,7 +1,7 @@
 """A folder as a source: ``root/<class>/**/*`` with an image's suffix."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,13 +15,29 @@ from storage.paths import path_to_text
 _Inode = tuple[int, int]
 
 
+PIECE = 1 << 16  # files that are Python objects at once
+
+
 @dataclass
 class _Seen:
-    """What a walk has collected so far: rows of (path, bytes, mtime_ns)."""
+    """What a walk has collected so far: pieces of the listing, and two columns of the next one."""
 
-    rows: list[tuple[str, int, int]] = field(default_factory=list)
+    pieces: list[pa.RecordBatch] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    times: list[int] = field(default_factory=list)
     ignored: int = 0
     unreadable: list[tuple[str, str]] = field(default_factory=list)
+
+    def pack(self, prefix: str, names: list[str], class_: str | None) -> None:
+        """Make a piece of one folder's files, which takes a fraction of their memory; empties the lists."""
+        together = "".join(names)
+        plain = together.isascii() and "\\" not in together
+        paths = [prefix + (name if plain else path_to_text(name)) for name in names]
+        columns = (paths, self.sizes, self.times, [class_] * len(names))
+        arrays = [pa.array(column, kind.type) for column, kind in zip(columns, FILES, strict=True)]
+        self.pieces.append(pa.record_batch(arrays, schema=FILES))
+        for column in (names, self.sizes, self.times):
+            column.clear()
 
 
 def list_folder(source: str, root: Path) -> Listing:
@@ -37,7 +53,9 @@ def list_folder(source: str, root: Path) -> Listing:
     seen = _walk(str(root))
     if any(path == "" for path, _ in seen.unreadable):
         raise SourceError(f"folder {root}", f"cannot be listed ({seen.unreadable[0][1]})", "Mend its permissions")
-    return Listing(source, path_to_text(str(root)), to_table(seen.rows), seen.ignored, tuple(seen.unreadable))
+    return Listing(
+        source, path_to_text(str(root)), pa.Table.from_batches(seen.pieces, FILES), seen.ignored, tuple(seen.unreadable)
+    )
 
 
 def check_folder(root: Path) -> None:
@@ -50,19 +68,6 @@ def check_folder(root: Path) -> None:
         raise SourceError(f"folder {root}", "does not exist", "Check the path, or mount the disk that it lies on")
     if not root.is_dir():
         raise SourceError(f"{root}", "is no folder", "Name the folder that holds one folder for each class")
-
-
-def to_table(rows: list[tuple[str, int, int]]) -> pa.Table:
-    """Write rows of (path, bytes, mtime_ns) as a table of ``FILES``; the class is the path's first folder."""
-    return pa.table(
-        [
-            pa.array([row[0] for row in rows], pa.string()),
-            pa.array([row[1] for row in rows], pa.int64()),
-            pa.array([row[2] for row in rows], pa.int64()),
-            pa.array([_class_of(row[0]) for row in rows], pa.string()),
-        ],
-        schema=FILES,
-    )
 
 
 def _class_of(path: str) -> str | None:
@@ -78,7 +83,7 @@ def _walk(root: str) -> _Seen:
     while pending:
         folder, prefix, above = pending.pop()
         try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+            entries = os.scandir(folder)
             status = Path(folder).stat()
         except OSError as error:
             seen.unreadable.append((prefix.rstrip("/"), _reason(error)))
@@ -87,28 +92,33 @@ def _walk(root: str) -> _Seen:
         here = (_class_of(prefix), inode)
         if here not in visited and inode not in above:
             visited.add(here)
-            below = list(_take(entries, prefix, seen))
-            pending += [
-                (entry.path, f"{prefix}{path_to_text(entry.name)}/", above | {inode}) for entry in reversed(below)
-            ]
+            below = sorted(_take(entries, prefix, seen), reverse=True)
+            pending += [(f"{folder}/{name}", f"{prefix}{path_to_text(name)}/", above | {inode}) for name in below]
     return seen
 
 
-def _take(entries: list[os.DirEntry[str]], prefix: str, seen: _Seen) -> Iterator[os.DirEntry[str]]:
-    """Collect the files of one folder; give its folders."""
+def _take(entries: Iterable[os.DirEntry[str]], prefix: str, seen: _Seen) -> list[str]:
+    """Collect the files of one folder; gives the names of its folders."""
+    folders: list[str] = []
+    names, class_ = list[str](), _class_of(prefix)
     for entry in entries:
+        name = entry.name
         try:
-            if entry.name.startswith("."):
-                seen.ignored += 1
-            elif entry.is_dir():
-                yield entry
-            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            if name[0] != "." and name.lower().endswith(SUFFIXES) and entry.is_file():
                 status = entry.stat()
-                seen.rows.append((prefix + path_to_text(entry.name), status.st_size, status.st_mtime_ns))
+                names.append(name)
+                seen.sizes.append(status.st_size)
+                seen.times.append(status.st_mtime_ns)
+            elif name[0] != "." and entry.is_dir():
+                folders.append(name)
             else:
                 seen.ignored += 1
         except OSError as error:  # a link that leads round in circles, a file that went away
-            seen.unreadable.append((prefix + path_to_text(entry.name), _reason(error)))
+            seen.unreadable.append((prefix + path_to_text(name), _reason(error)))
+        if len(names) >= PIECE:
+            seen.pack(prefix, names, class_)
+    seen.pack(prefix, names, class_)
+    return folders
 
 
 def _reason(error: OSError) -> str:
@@ -118,6 +128,6 @@ def _reason(error: OSError) -> str:
 def join_unreadable(listing: Listing, known: Iterator[tuple[str, int, int]]) -> Listing:
     """Add what the lake knows of folders that could not be listed, so that it does not count as gone."""
     have = set(listing.files["path"].to_pylist())
-    rows = [row for row in known if row[0] not in have]
-    files = pa.concat_tables([listing.files, to_table(rows)])
+    rows = [dict(zip(FILES.names, (*row, _class_of(row[0])), strict=True)) for row in known if row[0] not in have]
+    files = pa.concat_tables([listing.files, pa.Table.from_pylist(rows, FILES)])
     return Listing(listing.source, listing.root, files, listing.ignored, listing.unreadable)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from storage.attach import read_lake
 from storage.errors import SourceError
-from storage.files import Listing, Scan, check_root, labels_after, list_below, list_changed
+from storage.files import Listing, Scan, check_root, count_files, labels_after, list_below, list_changed
 from storage.lake import Lake
 from storage.paths import Home
 from storage.progress import Progress
@@ -34,8 +34,9 @@ def scan(
                 "Put images into one folder for each class, or check that its disk is mounted",
             )
         changed = list_changed(lake, source, listing.files, retry=retry)
+        same = not (changed or listing.unreadable) and count_files(lake, source) == listing.files.num_rows
     with progress("read", len(changed)) as advance:
-        return Scan(listing, read_files(root, changed, settings, advance))
+        return Scan(listing, read_files(root, changed, settings, advance), same)
 
 
 def foresee_labels(home: Home, found: Scan) -> list[tuple[str, str]]:

@@ -58,13 +58,17 @@ def check_splits(labels: Mapping[str, str], settings: TrainSettings) -> Coverage
         )
     counts = {name: {str(split): counted[name, split] for split in SPLITS} for name in classes}
     _refuse(counts)
-    warnings = [
+    return Coverage(counts, warn_thin(counts))
+
+
+def warn_thin(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """Say which classes have no image in some split."""
+    return tuple(
         f"class {name} has {sum(row.values())} images and none in {split}: add images of it"
         for name, row in counts.items()
         for split in SPLITS
         if not row[split]
-    ]
-    return Coverage(counts, tuple(warnings))
+    )
 
 
 def _refuse(counts: Mapping[str, Mapping[str, int]]) -> None:

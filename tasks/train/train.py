@@ -1,6 +1,5 @@
 """One training: rows of one snapshot, a head, its measure, and the record of all three."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from storage.paths import Home
 from storage.release import name_release
 from storage.trainings import (
     Training,
+    digest_labelled,
     evaluation_path,
     find_training,
     head_path,
@@ -28,7 +28,7 @@ from storage.vectors import Matrix
 from tasks.train.evaluate import Evaluation, evaluate
 from tasks.train.settings import TrainSettings
 from tasks.train.softmax import Candidate, fit_softmax
-from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_single
+from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_single, warn_thin
 
 TrainingRow = tuple[str, str, str]
 """(image_id, class, split)"""
@@ -52,13 +52,13 @@ def train_head(
         TrainError: where the labels cannot train or measure a head.
     """
     with read_lake(home, at) as lake:
+        training_id = identify(lake, label_set, recipe_id, settings)
+        known = _find(home, lake, training_id)
+        if known:
+            return known
         labels = keep_single(list_labelled(lake, label_set, recipe_id), settings)
         coverage = check_splits(labels, settings)
         rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels.items()]
-        training_id = identify(label_set, recipe_id, settings, rows)
-        known = _find(home, lake, training_id)
-        if known:
-            return Trained(known, new=False, warnings=coverage.warnings)
         snapshot = lake.snapshot if at is None else at
         features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
     candidates, evaluation = _fit(features, rows, settings)
@@ -70,22 +70,23 @@ def train_head(
     return Trained(training, new=True, warnings=coverage.warnings)
 
 
-def identify(label_set: str, recipe_id: str, settings: TrainSettings, rows: Sequence[TrainingRow]) -> str:
-    """Hash what decides a head: the recipe, the settings and the rows."""
-    hashed = hashlib.sha256()
-    for image_id, name, _ in rows:  # the split follows from the settings
-        hashed.update(json.dumps([image_id, name]).encode())
+def identify(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings) -> str:
+    """Hash what decides a head: the recipe, the settings and the rows, whose splits follow from the settings."""
     decides = {
         "label_set": label_set,
         "recipe": recipe_id,
         "settings": settings.model_dump(),
-        "rows": hashed.hexdigest(),
+        "rows": digest_labelled(lake, label_set, recipe_id, settings.leave_out),
     }
     return digest(decides)
 
 
-def _find(home: Home, lake: Lake, training_id: str) -> Training | None:
-    return find_training(lake, training_id) if head_path(home, training_id).exists() else None
+def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
+    head, report = head_path(home, training_id), evaluation_path(home, training_id)
+    training = find_training(lake, training_id) if head.exists() and report.exists() else None
+    if training is None:
+        return None
+    return Trained(training, new=False, warnings=warn_thin(json.loads(report.read_text(encoding="utf-8"))["splits"]))
 
 
 def _fit(

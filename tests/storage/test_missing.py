@@ -10,7 +10,7 @@ import pytest
 from storage.attach import open_lake
 from storage.features import count_failed, count_features
 from storage.lake import Lake
-from storage.missing import Missing, Wanted, count_missing, count_present, explain_missing, list_missing
+from storage.missing import Counts, Missing, Wanted, count_images, count_present, explain_missing, list_missing
 from storage.paths import open_home
 from storage.vectors import Failure
 from tests.pictures import write_folder, write_image
@@ -43,7 +43,7 @@ def test_missing_are_the_images_of_the_source_without_a_feature_in_the_order_of_
     found = ingest(lake, few)
     assert sorted(found) == found
     assert {path for _, path in found} == {f"{color}/00{n}.png" for color in ("blue", "green", "red") for n in (0, 1)}
-    assert count_missing(lake, Wanted(RECIPE, "photos")) == 6
+    assert count_images(lake, Wanted(RECIPE, "photos")) == Counts(missing=6, present=0)
     commit(lake, [image_id for image_id, _ in found[:2]])
     assert missing(lake) == found[2:]
     assert missing(lake, OTHER) == found
