@@ -1,9 +1,11 @@
 """The commands that look at the lake and look after it."""
 
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from flows.answer import Output, answer, table, tables
 from flows.settings import HomeSettings
@@ -12,6 +14,11 @@ LISTED = 1000
 """Rows of each list that --json shows."""
 
 Where = Annotated[HomeSettings, Parameter(name="*")]
+
+
+def _typed(_: type, tokens: Sequence[Token]) -> str | None:
+    """Take a value from the command line alone: what the settings call the source is not thereby to be erased."""
+    return next((token.value for token in tokens if token.source == "cli"), None)
 
 
 def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), out: Output = Output()) -> None:
@@ -122,8 +129,8 @@ def maintain(
 
 def erase(
     *images: str,
-    source: str | None = None,
-    matching: Annotated[str | None, Parameter(name="--where")] = None,
+    source: Annotated[str | None, Parameter(converter=_typed)] = None,
+    matching: Annotated[str | None, Parameter(name="--where", converter=_typed)] = None,
     dry_run: bool = False,
     yes: bool = False,
     where: Where = HomeSettings(),
@@ -148,3 +155,20 @@ def erase(
     else:
         found = erasure.plan_erasure(where.place, request)
     answer(out, {"dry_run": not done, **erasure.to_json(found)}, lambda: erasure.describe(found, done=done))
+
+
+def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Check the lake: files, checksums, vectors, recipes, rows. Exit code 1 where something was found.
+
+    Args:
+        deep: Embed a sample again and compare.
+        repair: Mend what can be mended, then check again.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows import doctor as doctoring
+
+    found = doctoring.examine(where.place, deep=deep, repair=repair, now=datetime.now(UTC))
+    answer(out, doctoring.to_json(found), lambda: doctoring.describe(found))
+    if found.findings:
+        sys.exit(1)
