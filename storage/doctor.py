@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 from storage.canonical import canonical, digest
 from storage.catalog import META, DataFile, delete_files, find_orphans, list_live, list_lying
@@ -59,7 +60,7 @@ def seal_files(lake: Lake, now: datetime) -> int:
     sealed = {path for (path,) in lake.rows("SELECT path FROM checksums")}
     unsealed = [file.path for file in list_live(lake) if file.table == "features" and file.path not in sealed]
     for path in unsealed:
-        lake.commit(lambda path=path: seal(lake, path, now))
+        lake.commit(partial(seal, lake, path, now))
     return len(unsealed)
 
 
@@ -70,14 +71,12 @@ def _check_files(lake: Lake) -> Iterator[Finding]:
     for file in live:
         problem = _find_problem(lake, file, lying, sealed)
         if problem:
-            mend = (lambda lake, file=file: forget_file(lake, file)) if file.table == "features" else None
+            mend = partial(forget_file, file=file) if file.table == "features" else None
             repair = AGAIN if mend else "restore it from a backup, or erase nothing and go back to an older snapshot"
             yield Finding(f"{file.table} file", file.path, problem, repair, mend)
     known = {file.path for file in live}
     for path in sorted(set(sealed) - known):
-        yield Finding(
-            "stale checksum", path, "belongs to no live file", REMOVED, lambda lake, path=path: _unseal(lake, path)
-        )
+        yield Finding("stale checksum", path, "belongs to no live file", REMOVED, partial(_unseal, path=path))
 
 
 def _find_problem(lake: Lake, file: DataFile, lying: dict[str, int], sealed: dict[str, tuple[int, str]]) -> str | None:
@@ -166,5 +165,5 @@ def _check_orphans(lake: Lake, now: datetime) -> Iterator[Finding]:
             path,
             "no snapshot names it",
             "deleted, as frostline maintain does",
-            lambda lake, path=path: delete_files(lake, [path]),
+            partial(delete_files, paths=[path]),
         )

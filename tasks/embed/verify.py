@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def check_weights(lake: Lake) -> Iterator[Finding]:
                     str(path),
                     "are not the recipe's",
                     "removed; the next run that embeds packs them again",
-                    lambda _, folder=folder: shutil.rmtree(folder),
+                    partial(_unpack, recipe_id=recipe_id),
                 )
 
 
@@ -64,8 +65,12 @@ def _check_sample(lake: Lake, recipe_id: str, folder: Path, settings: EmbedSetti
                 f"feature of image {image} under recipe {recipe_id}",
                 f"lies {distance:.2g} of its length from what the backbone gives, {tolerance:.2g} is allowed",
                 "the row is removed, and the next run computes it again",
-                lambda lake, image=image: _remove(lake, recipe_id, image),
+                partial(_remove, recipe_id=recipe_id, image_id=image),
             )
+
+
+def _unpack(lake: Lake, recipe_id: str) -> None:
+    shutil.rmtree(lake.home.backbones / recipe_id)
 
 
 def _remove(lake: Lake, recipe_id: str, image_id: str) -> None:

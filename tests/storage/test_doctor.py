@@ -24,7 +24,7 @@ from storage.vectors import Matrix, Shard, write_features
 from tests.lakes import DIM, add_features, label, make_vectors, name
 
 NOW = datetime.now(UTC)
-TRANSFORM = Transform(8, (8, 8), squash=False, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3)  # type: ignore[arg-type]
+TRANSFORM = Transform(8, (8, 8), squash=False, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3)
 RECIPE = Recipe("counting", "w" * 64, "avgpool", "average", TRANSFORM, "float32", "float16", (DIM,))
 
 

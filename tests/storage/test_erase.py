@@ -77,7 +77,7 @@ def traces(home: Home) -> set[str]:
     for path in home.data.rglob("*.parquet"):
         for name, column in zip((table := pq.read_table(path)).column_names, table.columns, strict=True):
             for cell in column.to_pylist():
-                text = np.float32(cell).tobytes() if isinstance(cell, list) else str(cell)
+                text = np.array(cell, np.float32).tobytes() if isinstance(cell, list) else str(cell)
                 if text in vectors or any(gone in str(text) for gone in texts):
                     found.add(f"{path.relative_to(home.root)} {name}")
     return found
