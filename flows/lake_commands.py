@@ -1,11 +1,13 @@
 """The commands that look at the lake and look after it."""
 
 from dataclasses import asdict
+import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from flows.answer import Output, answer, table, tables
 from flows.settings import HomeSettings
@@ -14,6 +16,11 @@ LISTED = 1000
 """Rows of each list that --json shows."""
 
 Where = Annotated[HomeSettings, Parameter(name="*")]
+
+
+def _typed(_: type, tokens: Sequence[Token]) -> str | None:
+    """Take a value from the command line alone: what the settings call the source is not thereby to be erased."""
+    return next((token.value for token in tokens if token.source == "cli"), None)
 
 
 def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), out: Output = Output()) -> None:
@@ -189,8 +196,8 @@ def maintain(
 
 def erase(
     *images: str,
-    source: str | None = None,
-    matching: Annotated[str | None, Parameter(name="--where")] = None,
+    source: Annotated[str | None, Parameter(converter=_typed)] = None,
+    matching: Annotated[str | None, Parameter(name="--where", converter=_typed)] = None,
     dry_run: bool = False,
     yes: bool = False,
     where: Where = HomeSettings(),

@@ -1,0 +1,52 @@
+"""The commands of docs/operations.md, run, and what they refuse."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from storage.attach import open_lake
+from storage.paths import open_home
+from tests.lakes import add_features, label
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def frostline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_documented_commands_run_one_after_the_other(tmp_path: Path) -> None:
+    with open_lake(open_home(tmp_path / ".frostline")) as lake:
+        label(lake, range(4), "red")
+        label(lake, range(4, 8), "blue")
+        lake.commit(lambda: lake.execute("INSERT INTO recipes (recipe_id, recipe, dim) VALUES ('r', '{', 16)"))
+        add_features(lake, range(8), "r")
+    found = re.search(r"<!-- tests run these -->\n```bash\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert found
+    for line in found[1].splitlines():
+        ran = frostline(tmp_path, *shlex.split(line, comments=True)[1:])
+        assert ran.returncode == 0, (line, ran.stderr)
+    counted = frostline(tmp_path, "sql", "select class, count(*) from labels group by all", "--json")
+    assert json.loads(counted.stdout)["rows"] == [["blue", 4]]
+
+
+def test_a_source_in_the_settings_is_not_thereby_erased(tmp_path: Path) -> None:
+    open_lake(open_home(tmp_path / ".frostline")).close()
+    (tmp_path / "frostline.toml").write_text('source = "photos"\n')
+    ran = frostline(tmp_path, "erase", "--yes")
+    assert (ran.returncode, "needs to know what" in ran.stderr) == (2, True)
+
+
+def test_the_doctor_exits_with_1_where_something_is_wrong(tmp_path: Path) -> None:
+    with open_lake(open_home(tmp_path / ".frostline")) as lake:
+        lake.commit(lambda: lake.execute("INSERT INTO tags VALUES ('t', 9999, now())"))
+    ran = frostline(tmp_path, "doctor", "--json")
+    (finding,) = json.loads(ran.stdout)["findings"]
+    assert (ran.returncode, finding["kind"], finding["subject"]) == (1, "lost snapshot", "tags tag t")
