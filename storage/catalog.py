@@ -1,0 +1,89 @@
+"""The lake's files: what the catalog names, and what lies there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyarrow import fs
+
+from storage.data import open_data
+from storage.lake import Lake
+
+META = "__ducklake_metadata_lake"
+"""DuckLake's own tables, as DuckDB attaches them beside the lake."""
+
+_PLACE = """CASE WHEN NOT d.path_is_relative::BOOLEAN THEN d.path
+            ELSE concat(s.path, t.path, d.path) END"""
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A live Parquet file: its table, its path below the data folder, and the rows of it that were deleted."""
+
+    table: str
+    path: str
+    bytes: int
+    rows: int
+    deleted: int
+
+    @property
+    def name(self) -> str:
+        """The last part of the path, which is unique."""
+        return self.path.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Lying:
+    """A file that lies below the data folder."""
+
+    path: str
+    bytes: int
+    changed_at: datetime
+
+
+def list_live(lake: Lake) -> list[DataFile]:
+    """List the files that the newest snapshot reads."""
+    found = lake.rows(
+        f"""SELECT t.table_name, {_PLACE}, d.file_size_bytes, d.record_count, coalesce(sum(x.delete_count), 0)
+            FROM {META}.ducklake_data_file d JOIN {META}.ducklake_table t USING (table_id)
+            JOIN {META}.ducklake_schema s USING (schema_id)
+            LEFT JOIN {META}.ducklake_delete_file x ON x.data_file_id = d.data_file_id AND x.end_snapshot IS NULL
+            WHERE d.end_snapshot IS NULL AND t.end_snapshot IS NULL AND s.end_snapshot IS NULL
+            GROUP BY ALL ORDER BY ALL"""
+    )
+    return [DataFile(table, path, size, rows, int(deleted)) for table, path, size, rows, deleted in found]
+
+
+def list_named(lake: Lake) -> set[str]:
+    """List the names of all files that any snapshot reads, or that wait for their deletion."""
+    tables = ("data_file", "delete_file", "files_scheduled_for_deletion")
+    union = " UNION ALL ".join(f"SELECT path FROM {META}.ducklake_{table}" for table in tables)
+    return {path.rpartition("/")[2] for (path,) in lake.rows(union)}
+
+
+def list_lying(lake: Lake) -> list[Lying]:
+    """List what lies below the data folder."""
+    system, folder = open_data(lake.home)
+    infos = system.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    return [
+        Lying(info.path[len(folder) :].lstrip("/"), info.size, info.mtime.astimezone(UTC))
+        for info in infos
+        if info.type == fs.FileType.File
+    ]
+
+
+def find_orphans(lake: Lake, before: datetime) -> list[Lying]:
+    """Find the leavings of killed runs: files that no row of the catalog names, untouched since ``before``.
+
+    The files are listed before the catalog is read: what is committed in between is then named.
+    """
+    lying = [file for file in list_lying(lake) if file.changed_at < before]
+    named = list_named(lake)
+    return [file for file in lying if file.path.rpartition("/")[2] not in named]
+
+
+def delete_files(lake: Lake, paths: Sequence[str]) -> None:
+    """Delete files below the data folder."""
+    system, folder = open_data(lake.home)
+    for path in paths:
+        system.delete_file(f"{folder}/{path}")
