@@ -1,5 +1,6 @@
 """The commands that look at the lake and look after it."""
 
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,3 +108,20 @@ def move(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
 
     snapshot = move_lake(where.place)
     answer(out, {"lake": where.place.lake, "snapshot": snapshot}, lambda: [f"moved to {where.place.lake}"])
+
+
+def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Check the lake: catalog, files, checksums, rows, recipes, backbones, heads. Exit code 1 where something is wrong.
+
+    Args:
+        deep: Also read every file of features whole, and embed a sample of images again.
+        repair: Repair what can be; exit code 0 only where all was.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows.doctor import describe, examine, is_sound, to_json
+
+    found = examine(where.place, datetime.now(UTC), deep=deep, repair=repair)
+    answer(out, to_json(found), lambda: describe(found, repair=repair))
+    if not is_sound(found):
+        sys.exit(1)
