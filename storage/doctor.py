@@ -71,7 +71,7 @@ def list_lost_heads(lake: Lake) -> list[LostHead]:
         return []
     heads = lake.rows("SELECT training_id, label_set, recipe_id, heads.snapshot, settings FROM heads ORDER BY ALL")
     return [
-        LostHead(*head, _can_read(lake.home, head[2], head[3]))
+        LostHead(*head, readable=_can_read(lake.home, head[2], head[3]))
         for head in heads
         if not head_path(lake.home, head[0]).is_file()
     ]
