@@ -71,9 +71,9 @@ def list_lost_heads(lake: Lake) -> list[LostHead]:
         return []
     heads = lake.rows("SELECT training_id, label_set, recipe_id, heads.snapshot, settings FROM heads ORDER BY ALL")
     return [
-        LostHead(*head, readable=_can_read(lake.home, head[2], head[3]))
-        for head in heads
-        if not head_path(lake.home, head[0]).is_file()
+        LostHead(training_id, label_set, recipe_id, at, settings, _can_read(lake.home, recipe_id, at))
+        for training_id, label_set, recipe_id, at, settings in heads
+        if not head_path(lake.home, training_id).is_file()
     ]
 
 
