@@ -1,8 +1,8 @@
 """The commands that look at the lake and look after it."""
 
-from dataclasses import asdict
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
@@ -222,3 +222,20 @@ def erase(
     else:
         found = erasure.plan_erasure(where.place, request)
     answer(out, {"dry_run": not done, **erasure.to_json(found)}, lambda: erasure.describe(found, done=done))
+
+
+def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSettings(), out: Output = Output()) -> None:
+    """Check the lake: catalog, files, checksums, rows, recipes, backbones, heads. Exit code 1 where something is wrong.
+
+    Args:
+        deep: Also read every file of features whole, and embed a sample of images again.
+        repair: Repair what can be; exit code 0 only where all was.
+        where: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows.doctor import describe, examine, is_sound, to_json
+
+    found = examine(where.place, datetime.now(UTC), deep=deep, repair=repair)
+    answer(out, to_json(found), lambda: describe(found, repair=repair))
+    if not is_sound(found):
+        sys.exit(1)

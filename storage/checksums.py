@@ -1,25 +1,69 @@
-"""Checksums: what the lake's Parquet files were when they were written."""
+"""Checksums: what the lake's Parquet files were when they were written or first looked at."""
 
 import hashlib
 from datetime import datetime
 
-from storage.data import open_data
+import pyarrow as pa
+
+from storage.catalog import list_live
+from storage.data import name_file, open_data, open_file
 from storage.lake import Lake
+from storage.paths import Home
 
 CHUNK = 1 << 20
 
 
-def digest_file(lake: Lake, path: str) -> tuple[int, str]:
-    """Give the size and the SHA-256 of a file below the data folder."""
-    system, folder = open_data(lake.home)
+def digest_file(home: Home, name: str) -> tuple[int, str]:
+    """Give the bytes and the SHA-256 of a file, as the catalog names it."""
     hashed, size = hashlib.sha256(), 0
-    with system.open_input_stream(f"{folder}/{path}") as file:
+    with open_file(home, name) as file:
         while chunk := file.read(CHUNK):
             hashed.update(chunk)
             size += len(chunk)
     return size, hashed.hexdigest()
 
 
-def seal(lake: Lake, path: str, now: datetime) -> None:
-    """Record what a file is; part of the transaction that names it."""
-    lake.execute("INSERT INTO checksums VALUES (?, ?, ?, ?)", [path, *digest_file(lake, path), now])
+def seal(lake: Lake, name: str, digest: tuple[int, str], now: datetime) -> None:
+    """Record what a file is; part of the transaction that makes it one of the lake's."""
+    lake.execute("INSERT INTO checksums VALUES (?, ?, ?, ?)", [_path_of(lake, name), *digest, now])
+
+
+def is_sealed(lake: Lake, name: str) -> bool:
+    """Tell whether a file has a checksum, and the bytes that go with it."""
+    known = lake.rows("SELECT bytes, sha256 FROM checksums WHERE path = ?", [_path_of(lake, name)])
+    return digest_file(lake.home, name) in known
+
+
+def name_live(lake: Lake, path: str) -> str:
+    """Name a file below the data folder as the catalog does."""
+    return name_file(lake.home, f"{open_data(lake.home)[1]}/{path}")
+
+
+def seal_files(lake: Lake, now: datetime) -> int:
+    """Record the checksums of live files that have none, and forget those of files that are live no more.
+
+    Call it where the files are known to be sound: after compaction, or when the doctor has found nothing wrong.
+
+    Returns:
+        How many files were sealed.
+    """
+    live = {file.path for file in list_live(lake)}
+    sealed = {path for (path,) in lake.rows("SELECT path FROM checksums")}
+    digests = {path: digest_file(lake.home, name_live(lake, path)) for path in sorted(live - sealed)}
+    stale = pa.table({"path": pa.array(sorted(sealed - live), pa.string())})
+
+    def write() -> None:
+        for path, digest in digests.items():
+            if not lake.value("SELECT count(*) FROM checksums WHERE path = ?", [path]):
+                lake.execute("INSERT INTO checksums VALUES (?, ?, ?, ?)", [path, *digest, now])
+        lake.execute("DELETE FROM checksums WHERE path IN (SELECT path FROM _stale)")
+
+    if digests or stale.num_rows:
+        with lake.lend(_stale=stale):
+            lake.commit(write)
+    return len(digests)
+
+
+def _path_of(lake: Lake, name: str) -> str:
+    """Give the path below the data folder of a file, as the catalog names it."""
+    return name.removeprefix(f"{name_file(lake.home, open_data(lake.home)[1])}/")

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import groupby
 
 from storage.catalog import META, DataFile, delete_files, list_live
-from storage.checksums import seal
+from storage.checksums import digest_file, seal
 from storage.lake import Lake
 from storage.vectors import write_features
 
@@ -114,7 +114,7 @@ def rewrite_features(lake: Lake, files: Sequence[DataFile], keep: str, now: date
         lake.execute("DELETE FROM checksums WHERE parse_filename(path) IN (SELECT unnest(?))", [names])
         if new:
             lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [new])
-            seal(lake, place, now)
+            seal(lake, new, digest_file(lake.home, new), now)
         return True
 
     if lake.commit(swap):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.checksums import seal
+from storage.checksums import digest_file, seal
 from storage.data import open_file
 from storage.gather import Table, gather, locate
 from storage.lake import Lake
@@ -67,7 +67,8 @@ def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> i
     Returns:
         How many features were added: fewer than the file has where another run was first.
     """
-    return lake.commit(lambda: _write_shard(lake, shard, now, holder))
+    digest = digest_file(lake.home, shard.file) if shard.file else None
+    return lake.commit(lambda: _write_shard(lake, shard, digest, now, holder))
 
 
 def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
@@ -106,23 +107,29 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     return gather(Table(lake), pieces, dim)
 
 
-def _write_shard(lake: Lake, shard: Shard, now: datetime, holder: str) -> int:
-    ids = _read_ids(lake, shard.file) if shard.file else to_uuids([])
-    file = _without_known(lake, shard.recipe_id, shard.file, ids) if shard.file else None
-    added, size = _add_file(lake, file, now) if file else (0, 0)
-    _write_failures(lake, shard, ids, now)
+def add_missing(
+    lake: Lake, recipe_id: str, file: str, now: datetime, digest: tuple[int, str] | None = None
+) -> tuple[int, int]:
+    """Add what the lake has not of a file of features, and its checksum; part of a transaction.
+
+    ``digest`` is the file's, where it is known already. Gives the rows and bytes that were added.
+    """
+    new = _without_known(lake, recipe_id, file, _read_ids(lake, file))
+    if new is None:
+        return 0, 0
+    seal(lake, new, digest if digest and new == file else digest_file(lake.home, new), now)
+    lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [new])
+    with open_file(lake.home, new) as opened:
+        return int(pq.read_metadata(opened).num_rows), int(opened.size())
+
+
+def _write_shard(lake: Lake, shard: Shard, digest: tuple[int, str] | None, now: datetime, holder: str) -> int:
+    added, size = add_missing(lake, shard.recipe_id, shard.file, now, digest) if shard.file else (0, 0)
+    _write_failures(lake, shard, _read_ids(lake, shard.file) if shard.file else to_uuids([]), now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
     lake.execute("DELETE FROM leases WHERE holder = ?", [holder])
     return added
-
-
-def _add_file(lake: Lake, file: str, now: datetime) -> tuple[int, int]:
-    """Make a file part of the lake; gives its rows and bytes."""
-    lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
-    seal(lake, file.removeprefix(f"{lake.home.data_url or lake.home.data}/"), now)
-    with open_file(lake.home, file) as opened:
-        return int(pq.read_metadata(opened).num_rows), int(opened.size())
 
 
 def _read_ids(lake: Lake, file: str) -> pa.Array:

@@ -61,7 +61,7 @@ def watch(home: Home, source: str, recipe_id: str, images: int, settings: EmbedS
 def _choose(lake: Lake, source: str, transform: Transform) -> Iterator[tuple[Probe, bytes]]:
     yield from make_probes()
     for image_id in find_first_images(lake, source, FIRST_IMAGES):
-        data = _read_image(lake, image_id)
+        data = read_image(lake, image_id)
         with contextlib.suppress(Exception):  # one that cannot be decoded is no probe; the run records its failure
             if data is not None:
                 decode(data, transform)
@@ -71,12 +71,13 @@ def _choose(lake: Lake, source: str, transform: Transform) -> Iterator[tuple[Pro
 def _read(lake: Lake, known: Canaries) -> Iterator[tuple[Probe, bytes]]:
     """Read the probes; those of the lake's images whose files are gone are left out."""
     for probe in known.probes:
-        data = _read_image(lake, probe.name) if probe.image is None else probe.image
+        data = read_image(lake, probe.name) if probe.image is None else probe.image
         if data is not None:
             yield probe, data
 
 
-def _read_image(lake: Lake, image_id: str) -> bytes | None:
+def read_image(lake: Lake, image_id: str) -> bytes | None:
+    """Read an image from where it lies; None where it is there no more."""
     for root, path in find_copies(lake, image_id):
         file = Path(text_to_path(root)) / text_to_path(path)
         data = file.read_bytes() if file.is_file() else b""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from storage.attach import open_lake
 from storage.paths import open_home
-from tests.lakes import add_features, label
+from tests.rows import add_features, label
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -1,0 +1,117 @@
+"""The doctor: check the lake, repair what can be, check again. Imports no Prefect, and torch only where it must."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from storage.attach import open_lake, read_lake
+from storage.checksums import seal_files
+from storage.doctor import LostHead, check_lake, check_pages, list_lost_heads
+from storage.findings import Finding
+from storage.lake import Lake
+from storage.paths import Home
+
+ROUNDS = 4
+"""A repair lays bare what it hid: rows are checked once their files can be read."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is wrong, and whether it was repaired."""
+
+    finding: Finding
+    repaired: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Give it as an object."""
+        found = self.finding
+        return {"check": found.check, "what": found.what, "repair": found.repair, "repaired": self.repaired}
+
+
+def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = False) -> list[Outcome]:
+    """Check the lake; with ``repair`` mend what can be until a check finds nothing new."""
+    with read_lake(home) as lake:
+        if not (repair and lake.lasting):
+            return [Outcome(finding, repaired=False) for finding in check(lake, now, deep=deep)]
+    seen: dict[Finding, None] = {}
+    for round_ in range(ROUNDS + 1):
+        with open_lake(home) as lake:
+            left = check(lake, now, deep=deep)
+            seen |= dict.fromkeys(left)
+            if round_ == ROUNDS or not any(finding.mend for finding in left):
+                break
+            mend_all(left)
+    if all(finding.check != "file" for finding in left):
+        with open_lake(home) as lake:
+            seal_files(lake, now)
+    return [Outcome(finding, repaired=finding not in left) for finding in seen]
+
+
+def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
+    """Check catalog, files, rows and heads; with ``deep`` also every page of the features, and a sample of vectors."""
+    found = [*check_lake(lake, now), *check_heads(lake, now)]
+    if deep:
+        broken = {finding.what for finding in found if finding.check == "file"}
+        if not broken:
+            found += check_pages(lake)
+        if all(finding.check not in ("file", "backbone", "recipe") for finding in found):
+            from tasks.embed.audit import check_vectors
+
+            found += check_vectors(lake, SEED, now)
+    return found
+
+
+def check_heads(lake: Lake, now: datetime) -> Iterator[Finding]:
+    """Find heads whose files are gone; they are trained again from the rows of their snapshot."""
+    for head in list_lost_heads(lake):
+        what = f"head {head.training_id} of {head.label_set}: its file is gone"
+        if head.readable:
+            repair = f"it is trained again on the rows of snapshot {head.snapshot}"
+            yield Finding("head", what, repair, partial(_train_again, lake.home, head, now))
+        else:
+            yield Finding("head", what, f"restore it from a backup: snapshot {head.snapshot} cannot be read any more")
+
+
+def mend_all(found: Sequence[Finding]) -> None:
+    """Do each repair once, though several findings may share it."""
+    for mend in dict.fromkeys(finding.mend for finding in found if finding.mend):
+        mend()
+
+
+def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Give the object that ``frostline doctor --json`` prints."""
+    return {"sound": is_sound(outcomes), "findings": [outcome.to_json() for outcome in outcomes]}
+
+
+def is_sound(outcomes: Sequence[Outcome]) -> bool:
+    """Tell whether nothing is wrong any more."""
+    return all(outcome.repaired for outcome in outcomes)
+
+
+def describe(outcomes: Sequence[Outcome], *, repair: bool) -> list[str]:
+    """Tell each finding in a line."""
+    if not outcomes:
+        return ["sound"]
+    lines = [_tell(outcome, repair=repair) for outcome in outcomes]
+    repaired = sum(outcome.repaired for outcome in outcomes)
+    end = f"{len(outcomes)} findings, {repaired} repaired" if repair else f"{len(outcomes)} findings"
+    hint = "" if repair else "; `frostline doctor --repair` does what is named as repair"
+    return [*lines, f"{end}{hint}"]
+
+
+def _tell(outcome: Outcome, *, repair: bool) -> str:
+    found = outcome.finding
+    mark = ("repaired · " if outcome.repaired else "not repaired · ") if repair else ""
+    return f"{mark}{found.check} · {found.what}. Repair: {found.repair}"
+
+
+def _train_again(home: Home, head: LostHead, now: datetime) -> None:
+    from tasks.train.settings import TrainSettings
+    from tasks.train.train import train_head
+
+    asked = {name: value for name, value in json.loads(head.settings).items() if name in TrainSettings.model_fields}
+    train_head(home, head.label_set, head.recipe_id, TrainSettings(**asked), now, head.snapshot)

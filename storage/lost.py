@@ -1,0 +1,71 @@
+"""Files of features that are lost: the catalog names them, and they are gone or not whole.
+
+To delete a row, DuckLake opens its file. So a lost file leaves the catalog as one does whose rows were all deleted: a
+new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still name it, and still say that it is gone.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from pyarrow import fs
+
+from storage.catalog import META, DataFile, list_live
+from storage.data import open_data
+from storage.lake import Lake
+
+
+def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
+    """Find the files of a recipe's features that are gone or have another size; lists one folder, opens no file."""
+    folder = f"main/features/recipe_id={recipe_id}"
+    live = [file for file in list_live(lake) if file.path.startswith(f"{folder}/")]
+    if not live:
+        return []
+    system, root = open_data(lake.home)
+    found = system.get_file_info(fs.FileSelector(f"{root}/{folder}", allow_not_found=True))
+    sizes = {info.base_name: info.size for info in found}
+    return [file for file in live if sizes.get(file.name) != file.bytes]
+
+
+def drop_files(lake: Lake, paths: Sequence[str]) -> int:
+    """End files, as :func:`storage.catalog.list_live` names them, and all their rows; opens none of them.
+
+    Returns:
+        How many were live: none that another run has dropped before.
+
+    Raises:
+        LakeError: where the lake cannot be written.
+    """
+    names = [path.rpartition("/")[2] for path in paths]
+
+    def write() -> int:
+        live = lake.rows(
+            f"""SELECT data_file_id, table_id FROM {META}.ducklake_data_file
+                WHERE end_snapshot IS NULL AND parse_filename(path) IN (SELECT unnest(?))""",
+            [names],
+        )
+        if live:
+            _end(lake, [file for file, _ in live], {table for _, table in live})
+        return len(live)
+
+    return lake.commit(write, guarded=False)
+
+
+def _end(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
+    """Make the snapshot from which on the files are no more; its number is unique, so that a lost race shows."""
+    last = int(lake.value(f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot"))
+    lake.execute(
+        f"""INSERT INTO {META}.ducklake_snapshot
+              (snapshot_id, snapshot_time, schema_version, next_catalog_id, next_file_id)
+            SELECT ?, ?, schema_version, next_catalog_id, next_file_id FROM {META}.ducklake_snapshot
+            WHERE snapshot_id = ?""",
+        [last + 1, datetime.now(UTC), last],
+    )
+    changes = ",".join(f"deleted_from_table:{table}" for table in sorted(tables))
+    sql = f"INSERT INTO {META}.ducklake_snapshot_changes (snapshot_id, changes_made) VALUES (?, ?)"
+    lake.execute(sql, [last + 1, changes])
+    for table in ("data_file", "delete_file"):
+        lake.execute(
+            f"""UPDATE {META}.ducklake_{table} SET end_snapshot = ?
+                WHERE end_snapshot IS NULL AND data_file_id IN ({", ".join(map(str, files))})""",
+            [last + 1],
+        )

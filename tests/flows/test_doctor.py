@@ -1,0 +1,254 @@
+"""The doctor: finds each way in which a lake can be broken, repairs it, and finds nothing wrong with a sound one."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.doctor import Outcome, examine
+from storage.attach import open_lake, read_lake
+from storage.catalog import list_live
+from storage.checksums import seal_files
+from storage.data import open_data
+from storage.features import commit_shard
+from storage.paths import Home, open_home
+from storage.recipes import save_recipe
+from storage.vectors import Shard, write_features
+from tasks.embed.settings import EmbedSettings
+from tasks.embed.weights import Weights
+from tests.counting import Tally, resolve_recipe
+from tests.lakes import list_files
+from tests.servers import ROOT
+
+NOW = datetime.now(UTC)
+STRANGER = "00000000-0000-0000-0000-00000000beef"
+
+
+@pytest.fixture(scope="session")
+def template(prefect_api: str, tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> Path:  # noqa: ARG001
+    """A home after one run over photos, made once."""
+    from flows.pipeline import pipeline
+    from flows.settings import RunSettings
+    from tests.counting import install
+    from tests.pictures import write_folder
+
+    folder = tmp_path_factory.mktemp("doctor")
+    (folder / "home" / "mlflow").mkdir(parents=True)
+    shutil.copy(registry_template, folder / "home" / "mlflow" / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch, Tally(folder / "calls"))
+        pipeline(RunSettings(source=write_folder(folder / "photos"), home=folder / "home"))
+    return folder / "home"
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path, tally: Tally) -> Home:  # noqa: ARG001
+    """A copy of it, to break."""
+    return open_home(Path(shutil.copytree(template, tmp_path / "home")))
+
+
+def write(sql: str) -> Callable[[Home], None]:
+    def do(home: Home) -> None:
+        with open_lake(home) as lake:
+            lake.commit(lambda: lake.execute(sql))
+
+    return do
+
+
+def find_file(home: Home) -> Path:
+    with read_lake(home) as lake:
+        return home.data / next(file.path for file in list_live(lake) if file.table == "features")
+
+
+def delete_file(home: Home) -> None:
+    find_file(home).unlink()
+
+
+def truncate(home: Home) -> None:
+    os.truncate(find_file(home), 300)
+
+
+def flip_bit(home: Home) -> None:
+    file = find_file(home)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 3] ^= 1
+    file.write_bytes(data)
+
+
+def leave_orphan(home: Home) -> None:
+    for name in ("killed.unfinished", "killed.parquet"):
+        file = find_file(home).with_name(name)
+        file.write_bytes(b"half")
+        os.utime(file, (0, 0))
+
+
+def lose_head(home: Home) -> None:
+    next(home.heads.glob("*/head.safetensors")).unlink()
+
+
+def change_backbone(home: Home) -> None:
+    file = next(home.backbones.glob("*/weights*"))
+    file.write_bytes(file.read_bytes() + b"!")
+
+
+ONE = "(SELECT min(image_id) FROM features)"
+WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
+    "deleted file": ("file", delete_file),
+    "truncated file": ("file", truncate),
+    "flipped bit": ("file", flip_bit),
+    "dropped row": ("lost row", write(f"DELETE FROM features WHERE image_id = {ONE}")),
+    "foreign row": (
+        "foreign image",
+        write(f"INSERT INTO features SELECT recipe_id, '{STRANGER}'::UUID, vector FROM features LIMIT 1"),
+    ),
+    "foreign label": ("foreign image", write(f"INSERT INTO labels VALUES ('photos', '{STRANGER}', 'red', 'x', now())")),
+    "foreign file": ("foreign image", write(f"INSERT INTO files VALUES ('photos', 'x', 1, 1, NULL, '{STRANGER}')")),
+    "foreign prediction": (
+        "foreign image",
+        write(f"INSERT INTO predictions VALUES ('photos', 1, '{STRANGER}', 'red', 1, now())"),
+    ),
+    "foreign recipe": (
+        "foreign recipe",
+        write("INSERT INTO features SELECT 'nobody', image_id, vector FROM features LIMIT 1"),
+    ),
+    "foreign training": (
+        "foreign training",
+        write("INSERT INTO training_sets SELECT 'nobody', image_id, class, split FROM training_sets LIMIT 1"),
+    ),
+    "duplicate": ("duplicate", write("INSERT INTO features SELECT * FROM features LIMIT 2")),
+    "wrong length": ("length", write(f"UPDATE features SET vector = [1.0, 2.0] WHERE image_id = {ONE}")),
+    "no number": (
+        "numbers",
+        write(f"UPDATE features SET vector = list_transform(vector, lambda x: 'nan'::FLOAT) WHERE image_id = {ONE}"),
+    ),
+    "stale lease": ("lease", write(f"INSERT INTO leases VALUES ('r', '{STRANGER}', '{STRANGER}', 'h', '2020-01-01')")),
+    "orphan": ("orphan", leave_orphan),
+    "lost head": ("head", lose_head),
+    "changed backbone": ("backbone", change_backbone),
+}
+
+
+def checks(outcomes: list[Outcome]) -> set[str]:
+    return {outcome.finding.check for outcome in outcomes}
+
+
+def test_a_sound_lake_has_no_finding(home: Home) -> None:
+    assert examine(home, NOW, deep=True) == []
+    assert examine(open_home(home.root / "nothing"), NOW, deep=True, repair=True) == []
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_to_break_a_lake_is_found_and_repaired(home: Home, way: str) -> None:
+    check, break_ = WAYS[way]
+    break_(home)
+    found = examine(home, NOW)
+    assert checks(found) == {check}, found
+    assert not any(outcome.repaired for outcome in found)
+    mended = examine(home, NOW, repair=True)
+    assert check in checks(mended)
+    assert all(outcome.repaired for outcome in mended), mended
+    assert examine(home, NOW) == []
+
+
+def test_a_recipe_that_was_tampered_with_is_for_a_person_to_mend(home: Home) -> None:
+    write("UPDATE recipes SET recipe = replace(recipe, 'bilinear', 'bicubic')")(home)
+    (found,) = examine(home, NOW, repair=True)
+    assert (found.finding.check, found.repaired) == ("recipe", False)
+    assert "backup" in found.finding.repair
+
+
+def test_a_row_whose_image_and_snapshot_are_gone_is_for_a_person_to_mend(home: Home) -> None:
+    write(f"DELETE FROM files WHERE image_id = {ONE}")(home)
+    write(f"DELETE FROM features WHERE image_id = {ONE}")(home)
+    flip_bit(home)
+    found = examine(home, NOW, repair=True)
+    assert {outcome.finding.check: outcome.repaired for outcome in found} == {"file": True, "lost row": False}
+
+
+def test_going_deep_finds_a_vector_that_the_backbone_does_not_give_and_puts_the_right_one_there(home: Home) -> None:
+    write("UPDATE features SET vector = list_transform(vector, lambda x: x + 0.5)")(home)
+    assert examine(home, NOW) == []
+    found = examine(home, NOW, deep=True)
+    assert (len(found), checks(found)) == (16, {"vector"})
+    assert all(outcome.repaired for outcome in examine(home, NOW, deep=True, repair=True))
+    assert examine(home, NOW, deep=True) == []
+
+
+def test_going_deep_reads_every_page_of_what_was_never_sealed(home: Home) -> None:
+    write("DELETE FROM checksums")(home)
+    file = find_file(home)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 60] = bytes(60)
+    file.write_bytes(data)
+    found = examine(home, NOW, deep=True, repair=True)
+    assert [(outcome.finding.check, outcome.repaired) for outcome in found] == [("file", True)]
+    assert examine(home, NOW) == []
+
+
+def test_fresh_files_of_a_run_at_work_are_no_orphans(home: Home) -> None:
+    find_file(home).with_name("fresh.unfinished").write_bytes(b"half")
+    assert examine(home, NOW) == []
+    found = examine(home, NOW + timedelta(days=2))
+    assert checks(found) == {"orphan"}
+
+
+def test_sealing_covers_live_files_and_forgets_those_that_are_gone(home: Home) -> None:
+    write("INSERT INTO checksums VALUES ('main/features/gone.parquet', 1, 'x', now())")(home)
+    write("DELETE FROM checksums WHERE path LIKE '%images%'")(home)
+    with open_lake(home) as lake:
+        live = {file.path for file in list_live(lake)}
+        before = lake.value("SELECT count(*) FROM checksums WHERE path LIKE '%/features/recipe%'")
+        sealed = seal_files(lake, NOW)
+        assert {path for (path,) in lake.rows("SELECT path FROM checksums")} == live
+        assert (before, sealed, seal_files(lake, NOW)) == (1, len(live) - 1, 0)
+    assert examine(home, NOW) == []
+
+
+def test_broken_files_of_other_tables_are_for_a_person_to_mend(home: Home) -> None:
+    with open_lake(home) as lake:
+        lake.rows("CALL ducklake_flush_inlined_data('lake')")
+        path = next(file.path for file in list_live(lake) if file.table == "labels")
+    (home.data / path).unlink()
+    found = examine(home, NOW, repair=True)
+    assert {outcome.repaired for outcome in found} == {False}
+    assert any(f"{path} of labels: is gone" in outcome.finding.what for outcome in found)
+
+
+def test_the_command_says_it_in_lines_and_objects_and_by_its_exit_code(home: Home) -> None:
+    sound = call(home, "--json")
+    assert (sound.returncode, json.loads(sound.stdout)) == (0, {"sound": True, "findings": []})
+    delete_file(home)
+    broken = call(home)
+    assert (broken.returncode, "is gone. Repair: its rows leave the catalog" in broken.stdout) == (1, True)
+    assert call(home, "--json").returncode == 1
+    mended = call(home, "--repair", "--json")
+    assert (mended.returncode, json.loads(mended.stdout)["findings"][0]["repaired"]) == (0, True)
+    assert call(home, "--deep").stdout == "sound\n"
+
+
+def call(home: Home, *flags: str) -> subprocess.CompletedProcess[str]:
+    """Run ``frostline doctor`` over the counting backbone in a process of its own."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COUNTING_LOG": str(home.root / "calls")}
+    command = [sys.executable, "-m", "tests.counting", "doctor", "--home", str(home.root), *flags]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+
+
+def test_a_lake_in_each_place_is_sound_and_a_deleted_file_is_found_and_repaired(place: Home) -> None:
+    with open_lake(place) as lake:
+        recipe = resolve_recipe(EmbedSettings(), Weights(Path("w"), "0" * 64))
+        save_recipe(lake, {}, recipe, NOW)
+        lake.commit(lambda: lake.execute(f"INSERT INTO images (image_id) VALUES ('{STRANGER}')"))
+        file = write_features(place, recipe.recipe_id, [STRANGER], np.ones((1, 48), np.float32))
+        commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), 1, 1.0), NOW)
+    assert examine(place, NOW) == []
+    system, _ = open_data(place)
+    system.delete_file(next(path for path in list_files(place) if "/features/" in path))
+    assert [outcome.repaired for outcome in examine(place, NOW, repair=True)] == [True]
+    assert examine(place, NOW) == []
