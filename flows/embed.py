@@ -21,6 +21,7 @@ from tasks.embed.step import (
     check_canaries,
     claim_shard,
     count_images,
+    drop_lost,
     keep_recipe,
     keep_shard,
     renew_recipe,
@@ -47,6 +48,7 @@ def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipe that the settings mean, shard by shard."""
     resolved = resolve_recipe(settings.place, settings.embed)
     wanted = Wanted(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
+    drop_lost(settings.place, wanted.recipe_id)
     counts = count_images(settings.place, wanted)
     packed = (settings.place.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
     if counts.missing or resolved.new or not packed:

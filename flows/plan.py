@@ -10,6 +10,7 @@ from flows.settings import RunSettings
 from storage.attach import read_lake
 from storage.features import Pace, measure_pace
 from storage.files import Scan
+from storage.lost import locate_lost
 from storage.missing import Missing, Wanted, count_present, explain_missing
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
@@ -65,9 +66,10 @@ def make_plan(settings: RunSettings) -> Plan:
     home = settings.place
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     recipe = find_known(home, settings.embed, weights)
-    wanted = Wanted(recipe.recipe_id if recipe else "", settings.title, settings.retry)
+    recipe_id = recipe.recipe_id if recipe else ""
     found = scan(home, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry)
     with read_lake(home) as lake:
+        wanted = Wanted(recipe_id, settings.title, settings.retry, lost=locate_lost(lake, recipe_id))
         missing = tuple(explain_missing(lake, wanted, found))
         reuse = count_present(lake, wanted, found)
         pace = measure_pace(lake, wanted.recipe_id or None)

@@ -10,8 +10,10 @@ from datetime import UTC, datetime
 from pyarrow import fs
 
 from storage.catalog import META, DataFile, list_live
+from storage.checksums import name_live
 from storage.data import open_data
 from storage.lake import Lake
+from storage.missing import LostFile
 
 
 def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
@@ -24,6 +26,22 @@ def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
     found = system.get_file_info(fs.FileSelector(f"{root}/{folder}", allow_not_found=True))
     sizes = {info.base_name: info.size for info in found}
     return [file for file in live if sizes.get(file.name) != file.bytes]
+
+
+def locate_lost(lake: Lake, recipe_id: str) -> tuple[LostFile, ...]:
+    """Find the lost files of a recipe, with the ranges of images that they were of, which the catalog keeps."""
+    lost = {file.name: name_live(lake, file.path) for file in find_lost(lake, recipe_id)}
+    if not lost:
+        return ()
+    ranges = lake.rows(
+        f"""SELECT parse_filename(d.path), s.min_value, s.max_value FROM {META}.ducklake_data_file d
+            JOIN {META}.ducklake_file_column_stats s USING (data_file_id, table_id)
+            JOIN {META}.ducklake_column c ON c.table_id = d.table_id AND c.column_id = s.column_id
+            WHERE d.end_snapshot IS NULL AND c.end_snapshot IS NULL AND c.column_name = 'image_id'
+              AND parse_filename(d.path) IN (SELECT unnest(?))""",
+        [list(lost)],
+    )
+    return tuple(LostFile(lost[name], first, last) for name, first, last in ranges)
 
 
 def drop_files(lake: Lake, paths: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """The embed step's tasks."""
 
+import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,6 +12,7 @@ from storage import missing, recipes
 from storage.attach import open_lake, read_lake
 from storage.features import commit_shard
 from storage.leases import Lease
+from storage.lost import drop_files, find_lost
 from storage.missing import Counts, Wanted
 from storage.paths import Home
 from storage.progress import Advance
@@ -21,6 +23,8 @@ from tasks.embed.pack import keep_open, pack_backbone
 from tasks.embed.plan import Resolved, resolve
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.watch import watch
+
+logger = logging.getLogger(__name__)
 
 
 @task(task_run_name="resolve {settings.backbone}", cache_policy=NO_CACHE, persist_result=False)
@@ -43,6 +47,18 @@ def renew_recipe(home: Home, resolved: Resolved) -> Resolved:
     with open_lake(home) as lake:
         renewed = recipes.renew_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
     return replace(resolved, recipe=renewed, new=True)
+
+
+@task(task_run_name="drop lost features", cache_policy=NO_CACHE, persist_result=False)
+def drop_lost(home: Home, recipe_id: str) -> int:
+    """Drop features whose files are gone from the catalog, so that they are missing; gives how many there were."""
+    with read_lake(home) as lake:
+        lost = find_lost(lake, recipe_id)
+    if lost:
+        logger.warning("%d features are lost with %d files: computing them again", sum(f.rows for f in lost), len(lost))
+        with open_lake(home) as lake:
+            drop_files(lake, [file.path for file in lost])
+    return sum(file.rows - file.deleted for file in lost)
 
 
 @task(task_run_name="count images of {wanted.source}", cache_policy=NO_CACHE, persist_result=False)

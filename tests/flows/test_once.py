@@ -125,3 +125,19 @@ def test_a_source_that_moved_as_a_whole_computes_nothing(run: Run, photos: Path)
     report = run(source=moved, name="photos")
     assert report["images"] == {"seen": 60, "new": 0, "unchanged": 60, "gone": 0}
     assert report["files"]["opened"] == 0
+
+
+def test_a_lost_file_is_planned_as_lost_and_computed_again(run: Run, tally: Tally, photos: Path, home: Path) -> None:
+    from flows.plan import make_plan
+    from flows.settings import RunSettings
+
+    run(embed={"shard": 20})
+    lost = min((home / "data" / "main" / "features").rglob("*.parquet"))
+    lost.unlink()
+    planned = make_plan(RunSettings(source=photos, home=home))
+    assert planned.reasons == {"feature_lost": 20}
+    assert planned.reuse == 40
+    report = run(embed={"shard": 20})
+    assert report["features"] == {"computed": 20, "reused": 40, "failed": 0}
+    assert tally.images == 80
+    assert make_plan(RunSettings(source=photos, home=home)).compute == 0
