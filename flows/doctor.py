@@ -98,7 +98,8 @@ def describe(outcomes: Sequence[Outcome], *, repair: bool) -> list[str]:
         return ["sound"]
     lines = [_tell(outcome, repair=repair) for outcome in outcomes]
     repaired = sum(outcome.repaired for outcome in outcomes)
-    end = f"{len(outcomes)} findings, {repaired} repaired" if repair else f"{len(outcomes)} findings"
+    count = f"{len(outcomes)} finding{'s' if len(outcomes) > 1 else ''}"
+    end = f"{count}, {repaired} repaired" if repair else count
     hint = "" if repair else "; `frostline doctor --repair` does what is named as repair"
     return [*lines, f"{end}{hint}"]
 
