@@ -1,58 +1,55 @@
 """Commits to a lake of many files: ``python -m benchmarks.commits [--files N] [--runs N] [--quick] [--json]``.
 
-A shard of 64 new images is committed to a lake with 10,000 files of features, then to one with none, in turns.
+A shard of 64 new images is committed as a run does it, which ends its lease, to a lake with 10,000 files of features,
+then to one with none, in turns. Its range of ids lies among those of the other files.
 """
 
 import argparse
-import json
 import tempfile
-import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
+from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_seconds
 from storage.attach import open_lake
 from storage.features import commit_shard
 from storage.lake import Lake
+from storage.leases import name_holder
 from storage.paths import open_home
 from storage.vectors import Shard, write_features
 
-RECIPE, DIM, SHARD, TARGET = "a" * 32, 8, 64, 2.0
+RECIPE, DIM, SHARD, FEW, TARGET = "a" * 32, 8, 64, 1_000, 2.0
 
 
 def main() -> None:
     """Fill one lake, then time commits to it and to an empty one."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--files", type=int, default=10_000)
-    parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="1,000 files, 7 runs")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    files, runs = (1_000, 7) if options.quick else (options.files, options.runs)
+    run_benchmark(parser, measure)
+
+
+def measure(options: argparse.Namespace) -> list[Ratio]:
+    """Commit to both lakes, the first time of each apart."""
+    files = FEW if options.quick else options.files
     with tempfile.TemporaryDirectory() as folder:
         full, empty = (open_lake(open_home(Path(folder) / name)) for name in ("full", "empty"))
         fill(full, files)
-        pairs = [(time_commit(full, files + run), time_commit(empty, files + run)) for run in range(runs + 1)][1:]
-    ours, theirs = (median(side) for side in zip(*pairs, strict=True))
-    row = {
-        "name": f"commit of a shard into a lake of {files} files / into an empty one",
-        "ratio": ours / theirs,
-        "target": TARGET,
-        "holds": ours / theirs <= TARGET,
-        "ours": ours,
-        "theirs": theirs,
-        "unit": "s",
-        "n": runs,
-    }
-    print(json.dumps([row]) if options.json else row)
+        numbers = iter(range(files, files + 2 * (options.runs + 1)))
+        sides = [lambda lake=lake: time_commit(lake, next(numbers)) for lake in (full, empty)]
+        pairs = compare(options.runs + 1, *sides)[1:]
+    return [Ratio(f"commit into a lake of {files:,} files / into an empty one", pairs, TARGET, "s", at_most=True)]
 
 
 def write_shard(lake: Lake, number: int) -> str:
     """Write the file of a shard: a range of ids of its own, as runs lease them."""
-    image_ids = [f"{number:08x}{row:024x}" for row in range(SHARD)]
-    return write_features(lake.home, RECIPE, image_ids, np.full((SHARD, DIM), number, np.float32))
+    return write_features(lake.home, RECIPE, name_images(number), np.full((SHARD, DIM), number, np.float32))
+
+
+def name_images(number: int) -> list[str]:
+    """Name the images of a shard: shards lie in no order among each other (the multiplier is odd: none meet)."""
+    first = number * 0x9E3779B1 % 2**32
+    return [f"{first:08x}{row:024x}" for row in range(SHARD)]
 
 
 def fill(lake: Lake, files: int) -> None:
@@ -68,12 +65,14 @@ def fill(lake: Lake, files: int) -> None:
 
 
 def time_commit(lake: Lake, number: int) -> float:
-    """Time the commit of a shard whose file is written, seconds."""
+    """Time the commit of a shard that is leased and whose file is written, seconds."""
+    now, holder, image_ids = datetime.now(UTC), name_holder(), name_images(number)
+    lease = [RECIPE, image_ids[0], image_ids[-1], holder, now + timedelta(hours=1)]
+    lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", lease))
     shard = Shard(RECIPE, "photos", write_shard(lake, number), (), SHARD, 1.0)
-    began = time.perf_counter()
-    added = commit_shard(lake, shard, datetime.now(UTC))
-    seconds = time.perf_counter() - began
-    if added != SHARD:
+    added: list[int] = []
+    seconds = time_seconds(lambda: added.append(commit_shard(lake, shard, now, holder)))
+    if added != [SHARD]:
         raise SystemExit(f"{added} features were added")
     return seconds
 

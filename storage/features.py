@@ -13,6 +13,7 @@ from storage.checksums import digest_file, seal
 from storage.data import open_file
 from storage.gather import Table, gather, locate
 from storage.lake import Lake
+from storage.leases import drop_lease
 from storage.vectors import Matrix, Shard, to_uuids, write_features
 
 
@@ -128,7 +129,8 @@ def _write_shard(lake: Lake, shard: Shard, digest: tuple[int, str] | None, now: 
     _write_failures(lake, shard, _read_ids(lake, shard.file) if shard.file else to_uuids([]), now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
-    lake.execute("DELETE FROM leases WHERE holder = ?", [holder])
+    if holder:
+        drop_lease(lake, holder)
     return added
 
 
@@ -139,6 +141,9 @@ def _read_ids(lake: Lake, file: str) -> pa.Array:
 
 # A shard is a range of ids: named by its ends, the catalog tells which few files can have any of them.
 _NEAR = "SELECT image_id FROM features WHERE recipe_id = $1 AND image_id BETWEEN $2::UUID AND $3::UUID"
+
+# An expression: for a plain column DuckLake would look through the statistics of every file of the lake.
+_FAILED = "concat(recipe_id) = $1"
 
 
 def _without_known(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str | None:
@@ -167,8 +172,8 @@ def _find_ends(ids: pa.Array) -> tuple[str, str]:
 
 
 def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> None:
-    recorded = lake.value("SELECT count(*) FROM failures WHERE recipe_id = ?", [shard.recipe_id])
-    if not shard.failures and not (recorded and len(ids)):
+    recorded = f"SELECT 1 FROM failures WHERE {_FAILED} LIMIT 1"
+    if not shard.failures and not (len(ids) and lake.rows(recorded, [shard.recipe_id])):
         return
     failed = pa.table(
         {
@@ -181,7 +186,7 @@ def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> N
     ends = _find_ends(pa.concat_arrays([ids, failed["image_id"].combine_chunks()]))
     with lake.lend(_failed=failed):
         lake.execute(
-            f"""DELETE FROM failures WHERE recipe_id = $1
+            f"""DELETE FROM failures WHERE {_FAILED}
                 AND (image_id IN (SELECT image_id FROM _failed) OR image_id IN ({_NEAR}))""",
             [shard.recipe_id, *ends],
         )

@@ -87,7 +87,8 @@ _REASONS = """SELECT coalesce(m.class, labelled.class) AS class, CASE WHEN faile
                WHERE source = $2 GROUP BY image_id) labelled USING (image_id)
     LEFT JOIN (SELECT DISTINCT image_id FROM failures SEMI JOIN missing USING (image_id) WHERE recipe_id = $1) failed
       USING (image_id)
-    LEFT JOIN (SELECT DISTINCT image_id FROM features SEMI JOIN missing USING (image_id) WHERE {there}) elsewhere
+    LEFT JOIN (SELECT DISTINCT image_id FROM features SEMI JOIN missing USING (image_id)
+               WHERE recipe_id <> $1 AND {there}) elsewhere
       USING (image_id)
     LEFT JOIN (SELECT image_id FROM images SEMI JOIN missing USING (image_id)) known USING (image_id)
     GROUP BY ALL ORDER BY ALL"""
