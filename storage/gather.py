@@ -210,7 +210,7 @@ def _sort(ids: npt.NDArray[np.uint8]) -> Places:
     high, low = np.ascontiguousarray(ids).view(">u8").T.astype(np.uint64)
     if np.all((high[:-1] < high[1:]) | (high[:-1] == high[1:]) & (low[:-1] < low[1:])):
         return np.arange(len(ids))
-    return cast("Places", np.lexsort((low, high)))
+    return np.lexsort((low, high))
 
 
 def _read_inlined(table: Table, group: Group, dim: int) -> Matrix:
