@@ -8,16 +8,14 @@ draws seconds and peak memory over the keys.
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, run_python, time_seconds
 from storage.attach import open_lake, read_lake
 from storage.lake import Lake
 from storage.missing import Wanted, explain_missing
@@ -30,47 +28,51 @@ LIMIT = 1.5
 
 @dataclass(frozen=True)
 class Measured:
-    """What planning over so many keys takes, beside the bare anti-join; memory is the planning process's peak."""
+    """What planning over so many keys takes, in turns with the bare anti-join, and the planning process's peak."""
 
     keys: int
-    seconds: float
-    bare: float
+    pairs: tuple[tuple[float, float], ...]
     megabytes: float
+
+    @property
+    def seconds(self) -> float:
+        """The plan's seconds."""
+        return median(ours for ours, _ in self.pairs)
+
+    @property
+    def bare(self) -> float:
+        """The bare anti-join's seconds."""
+        return median(theirs for _, theirs in self.pairs)
 
 
 def main() -> None:
     """Measure each size, one after the other, and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
+    parser = make_parser(__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--quick", action="store_true", help="100,000 and 1,000,000 keys, 3 runs")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--look", type=Path, help="a home to plan over, instead of all this")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
+    parser.add_argument("--look", type=Path, metavar="HOME", help="plan over this home and end: what is measured")
     options = parser.parse_args()
-    sizes, runs = (FEW, 3) if options.quick else (options.sizes, options.runs)
     if options.look:
-        print(json.dumps(asdict(plan(open_home(options.look), sizes[0], runs))))
-        return
-    measured = [measure(size, runs) for size in sizes]
+        print(json.dumps(asdict(plan(open_home(options.look), options.sizes[0], options.runs))))
+    else:
+        run_benchmark(parser, measure)
+
+
+def measure(options: argparse.Namespace) -> list[Ratio]:
+    """Plan over each size, beside the bare anti-join; draw it where that is asked for."""
+    measured = [measure_size(size, options.runs) for size in (FEW if options.quick else options.sizes)]
     if options.plot:
         draw(measured, options.plot)
-    found = report(measured, runs)
-    if options.json:
-        print(json.dumps(found))
-        return
-    for row in found:
-        print(row)
+    return report(measured)
 
 
-def measure(keys: int, runs: int) -> Measured:
+def measure_size(keys: int, runs: int) -> Measured:
     """Fill a lake, and plan over it in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         with open_lake(open_home(Path(folder))) as lake:
             fill(lake, keys)
-        command = [sys.executable, "-m", "benchmarks.keys", "--look", folder, "--sizes", str(keys), "--runs", str(runs)]
-        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return Measured(**json.loads(printed))
+        sizes = ("--sizes", str(keys), "--runs", str(runs))
+        return Measured(**run_python("-m", "benchmarks.keys", "--look", folder, *sizes).answer)
 
 
 def fill(lake: Lake, keys: int) -> None:
@@ -95,43 +97,32 @@ def plan(home: Home, keys: int, runs: int) -> Measured:
             return sum(part.images for part in explain_missing(lake, Wanted(RECIPE, "photos")))
 
         def bare() -> int:
-            anti = "SELECT count(*) FROM files ANTI JOIN features USING (image_id)"
-            return int(lake.value(anti))
+            return int(lake.value("SELECT count(*) FROM files ANTI JOIN features USING (image_id)"))
 
-        if not whole() == bare() == keys // 100:
-            raise SystemExit("the plan is wrong")
+        right = whole() == keys // 100
         megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        pairs = [(stopwatch(whole), stopwatch(bare)) for _ in range(runs)]
-    ours, theirs = (median(side) for side in zip(*pairs, strict=True))
-    return Measured(keys, ours, theirs, megabytes)
+        if not right or bare() != keys // 100:
+            raise SystemExit("the plan is wrong")
+        return Measured(keys, compare(runs, lambda: time_seconds(whole), lambda: time_seconds(bare)), megabytes)
 
 
-def stopwatch(work: Callable[[], object]) -> float:
-    """Time some work, seconds."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def report(measured: Sequence[Measured], runs: int) -> list[dict[str, object]]:
-    """Give the rows of the answer: beside the bare anti-join at each size, and each size beside the one before."""
-    rows = [
-        describe(f"plan over {one.keys:,} keys / bare anti-join", one.seconds, one.bare, LIMIT, "s", runs)
+def report(measured: Sequence[Measured]) -> list[Ratio]:
+    """Set each size beside the bare anti-join, and what a key takes beside what it takes of the size before."""
+    ratios = [
+        Ratio(f"plan over {one.keys:,} keys / bare anti-join", one.pairs, LIMIT, "s", at_most=True)
         for one in measured
         if one.keys >= MILLION  # below, both are the cost of a statement
     ]
     for few, many in pairwise(measured):
-        name = f"a key of {many.keys:,} / a key of {few.keys:,}"
-        of_many, of_few = ([1e6 * one.seconds / one.keys, 1e3 * one.megabytes / one.keys] for one in (many, few))
-        rows.append(describe(f"seconds of planning, {name}", of_many[0], of_few[0], 1.0, "us", runs))
-        rows.append(describe(f"peak memory of planning, {name}", of_many[1], of_few[1], 1.0, "kB", 1))
-    return rows
+        name = f"{many.keys // MILLION or 1} / {few.keys / MILLION:g} million keys"
+        seconds, memory = (((_per_key(many, of), _per_key(few, of)),) for of in ("seconds", "megabytes"))
+        ratios.append(Ratio(f"seconds a million keys, {name}", seconds, 1.0, "s", at_most=True))
+        ratios.append(Ratio(f"peak memory a million keys, {name}", memory, 1.0, "MB", at_most=True))
+    return ratios
 
 
-def describe(name: str, ours: float, theirs: float, target: float, unit: str, n: int) -> dict[str, object]:
-    """Give a row of the answer, whose ratio is at most its target."""
-    row: dict[str, object] = {"name": name, "ratio": ours / theirs, "target": target, "holds": ours / theirs <= target}
-    return {**row, "ours": ours, "theirs": theirs, "unit": unit, "n": n}
+def _per_key(one: Measured, of: str) -> float:
+    return float(getattr(one, of)) * MILLION / one.keys
 
 
 def draw(measured: Sequence[Measured], file: Path) -> None:
@@ -141,7 +132,7 @@ def draw(measured: Sequence[Measured], file: Path) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained")
     keys = [one.keys for one in measured]
     left.loglog(keys, [one.seconds for one in measured], "o-", label="plan")
     left.loglog(keys, [one.bare for one in measured], "s--", label="bare anti-join")
@@ -150,7 +141,7 @@ def draw(measured: Sequence[Measured], file: Path) -> None:
     left.legend()
     right.loglog(keys, [one.megabytes for one in measured], "o-")
     right.set(xlabel="images", ylabel="peak memory, MB")
-    figure.savefig(file, dpi=120)
+    figure.savefig(file, dpi=90)
     plt.close(figure)
 
 

@@ -6,68 +6,53 @@ others. The numbers have few values, so that the lake takes little room; it is r
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 
+from benchmarks.measure import Ratio, make_parser, run_benchmark, run_python
 from storage.attach import open_lake, read_lake
 from storage.features import read_features
 from storage.lake import Lake
 from storage.paths import Home, open_home
 from storage.vectors import write_features
 
-RECIPE, DIM, ROWS_A_FILE, ASKED = "a" * 32, 512, 20_000, 1_000
+RECIPE, DIM, ROWS_A_FILE, ASKED, FEW = "a" * 32, 512, 20_000, 1_000, 400_000
 SECONDS, MEMORY = 2.0, 1_000.0
 
 
 def main() -> None:
     """Fill a lake, look up in a process of its own, report."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="400,000 rows, 3 runs")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--look", type=Path, help="a home to look up in, instead of all this")
+    parser.add_argument("--look", type=Path, metavar="HOME", help="look up in this home and end: what is measured")
     options = parser.parse_args()
-    rows, runs = (400_000, 3) if options.quick else (options.rows, options.runs)
     if options.look:
-        print(json.dumps(look_up(open_home(options.look), rows, runs)))
-        return
+        print(json.dumps(look_up(open_home(options.look), options.rows, options.runs)))
+    else:
+        run_benchmark(parser, measure)
+
+
+def measure(options: argparse.Namespace) -> list[Ratio]:
+    """Set seconds and peak memory beside what they may be."""
+    rows = FEW if options.quick else options.rows
     with tempfile.TemporaryDirectory() as folder:
         with open_lake(open_home(Path(folder))) as lake:
             fill(lake, rows)
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.lookup",
-            "--look",
-            folder,
-            "--rows",
-            str(rows),
-            "--runs",
-            str(runs),
-        ]
-        seconds, megabytes = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    found = [
-        describe(f"look-up of {ASKED} among {rows} features", seconds, SECONDS, "s", runs),
-        describe(f"peak memory of looking up among {rows} features", megabytes, MEMORY, "MB", runs),
+        sizes = ("--rows", str(rows), "--runs", str(options.runs))
+        run = run_python("-m", "benchmarks.lookup", "--look", folder, *sizes)
+    seconds = tuple((second, SECONDS) for second in run.answer)
+    return [
+        Ratio(f"{ASKED:,} of {rows:,} features / 2 s", seconds, 1.0, "s", at_most=True),
+        Ratio(f"peak memory of it, {rows:,} features / 1 GB", ((run.peak_mb, MEMORY),), 1.0, "MB", at_most=True),
     ]
-    if options.json:
-        print(json.dumps(found))
-        return
-    for row in found:
-        print(row)
 
 
-def look_up(home: Home, rows: int, runs: int) -> tuple[float, float]:
-    """Look random images up; give the median of the seconds, and the peak of memory, MB."""
+def look_up(home: Home, rows: int, runs: int) -> list[float]:
+    """Look random images up, each time others; give the seconds of each time."""
     random = np.random.default_rng(1)
     seconds = []
     with read_lake(home) as lake:
@@ -78,7 +63,7 @@ def look_up(home: Home, rows: int, runs: int) -> tuple[float, float]:
             seconds.append(time.perf_counter() - began)
             if vectors.shape != (ASKED, DIM):
                 raise SystemExit(f"{vectors.shape} was read")
-    return median(seconds), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return seconds
 
 
 def name_image(number: int, rows: int) -> str:
@@ -102,12 +87,6 @@ def fill(lake: Lake, rows: int) -> None:
             lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
 
     lake.commit(add)
-
-
-def describe(name: str, value: float, target: float, unit: str, n: int) -> dict[str, object]:
-    """Give a row of the answer: a figure beside what it may be at most."""
-    row: dict[str, object] = {"name": name, "ratio": value / target, "target": 1.0, "holds": value <= target}
-    return {**row, "ours": value, "theirs": target, "unit": unit, "n": n}
 
 
 if __name__ == "__main__":

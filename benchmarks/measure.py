@@ -88,7 +88,7 @@ def compare(runs: int, ours: Callable[[], float], theirs: Callable[[], float]) -
     return tuple((mine, other) for mine, other in interleave(runs, ours, theirs))
 
 
-def time_rate(count: int, work: Callable[[], object]) -> float:
+def time_rate(count: float, work: Callable[[], object]) -> float:
     """Do some work; give how many a second it did."""
     return count / time_seconds(work)
 

@@ -7,20 +7,16 @@ how near it is to what the backbone gave.
 
 import argparse
 import io
-import json
 import tempfile
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_rate
 from storage.attach import open_lake
 from storage.features import commit_shard
 from storage.lake import Lake
@@ -37,43 +33,38 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def main() -> None:
     """Measure pace, size and nearness."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = make_parser(__doc__)
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--photos", type=int, default=400)
-    parser.add_argument("--runs", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="100,000 rows, 64 photos, 5 runs")
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    rows, photos, runs = (100_000, 64, 5) if options.quick else (options.rows, options.photos, options.runs)
+    run_benchmark(parser, measure)
+
+
+def measure(options: argparse.Namespace) -> list[Ratio]:
+    """Measure them; with ``--quick``, 100,000 rows and 64 photos."""
+    rows, photos = (100_000, 64) if options.quick else (options.rows, options.photos)
     with tempfile.TemporaryDirectory() as folder:
-        found = [measure_pace(Path(folder) / "pace", rows, runs), *measure_size(Path(folder) / "size", photos)]
-    if options.json:
-        print(json.dumps(found))
-        return
-    for row in found:
-        print(row)
+        pace = measure_pace(Path(folder) / "pace", rows, options.runs)
+        return [pace, *measure_size(Path(folder) / "size", photos)]
 
 
-def measure_pace(root: Path, rows: int, runs: int) -> dict[str, Any]:
+def measure_pace(root: Path, rows: int, runs: int) -> Ratio:
     """Read the same features by the lake and by pyarrow, in turns, the first time of each apart."""
     with open_lake(open_home(root)) as lake:
         save_recipe(lake, {}, RECIPE, NOW)
         for start in range(0, rows, ROWS_A_FILE):
             image_ids = [f"{number:032x}" for number in range(start, start + ROWS_A_FILE)]
             commit(lake, image_ids, make_vectors(start))
-        features = lake.features(RECIPE.recipe_id)
-        files = [piece.file for piece in features.pieces]
-        pairs = [
-            (stopwatch(lambda: lake.features(RECIPE.recipe_id).to_numpy()), stopwatch(lambda: read_plainly(files)))
-            for _ in range(runs + 1)
-        ][1:]
-    ours, theirs = (rows * DIM * 4 / median(side) / 1e9 for side in zip(*pairs, strict=True))
-    return describe(
-        "features -> one matrix / pyarrow read_table to numpy", ours / theirs, 0.9, ours, theirs, "GB/s", runs
-    )
+        files = [piece.file for piece in lake.features(RECIPE.recipe_id).pieces]
+        size = rows * DIM * 4 / 1e9
+        pairs = compare(
+            runs + 1,
+            lambda: time_rate(size, lambda: lake.features(RECIPE.recipe_id).to_numpy()),
+            lambda: time_rate(size, lambda: read_plainly(files)),
+        )[1:]
+    return Ratio("features -> one matrix / pyarrow read_table to numpy", pairs, 0.9, "GB/s")
 
 
-def measure_size(root: Path, photos: int) -> list[dict[str, Any]]:
+def measure_size(root: Path, photos: int) -> list[Ratio]:
     """Embed crops of photographs; compare the file with raw float32, and the vectors with the backbone's."""
     from tasks.embed.engine import embed_images
     from tasks.embed.pack import open_embedder, pack_backbone
@@ -98,8 +89,8 @@ def measure_size(root: Path, photos: int) -> list[dict[str, Any]]:
     cosine = float(((read * raw).sum(axis=1) / lengths).min())
     whole = 4.0 * recipe.dim
     return [
-        describe("bytes a vector / raw float32", size / whole, 0.5, size, whole, "bytes", photos, least=False),
-        describe("lowest cosine to what the backbone gave", cosine, 0.99999, cosine, 1.0, "cosine", photos),
+        Ratio("bytes a vector / raw float32", ((size, whole),), 0.5, "bytes", at_most=True),
+        Ratio("lowest cosine to what the backbone gave", ((cosine, 1.0),), 0.99999, f"cosine of {photos}"),
     ]
 
 
@@ -136,22 +127,6 @@ def read_plainly(files: list[str]) -> Matrix:
     vectors = pq.read_table(files, columns=["vector"], partitioning=None)["vector"]
     matrix: Matrix = vectors.combine_chunks().flatten().to_numpy().reshape(len(vectors), -1)
     return matrix
-
-
-def stopwatch(work: Callable[[], object]) -> float:
-    """Time some work, seconds."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def describe(
-    name: str, ratio: float, target: float, ours: float, theirs: float, unit: str, n: int, *, least: bool = True
-) -> dict[str, Any]:
-    """Give a row of the answer; ``least`` where the ratio must reach its target, not stay below it."""
-    holds = ratio >= target if least else ratio <= target
-    row = {"name": name, "ratio": ratio, "target": target, "holds": holds}
-    return {**row, "ours": ours, "theirs": theirs, "unit": unit, "n": n}
 
 
 if __name__ == "__main__":

@@ -93,6 +93,39 @@ def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Ar
     return _to_uuids(ids), tuple(pieces)
 
 
+def list_whole(table: Table, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...]] | None:
+    """List where all features of a recipe lie, by files that are read whole; None where one of them is not.
+
+    A file is whole where DuckDB reads as many rows of the recipe from it as it has: then none is deleted, or of another
+    snapshot.
+
+    Returns:
+        As :func:`locate`: the image ids, ascending, as Arrow UUIDs, and a piece for each file.
+    """
+    counts = table.lake.rows(
+        f"SELECT filename, count(*) FROM {table.sql} WHERE recipe_id = ? GROUP BY ALL", [recipe_id]
+    )
+    if any(name.startswith(INLINED) for name, _ in counts):
+        return None
+    system, _ = open_data(table.lake.home)
+    files = [(name, _open(system, name)) for name, _ in counts]
+    if any(file.metadata.num_rows != rows for (_, file), (_, rows) in zip(files, counts, strict=True)):
+        return None
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        parts = list(threads.map(_read_ids, files))
+    parts.sort(key=lambda part: part[1][0].tobytes())
+    raw = np.concatenate([ids for _, ids in parts]) if parts else np.empty((0, 16), np.uint8)
+    order, places = _sort(raw), np.empty(len(raw), np.int64)
+    places[order] = np.arange(len(raw))
+    ends = np.cumsum([len(ids) for _, ids in parts])[:-1]
+    pieces = [
+        Piece(name, np.arange(len(ids)), positions)
+        for (name, ids), positions in zip(parts, np.split(places, ends), strict=True)
+    ]
+    pieces.sort(key=lambda piece: int(piece.positions.min()))
+    return _to_uuids(raw[order]), tuple(pieces)
+
+
 def gather(table: Table, pieces: Sequence[Piece], dim: int) -> Matrix:
     """Read pieces into one matrix [n, dim], float32, contiguous; row groups are decoded on every core.
 
@@ -162,6 +195,22 @@ def to_bytes(image_ids: pa.Array) -> npt.NDArray[np.uint8]:
     raw = image_ids.storage
     whole = np.frombuffer(raw.buffers()[1], np.uint8).reshape(-1, 16)
     return whole[raw.offset : raw.offset + len(raw)]
+
+
+def _read_ids(named: tuple[str, pq.ParquetFile]) -> tuple[str, npt.NDArray[np.uint8]]:
+    name, file = named
+    try:
+        return name, to_bytes(file.read(columns=["image_id"], use_threads=False)["image_id"].combine_chunks())
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(name, str(error)) from error
+
+
+def _sort(ids: npt.NDArray[np.uint8]) -> Places:
+    """Find the order of ids [n, 16], that of their bytes; files of shards, which are ranges, have it already."""
+    high, low = np.ascontiguousarray(ids).view(">u8").T.astype(np.uint64)
+    if np.all((high[:-1] < high[1:]) | (high[:-1] == high[1:]) & (low[:-1] < low[1:])):
+        return np.arange(len(ids))
+    return np.lexsort((low, high))
 
 
 def _read_inlined(table: Table, group: Group, dim: int) -> Matrix:

@@ -10,7 +10,19 @@ import pyarrow as pa
 
 from storage.data import open_data
 from storage.errors import QueryError
-from storage.gather import Group, Piece, Places, Table, at_snapshot, gather, list_groups, locate, read_group, to_bytes
+from storage.gather import (
+    Group,
+    Piece,
+    Places,
+    Table,
+    at_snapshot,
+    gather,
+    list_groups,
+    list_whole,
+    locate,
+    read_group,
+    to_bytes,
+)
 from storage.lake import Lake
 from storage.recipe import Recipe, read_recipe
 from storage.vectors import Matrix
@@ -148,6 +160,8 @@ class Features:
 def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) -> Features:
     """Find the features of a recipe; see :meth:`storage.lake.Lake.features`."""
     found = _find_recipe(lake, recipe, at)
+    if not where and (whole := list_whole(Table(lake, at), found.recipe_id)):
+        return Features(lake, found, at, where, *whole)
     kept = f"AND image_id IN ({_select(at, where)})" if where else ""
     wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
                  FROM {Table(lake, at).sql} WHERE recipe_id = ? {kept}"""

@@ -16,7 +16,9 @@ from storage.data import name_file, open_data
 from storage.errors import LakeError
 from storage.paths import Home
 
-ROW_GROUP = 1 << 20  # bytes of vectors that are compressed together: what reading one of them costs
+# Bytes of vectors that are compressed together: what reading one of them costs. Half of it takes a fifth more time to
+# read whole, twice as much takes twice the time to look one vector up, and neither makes the files smaller.
+ROW_GROUP = 1 << 19
 
 Matrix = npt.NDArray[np.float32]
 

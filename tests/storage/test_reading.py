@@ -155,7 +155,7 @@ def test_an_earlier_snapshot_has_its_own_features_and_labels(lake: Lake) -> None
     assert len(read(lake, at=before, where="class = 'azure'")[0]) == 0
     with read_lake(lake.home, before) as then:
         assert read(then)[0] == image_ids
-    with pytest.raises(QueryError, match="snapshot 9999"):
+    with pytest.raises(LakeError, match="snapshot 9999"):
         lake.features(RECIPE.recipe_id, at=9999)
 
 
