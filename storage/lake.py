@@ -120,13 +120,30 @@ class Lake:
             LakeBusyError: after 50 lost races.
             LakeError: where the lake cannot be written.
         """
+
+        def transact() -> T:
+            self._con.execute("BEGIN")
+            self._con.execute("UPDATE guard SET n = n + 1")
+            result = write()
+            self._con.execute("COMMIT")
+            return result
+
+        return self._repeat(transact)
+
+    def call(self, function: str) -> list[Row]:
+        """Call one of DuckLake's functions that change files, not rows, and commit alone; again after each lost race.
+
+        Raises:
+            LakeBusyError: after 50 lost races.
+            LakeError: where the lake cannot be written.
+        """
+        return self._repeat(lambda: self.rows(f"CALL {function}"))
+
+    def _repeat(self, work: Callable[[], T]) -> T:
         for attempt in range(ATTEMPTS):
             try:
                 with take_turn(self.home):
-                    self._con.execute("BEGIN")
-                    self._con.execute("UPDATE guard SET n = n + 1")
-                    result = write()
-                    self._con.execute("COMMIT")
+                    return work()
             except duckdb.Error as error:
                 self._roll_back()
                 if not is_race(error):
@@ -135,8 +152,6 @@ class Lake:
             except BaseException:
                 self._roll_back()
                 raise
-            else:
-                return result
         raise LakeBusyError(
             f"lake {self.home.lake}", f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again"
         )

@@ -148,7 +148,7 @@ class Features:
 def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) -> Features:
     """Find the features of a recipe; see :meth:`storage.lake.Lake.features`."""
     found = _find_recipe(lake, recipe, at)
-    kept = f"AND image_id IN ({_select(at, where)})" if where else ""
+    kept = f"AND image_id IN ({select_images(at, where)})" if where else ""
     wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
                  FROM {Table(lake, at).sql} WHERE recipe_id = ? {kept}"""
     try:
@@ -176,7 +176,7 @@ def to_texts(image_ids: pa.Array) -> pa.Array:
     return pa.LargeStringArray.from_buffers(len(image_ids), offsets, pa.py_buffer(text.tobytes()))
 
 
-def _select(at: int | None, where: str) -> str:
+def select_images(at: int | None, where: str) -> str:
     """Select the images for which a condition holds, with at least one of their files and labels."""
     then = at_snapshot(at)
     return f"""SELECT image_id FROM (
