@@ -196,7 +196,7 @@ def _take(lake: Lake, request: Request) -> Erasure:
 
 
 def _pick(lake: Lake, request: Request) -> None:
-    """Make the tables that ``ROWS`` names: doomed images, images that only lose a source, and the paths of the doomed."""
+    """Make the tables that ``ROWS`` names: doomed images, those that only lose a source, and paths of the doomed."""
     if request.source is None:
         with lake.lend(_named=pa.table({"image_id": to_uuids(request.image_ids)})):
             lake.execute("CREATE OR REPLACE TEMP TABLE _doomed AS FROM _named")
