@@ -16,7 +16,7 @@ from cyclopts.config import Dict, Env
 
 from flows.answer import Output
 from flows.config import check_environment, read_config
-from flows.lake_commands import export, lineage, move, sql, status
+from flows.lake_commands import erase, export, lineage, move, sql, status
 from flows.run_commands import demo, plan, run
 from flows.settings import read_environment
 from storage.errors import FrostlineError, SettingsError
@@ -41,7 +41,7 @@ def build_app(arguments: Sequence[str]) -> App:
         suppress_keyboard_interrupt=False,
         config=(Env("FROSTLINE_", command=False), file),
     )
-    for command in (demo, run, plan, sql, status, lineage, export, move):
+    for command in (demo, run, plan, sql, status, lineage, export, move, erase):
         app.command(command)
     return app
 

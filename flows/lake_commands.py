@@ -107,3 +107,29 @@ def move(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
 
     snapshot = move_lake(where.place)
     answer(out, {"lake": where.place.lake, "snapshot": snapshot}, lambda: [f"moved to {where.place.lake}"])
+
+
+def erase(
+    *images: str,
+    source: str | None = None,
+    where: str | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    place: Where = HomeSettings(),
+    out: Output = Output(),
+) -> None:
+    """Erase images from every table, snapshot and file of the lake, for good; without a name, finish what broke off.
+
+    Args:
+        images: Ids of images, or their beginnings.
+        source: A source, with every image that lies in no other.
+        where: A condition in SQL over images, files and labels, such as "path like 'ward-7/%'".
+        dry_run: Tell what would go, and write nothing.
+        yes: Do not ask.
+        place: Where the lake lies.
+        out: How the command answers.
+    """
+    from flows.erase import describe_erasure, erase_images
+
+    found = erase_images(place.place, images, source, where, dry_run=dry_run, yes=yes)
+    answer(out, found, lambda: describe_erasure(found))

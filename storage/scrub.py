@@ -17,6 +17,7 @@ from pyarrow import fs
 from storage.attach import open_lake
 from storage.data import open_data, open_file
 from storage.errors import LakeBusyError
+from storage.extensions import connect
 from storage.gather import INLINED
 from storage.lake import Lake
 from storage.leases import list_all_holders
@@ -72,10 +73,7 @@ def scrub(home: Home, now: datetime, tables: Iterable[str]) -> int:
         for table in tables:
             _narrow(lake, table)
         lake.call("ducklake_flush_inlined_data('lake', table_name => 'guard')")  # a new file ends cached statistics
-        if home.catalog_url:
-            _vacuum_postgres(lake)
-    if not home.catalog_url:
-        _vacuum_sqlite(home)
+    (_vacuum_postgres if home.catalog_url else _vacuum_sqlite)(home)
     return left
 
 
@@ -169,9 +167,16 @@ def _vacuum_sqlite(home: Home) -> None:
     raise LakeBusyError(f"lake {home.lake}", "is held by readers or writers", "Run `frostline erase` again later")
 
 
-def _vacuum_postgres(lake: Lake) -> None:
-    found = lake.rows(
-        "SELECT table_name FROM duckdb_tables() WHERE database_name = ? AND table_name LIKE 'ducklake%'", [META]
-    )
-    names = ", ".join(f'"{name}"' for (name,) in found)
-    lake.call(f"postgres_execute('{META}', 'VACUUM (FULL, ANALYZE) {names}', use_transaction => false)")
+def _vacuum_postgres(home: Home) -> None:
+    """Write the catalog's tables anew, without the dead rows in them."""
+    with closing(connect(("postgres",)).cursor()) as con:
+        place = str(home.catalog_url).removeprefix("postgres:").replace("'", "''")
+        con.execute(f"ATTACH '{place}' AS catalog (TYPE postgres)")
+        try:
+            found = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'").fetchall()
+            names = ", ".join(f'"{name}"' for (name,) in found if name.startswith("ducklake"))
+            vacuum = f"SET lock_timeout = '20s'; VACUUM (ANALYZE) {names}"
+            for statement in vacuum.split("; "):
+                con.execute("CALL postgres_execute('catalog', ?, use_transaction => false)", [statement])
+        finally:
+            con.execute("DETACH catalog")

@@ -47,7 +47,11 @@ def fill(home: Home) -> None:
         add_images(lake, DOOMED[:1], "copies", known=True)
         lake.commit(lambda: use(lake))
         for path in (name_path(DOOMED[1]), name_path(IDS[3])):  # their rows were changed before
-            lake.commit(lambda: lake.execute("UPDATE files SET mtime_ns = 2 WHERE path = ?", [path]))
+            touch(lake, path)
+
+
+def touch(lake: Lake, path: str) -> None:
+    lake.commit(lambda: lake.execute("UPDATE files SET mtime_ns = 2 WHERE path = ?", [path]))
 
 
 def add_images(lake: Lake, image_ids: list[str], source: str, *, known: bool = False) -> None:
@@ -70,7 +74,10 @@ def use(lake: Lake) -> None:
     lake.execute("INSERT INTO training_sets SELECT 't1', image_id, 'red', 'test' FROM images")
     lake.execute("INSERT INTO models VALUES ('photos', 1, 't1', 'run', 'champion', ?)", [NOW])
     lake.execute("INSERT INTO predictions SELECT 'photos', 1, image_id, 'red', 0.5, ? FROM images", [NOW])
-    lake.execute("INSERT INTO canaries (recipe_id, probe, vector) VALUES (?, ?, ?)", [RECIPE, OLDEST, VECTORS[IDS.index(OLDEST)].tolist()])
+    lake.execute(
+        "INSERT INTO canaries (recipe_id, probe, vector) VALUES (?, ?, ?)",
+        [RECIPE, OLDEST, VECTORS[IDS.index(OLDEST)].tolist()],
+    )
     lake.execute("INSERT INTO leases VALUES (?, ?, ?, 'gone@nowhere/1', ?)", [RECIPE, OLDEST, IDS[5], NOW])
     lake.execute("INSERT INTO tags VALUES ('release', 3, ?)", [NOW])
 
@@ -101,7 +108,9 @@ def find_traces(home: Home, image_ids: list[str], dump: str = "") -> set[str]:
     places = {path: system.open_input_file(path).read() for path in list_files(home)}
     places |= {str(path): path.read_bytes() for path in home.root.glob("catalog*")}
     places["dump"] = dump.encode()
-    found = {f"{place} {word!r}" for i in image_ids for place, raw in places.items() for word in spell(i) if word in raw}
+    found = {
+        f"{place} {word!r}" for i in image_ids for place, raw in places.items() for word in spell(i) if word in raw
+    }
     for path, values in read_columns(home):
         for image_id in image_ids:
             words = (image_id, name_path(image_id), repr(list(VECTORS[IDS.index(image_id)]))[1:-1])
