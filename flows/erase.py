@@ -42,7 +42,7 @@ def erase_images(
         left = finish(place, datetime.now(UTC))
         if not (images or source or where):
             return {"finished": unfinished, "left": left, "erased": False}
-    request = _find(place, images, source, where, dry_run=dry_run)
+    request = _find(place, images, source, where)
     found = survey(place, request)
     if not dry_run:
         _confirm(found, yes=yes)
@@ -65,7 +65,7 @@ def describe_erasure(answer: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _find(place: Home, images: Sequence[str], source: str | None, where: str | None, *, dry_run: bool) -> Request:
+def _find(place: Home, images: Sequence[str], source: str | None, where: str | None) -> Request:
     if sum(map(bool, (images, source, where))) != 1:
         rule = "must name images, or a source, or a condition, and only one of these"
         raise EraseError("erase", rule, "See `frostline erase --help`")
@@ -92,7 +92,7 @@ def _describe(found: Erasure, *, erased: bool) -> list[str]:
     lines = [
         f"{did} {found.images} images",
         f"  rows       {rows}",
-        f"  snapshots  {found.snapshots}: all that there {'were' if erased else 'are'}; no earlier state can be read then",
+        f"  snapshots  {found.snapshots}: every one up to now; no earlier state can be read after it",
         f"  files      up to {found.files}, written anew without them",
     ]
     if found.tags:
@@ -110,7 +110,7 @@ def _describe_model(model: Model) -> list[str]:
     lines = [f"  model      {name}{alias}, learned from {model.images} of them. Train again: {model.retrain}"]
     if model.example:
         lines += [
-            f"             its package in MLflow run {model.run_id} may hold one as input_example.json, which stays: "
-            "delete that version and run"
+            f"             MLflow run {model.run_id} may hold one in its model's input_example.json, and keeps it",
+            "             until you delete that version and run",
         ]
     return lines

@@ -247,7 +247,10 @@ def _list_models(lake: Lake, request: Request) -> list[Model]:
             LEFT JOIN models m USING (training_id) GROUP BY ALL ORDER BY ALL""",
         _parameters(condition, request),
     )
-    return [Model(*row[:6], _retrain(lake.home, *row[6:])) for row in found]
+    return [
+        Model(name, version, alias, run_id, images, example, _retrain(lake.home, label_set, root))
+        for name, version, alias, run_id, images, example, label_set, root in found
+    ]
 
 
 def _retrain(home: Home, name: str, root: str | None) -> str:

@@ -128,18 +128,19 @@ class Lake:
             self._con.execute("COMMIT")
             return result
 
-        return self._repeat(transact)
+        return self.repeat(transact)
 
     def call(self, function: str) -> list[Row]:
-        """Call one of DuckLake's functions that change files, not rows, and commit alone; again after each lost race.
+        """Call one of DuckLake's functions that change files, not rows, and commit alone, as :meth:`repeat` does."""
+        return self.repeat(lambda: self.rows(f"CALL {function}"))
+
+    def repeat(self, work: Callable[[], T]) -> T:
+        """Run work that commits by itself; again after each lost race.
 
         Raises:
             LakeBusyError: after 50 lost races.
             LakeError: where the lake cannot be written.
         """
-        return self._repeat(lambda: self.rows(f"CALL {function}"))
-
-    def _repeat(self, work: Callable[[], T]) -> T:
         for attempt in range(ATTEMPTS):
             try:
                 with take_turn(self.home):

@@ -19,7 +19,7 @@ from storage.data import open_data, open_file
 from storage.errors import LakeBusyError
 from storage.extensions import connect
 from storage.gather import INLINED
-from storage.lake import Lake
+from storage.lake import Lake, Row
 from storage.leases import list_all_holders
 from storage.paths import Home
 from storage.turns import take_turn
@@ -29,7 +29,7 @@ META = "__ducklake_metadata_lake"
 """DuckLake's own tables, as DuckDB attaches them beside the lake."""
 OLD = timedelta(hours=1)
 """From this age on, a file that no snapshot names is no living run's."""
-CHECKPOINTS = 40
+ATTEMPTS = 40
 
 
 def rewrite_features(lake: Lake, kept: str) -> None:
@@ -136,26 +136,30 @@ def _narrow(lake: Lake, table: str) -> None:
               AND c.end_snapshot IS NULL AND t.end_snapshot IS NULL""",
         [table],
     )
-    for _ in range(CHECKPOINTS):
-        at = lake.snapshot
-        for table_id, column_id, name in columns:
-            # As an expression, so that they are read from the rows and not from the statistics.
-            ends = lake.rows(f"SELECT min(\"{name}\"::VARCHAR || ''), max(\"{name}\"::VARCHAR || '') FROM {table}")[0]
-            lake.execute(
-                f"""UPDATE {META}.ducklake_table_column_stats SET min_value = ?, max_value = ?
-                    WHERE table_id = ? AND column_id = ? AND min_value IS NOT NULL
-                      AND (SELECT max(snapshot_id) FROM {META}.ducklake_snapshot) = ?""",
-                [*ends, table_id, column_id, at],
-            )
-        if lake.snapshot == at:
+    for _ in range(ATTEMPTS):
+        if lake.repeat(lambda: _narrow_columns(lake, table, columns)):
             return
     raise LakeBusyError(f"lake {lake.home.lake}", "is written to without a pause", "Run `frostline erase` again later")
+
+
+def _narrow_columns(lake: Lake, table: str, columns: Sequence[Row]) -> bool:
+    at = lake.snapshot
+    for table_id, column_id, name in columns:
+        # As an expression, so that they are read from the rows and not from the statistics.
+        ends = lake.rows(f"SELECT min(\"{name}\"::VARCHAR || ''), max(\"{name}\"::VARCHAR || '') FROM {table}")[0]
+        lake.execute(
+            f"""UPDATE {META}.ducklake_table_column_stats SET min_value = ?, max_value = ?
+                WHERE table_id = ? AND column_id = ? AND min_value IS NOT NULL
+                  AND (SELECT max(snapshot_id) FROM {META}.ducklake_snapshot) = ?""",
+            [*ends, table_id, column_id, at],
+        )
+    return lake.snapshot == at
 
 
 def _vacuum_sqlite(home: Home) -> None:
     """Write the catalog anew, without the free pages in which deleted rows remain, and empty its log."""
     with take_turn(home), closing(sqlite3.connect(home.catalog, timeout=20, isolation_level=None)) as con:
-        for _ in range(CHECKPOINTS):
+        for _ in range(ATTEMPTS):
             try:
                 con.execute("VACUUM")
                 if con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:

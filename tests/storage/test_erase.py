@@ -1,9 +1,14 @@
 """Erasure: after it, no file, snapshot or free page of the lake holds the image, its path or its vector."""
 
-import json
+import signal
+import subprocess
+import sys
+import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +22,13 @@ from storage.erase import Request, count_open, erase, find_condition, find_image
 from storage.errors import EraseError, QueryError
 from storage.features import commit_shard, read_features
 from storage.lake import Lake
+from storage.leases import end_leases, name_holder
 from storage.paths import Home, open_home
 from storage.vectors import Failure, Matrix, Shard, to_uuids, write_features
 from tests.lakes import Postgres, database_of, list_files
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
 RECIPE, DIM, PER_SHARD = "c" * 32, 8, 20
 RANDOM = np.random.default_rng(0)
 IDS = [str(uuid.UUID(bytes=RANDOM.bytes(16))) for _ in range(3 * PER_SHARD)]
@@ -145,3 +152,144 @@ def test_nothing_is_left_of_erased_images_and_all_of_the_others(place: Home, req
     assert (taken, left) == (planned, 0)
     assert find_traces(place, DOOMED, dump(place, request)) == set()
     check_rest(place)
+
+
+def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    taken, _ = erase(home, Request("images", tuple(DOOMED)), NOW)
+    assert [(model.name, model.version, model.images, model.example) for model in taken.models] == [
+        ("photos", 1, 2, True)
+    ]
+    assert taken.models[0].retrain == f"frostline run /nowhere --name photos --home {home.root}"
+    assert taken.tags == ("release",)
+    with read_lake(home) as lake:
+        rows = lake.rows("SELECT asked, images, rows, models, erased_at FROM erasures")
+        assert rows == [("images", 2, sum(taken.rows.values()), '[{"name": "photos", "version": 1}]', NOW)]
+        assert lake.value("SELECT count(*) FROM tags") == 0
+
+
+def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    with read_lake(home) as lake:
+        for name, rule in (("f" * 32, "none of this lake's"), ("", "must be"), ("rose.jpg", "must be")):
+            with pytest.raises(EraseError, match=rule):
+                find_images(lake, [name])
+        with pytest.raises(EraseError, match="begins several ids"):
+            find_images(lake, ["0"])
+        with pytest.raises(EraseError, match="none of this lake's"):
+            find_source(lake, "flowers")
+        with pytest.raises(EraseError, match="met by no image"):
+            find_condition(lake, "width > 9000")
+        for condition in ("colour = 'red'", "true); DELETE FROM images; SELECT (true"):
+            with pytest.raises(QueryError):
+                find_condition(lake, condition)
+        assert lake.value("SELECT count(*) FROM images") == len(IDS)
+
+
+def test_a_source_goes_with_the_images_that_lie_in_no_other(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    with read_lake(home) as lake:
+        source, condition = find_source(lake, "photos"), find_condition(lake, f"path = '{name_path(IDS[7])}'")
+    assert condition.image_ids == (IDS[7],)
+    taken, _ = erase(home, source, NOW)
+    assert taken.images == len(IDS) - 1
+    assert find_traces(home, [image_id for image_id in IDS if image_id != OLDEST]) == set()
+    check_rest(home, [OLDEST])
+    with read_lake(home) as lake:
+        assert lake.rows("SELECT DISTINCT source FROM files UNION ALL SELECT source FROM labels") == [
+            ("copies",),
+            ("copies",),
+        ]
+
+
+STEPS = ("rewrite_data_files", "expire_snapshots", "cleanup_old_files", "name => 'guard'")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes_it(tmp_path: Path, step: str) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    code = (
+        "import os, signal, sys; from tests.storage.test_erase import *\n"
+        "call = Lake.call\n"
+        "def die(lake, function):\n"
+        "    if sys.argv[2] in function: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return call(lake, function)\n"
+        "Lake.call = die\n"
+        "erase(open_home(Path(sys.argv[1])), Request('images', tuple(DOOMED)), NOW)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(home.root), step], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    check_rest(home)
+    with read_lake(home) as lake:
+        assert count_open(lake) == 1
+    assert finish(home, NOW) == 0
+    assert find_traces(home, DOOMED) == set()
+    check_rest(home)
+    with read_lake(home) as lake:
+        assert count_open(lake) == 0
+
+
+def test_leavings_of_killed_runs_go_too(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]])
+    _, left = erase(home, Request("images", tuple(DOOMED)), NOW)
+    assert (left, find_traces(home, DOOMED)) == (0, set())
+
+
+def test_a_living_runs_file_stays_until_the_run_is_over(tmp_path: Path) -> None:
+    home, now = open_home(tmp_path / "home"), datetime.now(UTC)
+    fill(home)
+    holder = name_holder()
+    with open_lake(home) as lake:
+        row = [RECIPE, IDS[5], IDS[5], holder, now + timedelta(minutes=5)]
+        lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", row))
+    file = Path(write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]]))
+    _, left = erase(home, Request("images", tuple(DOOMED)), now)
+    assert (left, file.exists()) == (1, True)
+    with open_lake(home) as lake:
+        end_leases(lake, holder)
+    assert (finish(home, now), file.exists()) == (0, False)
+    assert find_traces(home, DOOMED) == set()
+
+
+def write_on(root: Path, rounds: int) -> None:
+    """Commit labels, changed files and features, as other processes do."""
+    home = open_home(root)
+    for number in range(rounds):
+        with open_lake(home) as lake:
+            lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('other', ?, 'x', 'other', ?)", [IDS[9], NOW]))
+            touch(lake, name_path(IDS[10 + number]))
+
+
+def test_nothing_that_others_commit_meanwhile_is_lost(tmp_path: Path) -> None:
+    home, rounds = open_home(tmp_path / "home"), 12
+    fill(home)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as others:
+        writer = others.submit(write_on, home.root, rounds)
+        while not writer.running():
+            time.sleep(0.01)
+        erase(home, Request("images", tuple(DOOMED)), NOW)
+        writer.result(60)
+    check_rest(home)
+    with read_lake(home) as lake:
+        assert lake.value("SELECT count(*) FROM labels WHERE source = 'other'") == rounds
+        assert lake.value("SELECT count(*) FROM files WHERE mtime_ns = 2") == rounds + 1
+
+
+def test_rewritten_vectors_stay_as_small_as_they_were(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    ids = [str(uuid.UUID(int=number)) for number in range(2000)]
+    with open_lake(home) as lake:
+        vectors = np.random.default_rng(1).normal(size=(len(ids), 256)).astype(np.float16).astype(np.float32)
+        file = write_features(home, RECIPE, ids, vectors)
+        commit_shard(lake, Shard(RECIPE, "photos", file, (), 2000, 1.0), NOW)
+        lake.commit(lambda: lake.execute("INSERT INTO images (image_id) SELECT image_id FROM features"))
+    before = Path(file).stat().st_size
+    erase(home, Request("images", (ids[7],)), NOW)
+    [after] = [size for path, size in list_files(home).items() if "/features/" in path]
+    assert after < 1.01 * before
