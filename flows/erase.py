@@ -1,65 +1,116 @@
-"""Erasure as a command: what is found, what it takes, and what to do about the models that knew it."""
+"""From what an operator names to what went: look, tell, ask, erase."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
-from storage.attach import read_lake, reopen_lake
-from storage.erase import Erased, erase, find_images, foresee
+from storage.attach import read_lake
+from storage.erase import (
+    Erasure,
+    Model,
+    Request,
+    count_open,
+    erase,
+    find_condition,
+    find_images,
+    find_source,
+    finish,
+    survey,
+)
+from storage.errors import EraseError
 from storage.paths import Home
 
-
-@dataclass(frozen=True)
-class Request:
-    """What to erase: images by their ids, all of a source, or those of which a condition holds."""
-
-    images: tuple[str, ...] = ()
-    source: str | None = None
-    where: str | None = None
-
-    @property
-    def kind(self) -> str:
-        """Name the kind of the request, without its content."""
-        given = {"images": self.images, "source": self.source, "condition": self.where}
-        return " and ".join(kind for kind, value in given.items() if value)
+AGAIN = "Run `frostline erase` again in an hour, without arguments: it goes on by itself"
 
 
-def plan_erasure(home: Home, request: Request) -> Erased:
-    """Say what an erasure would take; writes nothing."""
-    with read_lake(home) as lake:
-        return foresee(lake, find_images(lake, request.images, request.source, request.where))
+def erase_images(
+    place: Home, images: Sequence[str], source: str | None, where: str | None, *, dry_run: bool, yes: bool
+) -> dict[str, Any]:
+    """Erase what is named, after telling what that would be and asking; finish what broke off before.
+
+    Returns:
+        What went, or would go: the fields of :class:`storage.erase.Erasure`, and ``finished``, ``left`` and ``erased``.
+
+    Raises:
+        EraseError: where it is not clear what shall go, or nobody confirms it.
+    """
+    with read_lake(place) as lake:
+        unfinished = count_open(lake) if lake.lasting else 0
+    if unfinished and not dry_run:
+        left = finish(place, datetime.now(UTC))
+        if not (images or source or where):
+            return {"finished": unfinished, "left": left, "erased": False}
+    request = _find(place, images, source, where)
+    found = survey(place, request)
+    if not dry_run:
+        _confirm(found, yes=yes)
+        found, left = erase(place, request, datetime.now(UTC))
+    return {**asdict(found), "finished": unfinished, "left": 0 if dry_run else left, "erased": not dry_run}
 
 
-def run_erasure(home: Home, request: Request, now: datetime) -> Erased:
-    """Erase what is asked for."""
-    with reopen_lake(home) as lake:
-        images = find_images(lake, request.images, request.source, request.where)
-        return erase(lake, images, request.kind, now) if images else foresee(lake, images)
+def describe_erasure(answer: dict[str, Any]) -> list[str]:
+    """Write what went, or would go, in lines for people."""
+    finished = answer["finished"]
+    lines = [f"{finished} erasures that broke off before were finished"] if finished and answer["erased"] else []
+    if "rows" in answer:
+        models = tuple(Model(**model) for model in answer["models"])
+        fields = {name: answer[name] for name in Erasure.__dataclass_fields__}
+        lines += _describe(Erasure(**{**fields, "models": models}), erased=answer["erased"])
+    elif finished:
+        lines += [f"{finished} erasures that broke off before were finished"]
+    if answer["left"]:
+        lines += [f"{answer['left']} files of runs that were killed or are at work may hold them still. {AGAIN}"]
+    return lines
 
 
-def to_json(erased: Erased) -> dict[str, Any]:
-    """Give the object that ``frostline erase --json`` prints."""
-    return {
-        "images": erased.images,
-        "rows": erased.rows,
-        "models": [{"name": model.name, "version": model.version, "retrain": model.retrain} for model in erased.models],
-        "tags": [{"tag": tag, "snapshot": snapshot} for tag, snapshot in erased.tags],
-        "snapshots": erased.snapshots,
-    }
+def _find(place: Home, images: Sequence[str], source: str | None, where: str | None) -> Request:
+    if sum(map(bool, (images, source, where))) != 1:
+        rule = "must name images, or a source, or a condition, and only one of these"
+        raise EraseError("erase", rule, "See `frostline erase --help`")
+    with read_lake(place) as lake:
+        if images:
+            return find_images(lake, images)
+        return find_source(lake, source) if source else find_condition(lake, where or "")
 
 
-def describe(erased: Erased, *, done: bool) -> Sequence[str]:
-    """Tell an erasure in a few lines."""
-    if not erased.images:
-        return ["images    none found, nothing to erase"]
-    verb = "erased" if done else "would be erased; add --yes to do it"
-    rows = " · ".join(f"{table} {count}" for table, count in erased.rows.items())
-    return [
-        f"images    {erased.images} {verb}",
-        f"rows      {rows}",
-        f"snapshots {erased.snapshots} end, and with them time travel to before",
-        *(f"tag       {tag} (snapshot {snapshot}) ends" for tag, snapshot in erased.tags),
-        *(f"model     {m.name} version {m.version} was trained on them; anew: {m.retrain}" for m in erased.models),
-        "files     the pictures themselves are yours to delete: a scan that finds them takes them in again",
+def _confirm(found: Erasure, *, yes: bool) -> None:
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise EraseError("erase", "must be confirmed, and this is no terminal", "Look with --dry-run, then add --yes")
+    print("\n".join(_describe(found, erased=False)), file=sys.stderr)  # noqa: T201 - this is the question
+    print("This cannot be undone. Write yes to erase: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    if sys.stdin.readline().strip().lower() != "yes":
+        raise EraseError("erase", "was not confirmed, nothing was erased", "Write yes, or add --yes")
+
+
+def _describe(found: Erasure, *, erased: bool) -> list[str]:
+    did = "Erased" if erased else "Would erase"
+    rows = ", ".join(f"{count} {table}" for table, count in found.rows.items() if count) or "none"
+    lines = [
+        f"{did} {found.images} images",
+        f"  rows       {rows}",
+        f"  snapshots  {found.snapshots}: every one up to now; no earlier state can be read after it",
+        f"  files      up to {found.files}, written anew without them",
     ]
+    if found.tags:
+        lines += [f"  tags       {', '.join(found.tags)}: what they name is gone, so they go, too"]
+    for model in found.models:
+        lines += _describe_model(model)
+    for source, count in found.lying.items():
+        lines += [f"  {count} files still lie in source {source}: the next run would take them in again. Remove them"]
+    return lines
+
+
+def _describe_model(model: Model) -> list[str]:
+    name = f"{model.name} version {model.version}" if model.version is not None else f"{model.name} (not registered)"
+    alias = f", {model.alias}" if model.alias else ""
+    lines = [f"  model      {name}{alias}, learned from {model.images} of them. Train again: {model.retrain}"]
+    if model.example:
+        lines += [
+            f"             MLflow run {model.run_id} may hold one in its model's input_example.json, and keeps it",
+            "             until you delete that version and run",
+        ]
+    return lines

@@ -197,31 +197,27 @@ def maintain(
 def erase(
     *images: str,
     source: Annotated[str | None, Parameter(converter=_typed)] = None,
-    matching: Annotated[str | None, Parameter(name="--where", converter=_typed)] = None,
+    where: Annotated[str | None, Parameter(converter=_typed)] = None,
     dry_run: bool = False,
     yes: bool = False,
-    where: Where = HomeSettings(),
+    place: Where = HomeSettings(),
     out: Output = Output(),
 ) -> None:
-    """Erase images from every table, every snapshot and every file; tags do not protect them.
+    """Erase images from every table, snapshot and file of the lake, for good; without a name, finish what broke off.
 
     Args:
-        images: Their ids.
-        source: Erase all images of this source.
-        matching: Erase the images of which this SQL holds: over image_id, source, path, label_set and class.
-        dry_run: Say what would be erased; writes nothing.
-        yes: Erase. Without it, nothing is written.
-        where: Where the lake lies.
+        images: Ids of images, or their beginnings.
+        source: A source, with every image that lies in no other.
+        where: A condition in SQL over images, files and labels, such as "path like 'ward-7/%'".
+        dry_run: Tell what would go, and write nothing.
+        yes: Do not ask.
+        place: Where the lake lies.
         out: How the command answers.
     """
-    from flows import erase as erasure
+    from flows.erase import describe_erasure, erase_images
 
-    request, done = erasure.Request(images, source, matching), yes and not dry_run
-    if done:
-        found = erasure.run_erasure(where.place, request, datetime.now(UTC))
-    else:
-        found = erasure.plan_erasure(where.place, request)
-    answer(out, {"dry_run": not done, **erasure.to_json(found)}, lambda: erasure.describe(found, done=done))
+    found = erase_images(place.place, images, source, where, dry_run=dry_run, yes=yes)
+    answer(out, found, lambda: describe_erasure(found))
 
 
 def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSettings(), out: Output = Output()) -> None:

@@ -31,8 +31,8 @@ def prepare_deletes(lake: Lake) -> None:
     """
     option = "data_inlining_row_limit"
     if not lake.value("SELECT count(*) FROM ducklake_options('lake') WHERE option_name = ?", [option]):
-        _call(lake, f"ducklake_set_option('lake', '{option}', 0, schema => 'main', table_name => 'features')")
-        _call(lake, "ducklake_flush_inlined_data('lake', table_name => 'features')")
+        lake.call(f"ducklake_set_option('lake', '{option}', 0, schema => 'main', table_name => 'features')")
+        lake.call("ducklake_flush_inlined_data('lake', table_name => 'features')")
 
 
 def compact(lake: Lake, now: datetime) -> int:
@@ -49,18 +49,14 @@ def merge_tables(lake: Lake, deleted: float, least: int) -> None:
     DuckLake fails where a table is flushed and changed in one.
     """
     for table in _list_inlined(lake, least):
-        _call(lake, f"ducklake_flush_inlined_data('lake', table_name => '{table}')")
+        lake.call(f"ducklake_flush_inlined_data('lake', table_name => '{table}')")
     live = [file for file in list_live(lake) if file.table not in ("features", *INLINED)]
     for table, files in groupby(live, key=lambda file: file.table):
         parts = list(files)
         if any(file.deleted > deleted * file.rows for file in parts):
-            _call(lake, f"ducklake_rewrite_data_files('lake', '{table}', delete_threshold => {deleted})")
+            lake.call(f"ducklake_rewrite_data_files('lake', '{table}', delete_threshold => {deleted})")
         if len(parts) > 1:
-            _call(lake, f"ducklake_merge_adjacent_files('lake', '{table}')")
-
-
-def _call(lake: Lake, function: str) -> None:
-    lake.commit(lambda: lake.execute(f"CALL {function}"), guarded=False)
+            lake.call(f"ducklake_merge_adjacent_files('lake', '{table}')")
 
 
 def _list_inlined(lake: Lake, least: int) -> list[str]:

@@ -1,197 +1,277 @@
-"""Erasure: images out of every table, every snapshot, every Parquet file, and the catalog's own pages.
+"""Erasing: images leave every table and every snapshot, and their bytes leave every file.
 
-The order: delete, rewrite what is left, forget every older snapshot, delete the files that only they read.
+First one guarded transaction takes the rows out and leaves an open row in ``erasures``; what lies in files and in old
+snapshots goes after it, see :mod:`storage.scrub`. An erasure that breaks off in between is finished by the next.
 """
 
 import json
-import sqlite3
+import shlex
 import uuid
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
 
+import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from storage.catalog import META, delete_files, find_orphans, list_live
-from storage.compaction import merge_tables, prepare_deletes, rewrite_features
-from storage.data import open_data
-from storage.errors import LakeError
-from storage.expiry import delete_unread, forget
+from storage.attach import open_lake, read_lake
+from storage.catalog import META
+from storage.errors import EraseError, QueryError
 from storage.lake import Lake
+from storage.paths import Home, text_to_path
+from storage.reading import COLUMNS, select_images
+from storage.scrub import rewrite_features, scrub
 from storage.vectors import to_uuids
 
-_KNOWN = """SELECT image_id, f.source, f.path, l.label_set, l.class FROM images
-            LEFT JOIN files f USING (image_id) LEFT JOIN labels l USING (image_id)"""
-_ASKED = "image_id IN (SELECT image_id FROM _erased)"
-MENTIONS = {
-    "canaries": "probe IN (SELECT image_id::VARCHAR FROM _erased)",
-    "leases": "first IN (FROM _erased) OR last IN (FROM _erased)",
+ROWS = {
+    "failures": "image_id IN (FROM _doomed) OR source = $1 OR (source, path) IN (FROM _paths)",
+    "files": "image_id IN (FROM _doomed) OR source = $1",
+    "labels": "image_id IN (FROM _doomed) OR source = $1",
+    "features": "image_id IN (FROM _doomed)",
+    "canaries": "probe IN (SELECT image_id::VARCHAR FROM _doomed)",
+    "training_sets": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted)
+                        AND training_id IN (SELECT training_id FROM heads WHERE label_set = $1)""",
+    "predictions": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND name IN
+                      (SELECT m.name FROM models m JOIN heads h USING (training_id) WHERE h.label_set = $1)""",
+    "leases": "first IN (FROM _doomed) OR last IN (FROM _doomed)",
+    "images": "image_id IN (FROM _doomed)",
 }
-"""Where tables without an image_id name images."""
+"""Which rows of each table go: those of doomed images, and those by which source $1 knows images that stay."""
+
+ID_DIGITS = 32
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model version that was trained on an erased image, and the source from which to train it again."""
+class Request:
+    """What shall be erased: images, or all that lies in a source. An image that lies in another as well stays there."""
+
+    asked: Literal["images", "source", "condition"]
+    image_ids: tuple[str, ...] = ()
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model version that was trained or measured on doomed images; None where its head was never registered.
+
+    ``example`` says whether its package may hold one of them, as its input example; ``retrain`` is a command.
+    """
 
     name: str
-    version: int
-    label_set: str
-
-    @property
-    def retrain(self) -> str:
-        """The command that trains and registers it anew, without the erased images."""
-        return f"frostline run FOLDER --name '{self.label_set}'"
+    version: int | None
+    alias: str | None
+    run_id: str | None
+    images: int
+    example: bool
+    retrain: str
 
 
 @dataclass(frozen=True)
-class Erased:
-    """What an erasure takes: images, rows of all tables, and the names of snapshots that go with it."""
+class Erasure:
+    """What an erasure takes, or took: rows by table, snapshots, tags; ``lying`` counts files in their sources."""
 
+    asked: str
     images: int
-    rows: dict[str, int]
-    models: tuple[Trained, ...]
-    tags: tuple[tuple[str, int], ...]
+    rows: Mapping[str, int]
     snapshots: int
+    tags: tuple[str, ...]
+    files: int
+    models: tuple[Model, ...]
+    lying: Mapping[str, int]
 
 
-def find_images(lake: Lake, images: Sequence[str], source: str | None, where: str | None) -> list[str]:
-    """Find the images that are named, that lie in a source, or of which a condition holds.
+def find_images(lake: Lake, named: Sequence[str]) -> Request:
+    """Find images by their ids, or by what begins no other image's id.
 
     Raises:
-        LakeError: where an id is none, or none is asked for.
-        QueryError: where the condition is no SQL.
+        EraseError: where one is no image of the lake, or several.
     """
-    asked = [_to_id(image) for image in images]
-    if source is not None:
-        found = lake.rows("SELECT DISTINCT image_id::VARCHAR FROM files WHERE source = ?", [source])
-        asked += [image for (image,) in found if image]
-    if where is not None:
-        asked += [
-            image for (image,) in lake.read(f"SELECT DISTINCT image_id::VARCHAR FROM ({_KNOWN}) WHERE {where}")[1]
-        ]
-    if not (images or source or where):
-        raise LakeError("erase", "needs to know what", "Name image ids, or --source NAME, or --where SQL")
-    return sorted(set(asked))
+    return Request("images", tuple(dict.fromkeys(_find_image(lake, name) for name in named)))
 
 
-def foresee(lake: Lake, images: Sequence[str]) -> Erased:
-    """Count what erasing these images takes; writes nothing."""
-    with lake.lend(_erased=pa.table({"image_id": to_uuids(images)})):
-        rows = {
-            table: int(lake.value(f"SELECT count(*) FROM {table} WHERE {condition}"))
-            for table, condition in _where(lake)
-        }
-        models = lake.rows(
-            f"""SELECT DISTINCT m.name, m.version, h.label_set FROM models m JOIN heads h USING (training_id)
-                WHERE training_id IN (SELECT training_id FROM training_sets WHERE {_ASKED}) ORDER BY ALL"""
+def find_source(lake: Lake, source: str) -> Request:
+    """Find a source.
+
+    Raises:
+        EraseError: where the lake knows none of that name.
+    """
+    known = "SELECT (SELECT count(*) FROM scans WHERE source = $1) + (SELECT count(*) FROM files WHERE source = $1)"
+    if not lake.value(known, [source]):
+        raise EraseError(f"source {source!r}", "is none of this lake's", "See `frostline status`")
+    return Request("source", source=source)
+
+
+def find_condition(lake: Lake, where: str) -> Request:
+    """Find the images that meet a condition with at least one of their files and labels; the lake is open for reading.
+
+    Raises:
+        QueryError: where DuckDB refuses the condition.
+        EraseError: where no image meets it.
+    """
+    wanted = f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})"
+    try:
+        if len(duckdb.extract_statements(wanted)) != 1:
+            raise QueryError("--where", "is no single condition", f"Its columns are {COLUMNS}")
+        found = lake.rows(wanted)
+    except duckdb.Error as error:
+        raise QueryError("--where", str(error).strip().splitlines()[0], f"Its columns are {COLUMNS}") from error
+    if not found:
+        raise EraseError("--where", "is met by no image", "Try it with `frostline sql` over images, files and labels")
+    return Request("condition", tuple(image_id for (image_id,) in found))
+
+
+def survey(home: Home, request: Request) -> Erasure:
+    """Say what an erasure would take; writes nothing."""
+    with read_lake(home) as lake:
+        _pick(lake, request)
+        return _measure(lake, request)
+
+
+def erase(home: Home, request: Request, now: datetime) -> tuple[Erasure, int]:
+    """Erase, and write down that it was done, never what.
+
+    Returns:
+        What went, and how many files could not go yet because a run at work may have written them.
+
+    Raises:
+        LakeError: where the lake cannot be written; what broke off is finished by :func:`finish`.
+    """
+    with open_lake(home) as lake:
+        taken = lake.commit(lambda: _take(lake, request, now))
+    return taken, finish(home, now)
+
+
+def count_open(lake: Lake) -> int:
+    """Count the erasures that broke off."""
+    return int(lake.value("SELECT count(*) FROM erasures WHERE erased_at IS NULL"))
+
+
+def finish(home: Home, now: datetime) -> int:
+    """Finish every erasure whose rows are gone but whose bytes are not.
+
+    Returns:
+        How many files could not go yet.
+    """
+    with read_lake(home) as lake:
+        open_ids = lake.rows("SELECT erasure_id FROM erasures WHERE erased_at IS NULL")
+    if not open_ids:
+        return 0
+    left = scrub(home, now, ROWS)
+    if not left:
+        with open_lake(home) as lake:
+            ids = [erasure_id for (erasure_id,) in open_ids]
+            sql = "UPDATE erasures SET erased_at = ? WHERE erasure_id IN (SELECT unnest(?))"
+            lake.commit(lambda: lake.execute(sql, [now, ids]))
+    return left
+
+
+def _find_image(lake: Lake, name: str) -> str:
+    digits = name.replace("-", "").lower()
+    if not digits or len(digits) > ID_DIGITS or set(digits) - set("0123456789abcdef"):
+        raise EraseError(
+            f"image {name!r}", "must be an image's id or its beginning", "See `frostline sql 'from images'`"
         )
-    return Erased(
-        len(images),
-        {table: count for table, count in rows.items() if count},
-        tuple(Trained(*model) for model in models),
-        tuple((tag, snapshot) for tag, snapshot in lake.rows("SELECT tag, snapshot FROM tags ORDER BY ALL")),
-        int(lake.value("SELECT count(*) FROM ducklake_snapshots('lake')")),
-    )
+    ends = [str(uuid.UUID(digits.ljust(ID_DIGITS, fill))) for fill in "0f"]
+    found = lake.rows("SELECT image_id::VARCHAR FROM images WHERE image_id BETWEEN ?::UUID AND ?::UUID LIMIT 2", ends)
+    if len(found) == 1:
+        return str(found[0][0])
+    rule, remedy = ("begins several ids", "Give more of it") if found else ("is none of this lake's", "Check the id")
+    raise EraseError(f"image {name!r}", rule, f"{remedy}; see `frostline sql 'from files'`")
 
 
-def erase(lake: Lake, images: Sequence[str], asked: str, now: datetime) -> Erased:
-    """Erase images from all that the lake is and was; gives what it took.
-
-    All earlier snapshots are forgotten, the tagged ones too. Broken off, it goes on when it is called again.
-
-    Args:
-        lake: The lake, open for writing.
-        images: Their ids.
-        asked: Kind of the request, for the audit: images, source or condition.
-        now: The present.
-    """
-    prepare_deletes(lake)
-    taken = foresee(lake, images)
-    with lake.lend(_erased=pa.table({"image_id": to_uuids(images)})):
-        _rewrite_vectors(lake, now)
-        lake.commit(lambda: _delete_rows(lake, taken, asked, now))
-    merge_tables(lake, 0.0, least=0)
-    _forget_history(lake, now)
-    _delete_leavings(lake, images, now)
-    _scrub(lake)
+def _take(lake: Lake, request: Request, now: datetime) -> Erasure:
+    """Take the rows out of every table; part of a transaction."""
+    _pick(lake, request)
+    taken = _measure(lake, request)
+    rewrite_features(lake, f"NOT ({ROWS['features']})", now)
+    for table, condition in ROWS.items():
+        if taken.rows[table]:
+            lake.execute(f"DELETE FROM {table} WHERE {condition}", _parameters(condition, request))
+    lake.execute("DELETE FROM tags")
+    models = json.dumps([{"name": model.name, "version": model.version} for model in taken.models])
+    row = [str(uuid.uuid4()), request.asked, taken.images, sum(taken.rows.values()), models]
+    lake.execute("INSERT INTO erasures VALUES (?, ?, ?, ?, ?, NULL)", row)
     return taken
 
 
-def _where(lake: Lake) -> list[tuple[str, str]]:
-    """List each table that may name an image, with the condition on its rows."""
-    found = lake.rows(
-        """SELECT table_name FROM duckdb_columns() WHERE database_name = 'lake' AND column_name = 'image_id'
-           AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake') ORDER BY ALL"""
+def _pick(lake: Lake, request: Request) -> None:
+    """Make the tables that ``ROWS`` names: doomed images, those that only lose a source, and paths of the doomed."""
+    if request.source is None:
+        with lake.lend(_named=pa.table({"image_id": to_uuids(request.image_ids)})):
+            lake.execute("CREATE OR REPLACE TEMP TABLE _doomed AS FROM _named")
+    else:
+        lake.execute(
+            """CREATE OR REPLACE TEMP TABLE _doomed AS SELECT DISTINCT image_id FROM files WHERE source = $1
+               AND image_id NOT IN (SELECT image_id FROM files WHERE source <> $1 AND image_id IS NOT NULL)""",
+            [request.source],
+        )
+    lake.execute(
+        """CREATE OR REPLACE TEMP TABLE _parted AS SELECT DISTINCT image_id FROM files
+           WHERE source = ? AND image_id NOT IN (FROM _doomed)""",
+        [request.source],
     )
-    in_failures = f"{_ASKED} OR (source, path) IN (SELECT (source, path) FROM files WHERE {_ASKED})"
-    conditions = {table: _ASKED for (table,) in found} | {"failures": in_failures} | MENTIONS
-    return sorted(conditions.items(), key=lambda part: (part[0] in ("files", "images"), part[0]))
+    paths = "SELECT source, path FROM files WHERE image_id IN (FROM _doomed)"
+    lake.execute(f"CREATE OR REPLACE TEMP TABLE _paths AS {paths}")
 
 
-def _rewrite_vectors(lake: Lake, now: datetime) -> None:
-    """Write the files that have an erased image's vector without it."""
-    found = lake.rows(f"SELECT DISTINCT parse_filename(filename) FROM features WHERE {_ASKED}")
-    touched = {name for (name,) in found}
-    for file in list_live(lake):
-        if file.table == "features" and (file.name in touched or file.deleted):
-            rewrite_features(lake, [file], f"NOT ({_ASKED})", now)
+def _measure(lake: Lake, request: Request) -> Erasure:
+    rows = {
+        table: int(lake.value(f"SELECT count(*) FROM {table} WHERE {condition}", _parameters(condition, request)))
+        for table, condition in ROWS.items()
+    }
+    files = lake.value(
+        f"SELECT count(*) FROM {META}.ducklake_data_file WHERE table_id IN "
+        f"(SELECT table_id FROM {META}.ducklake_table WHERE table_name IN (SELECT unnest(?)))",
+        [[table for table, count in rows.items() if count]],
+    )
+    return Erasure(
+        request.asked,
+        int(lake.value("SELECT count(*) FROM _doomed")),
+        rows,
+        int(lake.value("SELECT count(*) FROM ducklake_snapshots('lake')")),
+        tuple(tag for (tag,) in lake.rows("SELECT tag FROM tags ORDER BY tag")),
+        int(files),
+        tuple(_list_models(lake, request)),
+        _count_lying(lake, request),
+    )
 
 
-def _delete_rows(lake: Lake, taken: Erased, asked: str, now: datetime) -> None:
-    for table, condition in _where(lake):
-        lake.execute(f"DELETE FROM {table} WHERE {condition}")
-    lake.execute("DELETE FROM tags")
-    models = json.dumps([[model.name, model.version] for model in taken.models])
-    row = [str(uuid.uuid4()), asked, taken.images, sum(taken.rows.values()), models, now]
-    lake.execute("INSERT INTO erasures VALUES (?, ?, ?, ?, ?, ?)", row)
+def _list_models(lake: Lake, request: Request) -> list[Model]:
+    condition = ROWS["training_sets"]
+    found = lake.rows(
+        f"""SELECT coalesce(m.name, h.label_set), m.version, m.alias, m.run_id, count(DISTINCT t.image_id),
+              bool_or(t.split = 'test' AND m.name IS NOT NULL), h.label_set,
+              (SELECT arg_max(root, scanned_at) FROM scans WHERE source = h.label_set)
+            FROM (FROM training_sets WHERE {condition}) t JOIN heads h USING (training_id)
+            LEFT JOIN models m USING (training_id) GROUP BY ALL ORDER BY ALL""",
+        _parameters(condition, request),
+    )
+    return [
+        Model(name, version, alias, run_id, images, example, _retrain(lake.home, label_set, root))
+        for name, version, alias, run_id, images, example, label_set, root in found
+    ]
 
 
-def _forget_history(lake: Lake, now: datetime) -> None:
-    """Forget every snapshot but the newest, and delete the files that only they read."""
-
-    def write() -> None:
-        found = lake.rows("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY ALL")
-        forget(lake, [snapshot for (snapshot,) in found[:-1]])
-
-    for _ in range(2):  # the first leaves the snapshot before its own
-        lake.commit(write)
-    delete_unread(lake, now + timedelta(days=1))
+def _retrain(home: Home, name: str, root: str | None) -> str:
+    command = ["frostline", "run", text_to_path(root) if root else "FOLDER", "--name", name, "--home", str(home.root)]
+    return shlex.join(command)
 
 
-def _delete_leavings(lake: Lake, images: Sequence[str], now: datetime) -> None:
-    """Delete files of killed runs that hold one of the images, or cannot be read."""
-    erased = {uuid.UUID(image) for image in images}
-    for orphan in find_orphans(lake, now + timedelta(days=1)):
-        try:
-            held = set(_read_ids(lake, orphan.path))
-        except (pa.ArrowInvalid, KeyError):  # broken off: nobody can say what it holds
-            held = erased
-        if held & erased:
-            delete_files(lake, [orphan.path])
+def _count_lying(lake: Lake, request: Request) -> dict[str, int]:
+    """Count, by source, the files that still lie where they were: the next run would take them in again."""
+    found = lake.rows(
+        f"""SELECT source, path, (SELECT arg_max(root, scanned_at) FROM scans s WHERE s.source = f.source)
+            FROM files f WHERE {ROWS["files"]}""",
+        [request.source],
+    )
+    lying: dict[str, int] = {}
+    for source, path, root in found:
+        if root and (Path(text_to_path(root)) / text_to_path(path)).is_file():
+            lying[source] = lying.get(source, 0) + 1
+    return lying
 
 
-def _read_ids(lake: Lake, path: str) -> list[uuid.UUID]:
-    system, folder = open_data(lake.home)
-    with system.open_input_file(f"{folder}/{path}") as file:
-        found: list[uuid.UUID] = pq.ParquetFile(file).read(columns=["image_id"])["image_id"].to_pylist()
-    return found
-
-
-def _scrub(lake: Lake) -> None:
-    """Remove what the catalog itself remembers: each table's least and greatest values, and freed pages."""
-    forget_bounds = f"UPDATE {META}.ducklake_table_column_stats SET min_value = NULL, max_value = NULL"
-    lake.commit(lambda: lake.execute(forget_bounds), guarded=False)
-    if lake.home.catalog_url is None:
-        with closing(sqlite3.connect(lake.home.catalog, timeout=60)) as catalog:
-            catalog.execute("VACUUM")
-            catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _to_id(image: str) -> str:
-    try:
-        return str(uuid.UUID(image))
-    except ValueError as error:
-        raise LakeError(f"image {image!r}", "is no image_id", "See `frostline sql 'from files'`") from error
+def _parameters(condition: str, request: Request) -> list[Any]:
+    return [request.source] if "$1" in condition else []

@@ -46,6 +46,10 @@ class ExportError(FrostlineError):
     """An export that cannot be written where or how it was asked for."""
 
 
+class EraseError(FrostlineError):
+    """An erasure that is not clear, or not confirmed."""
+
+
 class EmbedError(FrostlineError):
     """An embedding that cannot be done as asked."""
 

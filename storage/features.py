@@ -149,9 +149,12 @@ _FAILED = "concat(recipe_id) = $1"
 def _without_known(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str | None:
     with lake.lend(_shard=pa.table({"image_id": ids})):
         known = lake.table(f"{_NEAR} AND image_id IN (SELECT image_id FROM _shard)", [recipe_id, *_find_ends(ids)])
-    if not known.num_rows:
+        taken = set(known["image_id"].to_pylist())
+        if lake.value("SELECT count(*) FROM erasures"):  # one of them may have been erased since the run read it
+            erased = lake.table("SELECT image_id FROM _shard ANTI JOIN images USING (image_id)")
+            taken |= set(erased["image_id"].to_pylist())
+    if not taken:
         return file
-    taken = set(known["image_id"].to_pylist())
     new = pa.array([image_id not in taken for image_id in ids.to_pylist()])
     return _copy_rows(lake, recipe_id, file, new)
 

@@ -127,8 +127,37 @@ class Lake:
         """Run a function's writes as one transaction, again after each lost race.
 
         DuckLake has no unique keys: two commits that look and then append would both succeed. All update the one row
-        of ``guard`` first, so that the second to commit conflicts, and looks again. DuckLake's own compaction adds
-        nothing, conflicts with whoever changes the same files, and stands no update beside it: it alone is not guarded.
+        of ``guard`` first, so that the second to commit conflicts, and looks again. Only what writes to DuckLake's own
+        tables, which one transaction cannot mix with the lake's, goes unguarded.
+
+        Raises:
+            LakeBusyError: after 50 lost races.
+            LakeError: where the lake cannot be written.
+        """
+
+        def transact() -> T:
+            self._con.execute("BEGIN")
+            if guarded:
+                self._con.execute("UPDATE guard SET n = n + 1")
+            result = write()
+            self._con.execute("COMMIT")
+            return result
+
+        return self.repeat(transact)
+
+    def call(self, function: str) -> list[Row]:
+        """Call one of DuckLake's functions that change files, not rows, and commit alone, as :meth:`repeat` does.
+
+        On one thread: on several, DuckDB 1.5.5 crashes now and then where rows are flushed from the catalog.
+        """
+        self.execute("SET threads = 1")
+        try:
+            return self.repeat(lambda: self.rows(f"CALL {function}"))
+        finally:
+            self.execute("RESET threads")
+
+    def repeat(self, work: Callable[[], T]) -> T:
+        """Run work that commits by itself; again after each lost race.
 
         Raises:
             LakeBusyError: after 50 lost races.
@@ -137,11 +166,7 @@ class Lake:
         for attempt in range(ATTEMPTS):
             try:
                 with take_turn(self.home):
-                    self._con.execute("BEGIN")
-                    if guarded:
-                        self._con.execute("UPDATE guard SET n = n + 1")
-                    result = write()
-                    self._con.execute("COMMIT")
+                    return work()
             except duckdb.Error as error:
                 self._roll_back()
                 if not is_race(error):
@@ -150,8 +175,6 @@ class Lake:
             except BaseException:
                 self._roll_back()
                 raise
-            else:
-                return result
         raise LakeBusyError(
             f"lake {self.home.lake}", f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again"
         )

@@ -78,6 +78,12 @@ def list_holders(lake: Lake, recipe_id: str, now: datetime) -> list[str]:
     return [holder for (holder,) in found if not _is_dead(holder)]
 
 
+def list_all_holders(lake: Lake, now: datetime) -> list[str]:
+    """Name the runs that work on shards of any recipe."""
+    found = lake.rows("SELECT DISTINCT holder FROM leases WHERE expires_at > ?", [now])
+    return [holder for (holder,) in found if not _is_dead(holder)]
+
+
 def _end_dead(lake: Lake, now: datetime) -> None:
     for holder, expires_at in lake.rows("SELECT holder, expires_at FROM leases"):
         if expires_at <= now or _is_dead(holder):

@@ -9,7 +9,6 @@ from storage.attach import make_lake, open_lake, read_lake
 from storage.data import open_data
 from storage.errors import LakeError, SettingsError
 from storage.extensions import connect, list_wheels
-from storage.lake import Lake
 from storage.migrate import read_version
 from storage.paths import Home
 
@@ -31,21 +30,12 @@ def move_lake(new: Home) -> int:
     old = dataclasses.replace(new, catalog_url=None, data_url=None)
     _check(old, new)
     with open_lake(old) as lake:
-        lake.execute(
-            "CALL ducklake_flush_inlined_data('lake')"
-        )  # small tables lie in rows of the catalog's own dialect
+        lake.call("ducklake_flush_inlined_data('lake')")  # small tables lie in rows of the catalog's own dialect
         snapshot = lake.snapshot
     if new.data_url:
         _copy_files(old, new)
     _copy_catalog(old, new)
     return snapshot
-
-
-def _write_small_tables(lake: Lake) -> None:
-    """Make Parquet of the few rows that DuckLake keeps in the catalog, in that database's own types."""
-    lake.execute("SET threads = 1")  # DuckLake of DuckDB 1.5.5 crashes now and then when several threads do this
-    lake.rows("CALL ducklake_flush_inlined_data('lake')")
-    lake.execute("RESET threads")
 
 
 def _check(old: Home, new: Home) -> None:

@@ -162,7 +162,7 @@ def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) ->
     found = _find_recipe(lake, recipe, at)
     if not where and (whole := list_whole(Table(lake, at), found.recipe_id)):
         return Features(lake, found, at, where, *whole)
-    kept = f"AND image_id IN ({_select(at, where)})" if where else ""
+    kept = f"AND image_id IN ({select_images(at, where)})" if where else ""
     wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
                  FROM {Table(lake, at).sql} WHERE recipe_id = ? {kept}"""
     try:
@@ -190,7 +190,7 @@ def to_texts(image_ids: pa.Array) -> pa.Array:
     return pa.LargeStringArray.from_buffers(len(image_ids), offsets, pa.py_buffer(text.tobytes()))
 
 
-def _select(at: int | None, where: str) -> str:
+def select_images(at: int | None, where: str) -> str:
     """Select the images for which a condition holds, with at least one of their files and labels."""
     then = at_snapshot(at)
     return f"""SELECT image_id FROM (

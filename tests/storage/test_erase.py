@@ -1,135 +1,307 @@
-"""Erasure: nothing of an image is left, and nothing else is gone."""
+"""Erasure: after it, no file, snapshot or free page of the lake holds the image, its path or its vector."""
 
-import json
+import signal
+import subprocess
+import sys
+import time
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from storage.attach import open_lake, read_lake
-from storage.erase import erase, find_images, foresee
-from storage.errors import LakeError, QueryError
-from storage.features import read_features
+from storage.data import open_data
+from storage.erase import Request, count_open, erase, find_condition, find_images, find_source, finish, survey
+from storage.errors import EraseError, QueryError
+from storage.features import commit_shard, read_features
 from storage.lake import Lake
+from storage.leases import end_leases, name_holder
 from storage.paths import Home, open_home
-from storage.snapshots import tag_snapshot
-from storage.vectors import write_features
-from tests.rows import RECIPE, add_features, label, make_vectors
+from storage.vectors import Failure, Matrix, Shard, to_uuids, write_features
+from tests.lakes import Postgres, database_of, list_files
 
-NOW = datetime.now(UTC)
-GONE = range(5)
-KEPT = range(5, 40)
-
-
-def draw_id(number: int) -> str:
-    """Draw an id whose bytes occur nowhere by chance."""
-    return str(uuid.UUID(bytes=np.random.default_rng(number).bytes(16)))
-
-
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setattr("tests.rows.name", draw_id)
-    return open_home(tmp_path / "home")
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
+RECIPE, DIM, PER_SHARD = "c" * 32, 8, 20
+RANDOM = np.random.default_rng(0)
+IDS = [str(uuid.UUID(bytes=RANDOM.bytes(16))) for _ in range(3 * PER_SHARD)]
+VECTORS: Matrix = RANDOM.normal(size=(len(IDS), DIM)).astype(np.float16).astype(np.float32)
+OLDEST = min(IDS)  # whose id stands in the statistics
+DOOMED = [OLDEST, IDS[25]]
+STAY = [image_id for image_id in IDS if image_id not in DOOMED]
 
 
-def fill(lake: Lake) -> None:
-    """Fill every table that can name an image, with inlined rows and with files, in several snapshots."""
-    for numbers in (range(3), range(3, 15), range(15, 40)):
-        label(lake, numbers, "cat")
-        add_features(lake, numbers)
-    first = draw_id(0)
+def name_path(image_id: str) -> str:
+    return f"secret-{IDS.index(image_id):03}.jpg"
+
+
+def fill(home: Home) -> None:
+    """Make a lake of many small commits: rows in files and in the catalog, changed and deleted ones among them."""
+    with open_lake(home) as lake:
+        for start in range(0, len(IDS), PER_SHARD):
+            part = slice(start, start + PER_SHARD)
+            add_images(lake, IDS[part], "photos")
+            file = write_features(home, RECIPE, IDS[part], VECTORS[part])
+            failures = (Failure(IDS[start], name_path(IDS[start]), "decode", f"{name_path(IDS[start])} is broken"),)
+            commit_shard(lake, Shard(RECIPE, "photos", file, failures, PER_SHARD, 1.0), NOW)
+        add_images(lake, DOOMED[:1], "copies", known=True)
+        lake.commit(lambda: use(lake))
+        for path in (name_path(DOOMED[1]), name_path(IDS[3])):  # their rows were changed before
+            touch(lake, path)
+
+
+def touch(lake: Lake, path: str) -> None:
+    lake.commit(lambda: lake.execute("UPDATE files SET mtime_ns = 2 WHERE path = ?", [path]))
+
+
+def add_images(lake: Lake, image_ids: list[str], source: str, *, known: bool = False) -> None:
+    rows = pa.table({"image_id": to_uuids(image_ids), "path": [name_path(image_id) for image_id in image_ids]})
 
     def write() -> None:
-        lake.execute(
-            "INSERT INTO canaries (recipe_id, probe, vector) VALUES (?, ?, ?)",
-            [RECIPE, first, make_vectors([0])[0].tolist()],
-        )
-        lake.execute("INSERT INTO heads (training_id, label_set, snapshot) VALUES ('t', 'photos', 3)")
-        lake.execute("INSERT INTO training_sets SELECT 't', image_id, 'cat', 'train' FROM images")
-        lake.execute("INSERT INTO models (name, version, training_id) VALUES ('m', 1, 't'), ('other', 1, 'u')")
-        lake.execute("INSERT INTO predictions SELECT 'm', 1, image_id, 'cat', 0.5, now() FROM images")
-        lake.execute(
-            "INSERT INTO failures SELECT source, path, image_id, NULL, 'read', 'torn', now() FROM files LIMIT 3"
-        )
-        lake.execute("INSERT INTO leases VALUES (?, ?, ?, 'run', now())", [RECIPE, first, draw_id(9)])
+        if not known:
+            lake.execute("INSERT INTO images SELECT image_id, 'JPEG', 8, 8, 'RGB', 9, ? FROM _added", [NOW])
+        lake.execute("INSERT INTO files SELECT ?, path, 9, 1, NULL, image_id FROM _added", [source])
+        lake.execute("INSERT INTO labels SELECT $1, image_id, 'red', $1, $2 FROM _added", [source, NOW])
+        lake.execute("INSERT INTO scans (source, root, scanned_at) VALUES (?, '/nowhere', ?)", [source, NOW])
 
-    lake.commit(write)
-    tag_snapshot(lake, "v1", None, NOW)
-    write_features(lake.home, RECIPE, [first], make_vectors([0]))  # of a run that was killed
+    with lake.lend(_added=rows):
+        lake.commit(write)
 
 
-def traces(home: Home) -> set[str]:
-    """Find what is left of the images to erase, in the columns of each file and the bytes of the catalog."""
-    ids = [uuid.UUID(draw_id(number)) for number in GONE]
-    texts = {str(image) for image in ids}
-    raw = {image.bytes for image in ids} | {image.bytes_le for image in ids} | {text.encode() for text in texts}
-    raw |= {image.hex.encode() for image in ids}
-    vectors = {vector.tobytes() for vector in make_vectors(GONE)}
+def use(lake: Lake) -> None:
+    """Train on the images, predict them, probe with one, lease a range that one begins, tag what is there."""
+    lake.execute("INSERT INTO heads (training_id, label_set, recipe_id, snapshot) VALUES ('t1', 'photos', 'r', 2)")
+    lake.execute("INSERT INTO training_sets SELECT 't1', image_id, 'red', 'test' FROM images")
+    lake.execute("INSERT INTO models VALUES ('photos', 1, 't1', 'run', 'champion', ?)", [NOW])
+    lake.execute("INSERT INTO predictions SELECT 'photos', 1, image_id, 'red', 0.5, ? FROM images", [NOW])
+    lake.execute(
+        "INSERT INTO canaries (recipe_id, probe, vector) VALUES (?, ?, ?)",
+        [RECIPE, OLDEST, VECTORS[IDS.index(OLDEST)].tolist()],
+    )
+    lake.execute("INSERT INTO leases VALUES (?, ?, ?, 'gone@nowhere/1', ?)", [RECIPE, OLDEST, IDS[5], NOW])
+    lake.execute("INSERT INTO tags VALUES ('release', 3, ?)", [NOW])
+
+
+def read_columns(home: Home) -> Iterator[tuple[str, str]]:
+    """Decode every column of every Parquet file below the data folder: (file, values as text)."""
+    system, _ = open_data(home)
+    for path in list_files(home):
+        with system.open_input_file(path) as file:
+            table = pq.read_table(file, partitioning=None)
+        for name in table.column_names:
+            yield path, repr([np.float32(v) if name == "vector" else v for v in table[name].to_pylist()])
+
+
+def spell(image_id: str) -> list[bytes]:
+    """Write an image's id, path and vector in each way in which they might stand in a file."""
+    plain = uuid.UUID(image_id)
+    high, low = plain.bytes[:8], plain.bytes[8:]
+    hugeint = low[::-1] + bytes([high[7], *high[6:0:-1], high[0] ^ 0x80])  # as DuckDB keeps it: flipped, low half first
+    vector = VECTORS[IDS.index(image_id)]
+    texts = [image_id, plain.hex, name_path(image_id)]
+    return [*map(str.encode, texts), plain.bytes, plain.bytes_le, plain.bytes[::-1], hugeint, vector.tobytes()]
+
+
+def find_traces(home: Home, image_ids: list[str], dump: str = "") -> set[str]:
+    """Find what is left of images: in decoded columns, in bytes of files, in the catalog."""
+    system, _ = open_data(home)
+    places = {path: system.open_input_file(path).read() for path in list_files(home)}
+    places |= {str(path): path.read_bytes() for path in home.root.glob("catalog*")}
+    places["dump"] = dump.encode()
     found = {
-        f"{path.name} {needle!r}"
-        for path in home.root.glob("catalog.sqlite*")
-        for needle in raw | vectors
-        if needle in path.read_bytes()
+        f"{place} {word!r}" for i in image_ids for place, raw in places.items() for word in spell(i) if word in raw
     }
-    for path in home.data.rglob("*.parquet"):
-        for name, column in zip((table := pq.read_table(path)).column_names, table.columns, strict=True):
-            for cell in column.to_pylist():
-                text = np.array(cell, np.float32).tobytes() if isinstance(cell, list) else str(cell)
-                if text in vectors or any(gone in str(text) for gone in texts):
-                    found.add(f"{path.relative_to(home.root)} {name}")
+    for path, values in read_columns(home):
+        for image_id in image_ids:
+            words = (image_id, name_path(image_id), repr(list(VECTORS[IDS.index(image_id)]))[1:-1])
+            found |= {f"{path} {word}" for word in words if word in values}
     return found
 
 
-def test_of_an_erased_image_nothing_is_left_and_of_the_others_everything(place: Home) -> None:
-    with open_lake(place) as lake:
-        fill(lake)
-        assert len(traces(place)) > 10
-        taken = erase(lake, [draw_id(number) for number in GONE], "images", NOW)
-    assert traces(place) == set()
-    assert taken.rows == {
-        "canaries": 1,
-        "failures": taken.rows["failures"],
-        "features": 5,
-        "files": 5,
-        "images": 5,
-        "labels": 5,
-        "leases": 1,
-        "predictions": 5,
-        "training_sets": 5,
-    }
-    assert [(model.name, model.version, model.label_set) for model in taken.models] == [("m", 1, "photos")]
-    assert [tag for tag, _ in taken.tags] == ["v1"]
+def dump(home: Home, request: pytest.FixtureRequest) -> str:
+    if not home.catalog_url:
+        return ""
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.dump(database_of(home))
+
+
+def check_rest(home: Home, stay: list[str] = STAY) -> None:
+    with read_lake(home) as lake:
+        places = [IDS.index(image_id) for image_id in stay]
+        assert np.array_equal(read_features(lake, RECIPE, stay), VECTORS[places])
+        for table in ("images", "features"):
+            assert lake.rows(f"SELECT image_id::VARCHAR FROM {table} ORDER BY 1") == [(i,) for i in sorted(stay)]
+        for image_id in stay:
+            assert lake.value("SELECT count(*) FROM files WHERE image_id = ?", [image_id]) == 1
+
+
+def test_nothing_is_left_of_erased_images_and_all_of_the_others(place: Home, request: pytest.FixtureRequest) -> None:
+    fill(place)
+    assert len(find_traces(place, DOOMED, dump(place, request))) > 20
     with read_lake(place) as lake:
-        assert np.array_equal(read_features(lake, RECIPE, [draw_id(number) for number in KEPT]), make_vectors(KEPT))
-        for table in ("images", "files", "labels", "features", "training_sets", "predictions"):
-            assert lake.value(f"SELECT count(*) FROM {table}") == len(KEPT)
-        (audit,) = lake.rows("SELECT asked, images, models FROM erasures")
-        assert (audit[0], audit[1], json.loads(audit[2])) == ("images", 5, [["m", 1]])
-        assert lake.rows("FROM tags") == []
-        assert lake.value("SELECT count(*) FROM ducklake_snapshots('lake') WHERE snapshot_id < 10") == 0
-    with open_lake(place) as lake:
-        add_features(lake, range(50, 60))
-        assert lake.value("SELECT count(*) FROM features") == len(KEPT) + 10
+        asked = find_images(lake, [OLDEST[:13], DOOMED[1].replace("-", "").upper()])
+    planned = survey(place, asked)
+    taken, left = erase(place, asked, NOW)
+    assert (taken, left) == (planned, 0)
+    assert find_traces(place, DOOMED, dump(place, request)) == set()
+    check_rest(place)
 
 
-def test_images_are_found_by_id_source_and_condition(place: Home) -> None:
-    with open_lake(place) as lake:
-        label(lake, range(4), "cat")
-        label(lake, range(4, 6), "dog")
-        before = lake.snapshot
-        first = draw_id(0)
-        assert find_images(lake, [first.replace("-", "")], None, None) == [first]
-        assert len(find_images(lake, [], "photos", None)) == 6
-        assert set(find_images(lake, [], None, "class = 'dog'")) == {draw_id(4), draw_id(5)}
-        assert find_images(lake, [], None, f"path LIKE 'cat/{first}'") == [first]
-        assert foresee(lake, [first]).rows == {"files": 1, "images": 1, "labels": 1}
-        assert lake.snapshot == before
-        with pytest.raises(LakeError, match="no image_id"):
-            find_images(lake, ["cat.jpg"], None, None)
-        with pytest.raises(LakeError, match="needs to know what"):
-            find_images(lake, [], None, None)
-        with pytest.raises(QueryError):
-            find_images(lake, [], None, "nonsense (")
+def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    file = write_features(home, "d" * 32, IDS, VECTORS)
+    erase(home, Request("images", tuple(DOOMED)), NOW)
+    with open_lake(home) as lake:
+        assert commit_shard(lake, Shard("d" * 32, "photos", file, (), len(IDS), 1.0), NOW) == len(STAY)
+        assert read_features(lake, "d" * 32, STAY).shape == (len(STAY), DIM)
+        with pytest.raises(KeyError):
+            read_features(lake, "d" * 32, DOOMED[:1])
+
+
+def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    taken, _ = erase(home, Request("images", tuple(DOOMED)), NOW)
+    assert [(model.name, model.version, model.images, model.example) for model in taken.models] == [
+        ("photos", 1, 2, True)
+    ]
+    assert taken.models[0].retrain == f"frostline run /nowhere --name photos --home {home.root}"
+    assert taken.tags == ("release",)
+    with read_lake(home) as lake:
+        rows = lake.rows("SELECT asked, images, rows, models, erased_at FROM erasures")
+        assert rows == [("images", 2, sum(taken.rows.values()), '[{"name": "photos", "version": 1}]', NOW)]
+        assert lake.value("SELECT count(*) FROM tags") == 0
+
+
+def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    with read_lake(home) as lake:
+        for name, rule in (("f" * 32, "none of this lake's"), ("", "must be"), ("rose.jpg", "must be")):
+            with pytest.raises(EraseError, match=rule):
+                find_images(lake, [name])
+        with pytest.raises(EraseError, match="begins several ids"):
+            find_images(lake, ["0"])
+        with pytest.raises(EraseError, match="none of this lake's"):
+            find_source(lake, "flowers")
+        with pytest.raises(EraseError, match="met by no image"):
+            find_condition(lake, "width > 9000")
+        for condition in ("colour = 'red'", "true); DELETE FROM images; SELECT (true"):
+            with pytest.raises(QueryError):
+                find_condition(lake, condition)
+        assert lake.value("SELECT count(*) FROM images") == len(IDS)
+
+
+def test_a_source_goes_with_the_images_that_lie_in_no_other(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    with read_lake(home) as lake:
+        source, condition = find_source(lake, "photos"), find_condition(lake, f"path = '{name_path(IDS[7])}'")
+    assert condition.image_ids == (IDS[7],)
+    taken, _ = erase(home, source, NOW)
+    assert taken.images == len(IDS) - 1
+    assert find_traces(home, [image_id for image_id in IDS if image_id != OLDEST]) == set()
+    check_rest(home, [OLDEST])
+    with read_lake(home) as lake:
+        assert lake.rows("SELECT DISTINCT source FROM files UNION ALL SELECT source FROM labels") == [
+            ("copies",),
+            ("copies",),
+        ]
+
+
+STEPS = ("rewrite_data_files", "expire_snapshots", "cleanup_old_files", "name => 'guard'")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes_it(tmp_path: Path, step: str) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    code = (
+        "import os, signal, sys; from tests.storage.test_erase import *\n"
+        "call = Lake.call\n"
+        "def die(lake, function):\n"
+        "    if sys.argv[2] in function: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return call(lake, function)\n"
+        "Lake.call = die\n"
+        "erase(open_home(Path(sys.argv[1])), Request('images', tuple(DOOMED)), NOW)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(home.root), step], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    check_rest(home)
+    with read_lake(home) as lake:
+        assert count_open(lake) == 1
+    assert finish(home, NOW) == 0
+    assert find_traces(home, DOOMED) == set()
+    check_rest(home)
+    with read_lake(home) as lake:
+        assert count_open(lake) == 0
+
+
+def test_leavings_of_killed_runs_go_too(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]])
+    _, left = erase(home, Request("images", tuple(DOOMED)), NOW)
+    assert (left, find_traces(home, DOOMED)) == (0, set())
+
+
+def test_a_living_runs_file_stays_until_the_run_is_over(tmp_path: Path) -> None:
+    home, now = open_home(tmp_path / "home"), datetime.now(UTC)
+    fill(home)
+    holder = name_holder()
+    with open_lake(home) as lake:
+        row = [RECIPE, IDS[5], IDS[5], holder, now + timedelta(minutes=5)]
+        lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", row))
+    file = Path(write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]]))
+    _, left = erase(home, Request("images", tuple(DOOMED)), now)
+    assert (left, file.exists()) == (1, True)
+    with open_lake(home) as lake:
+        end_leases(lake, holder)
+    assert (finish(home, now), file.exists()) == (0, False)
+    assert find_traces(home, DOOMED) == set()
+
+
+def write_on(root: Path, rounds: int) -> None:
+    """Commit labels, changed files and features, as other processes do."""
+    home = open_home(root)
+    for number in range(rounds):
+        with open_lake(home) as lake:
+            lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('other', ?, 'x', 'other', ?)", [IDS[9], NOW]))
+            touch(lake, name_path(IDS[10 + number]))
+
+
+def test_nothing_that_others_commit_meanwhile_is_lost(tmp_path: Path) -> None:
+    home, rounds = open_home(tmp_path / "home"), 12
+    fill(home)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as others:
+        writer = others.submit(write_on, home.root, rounds)
+        while not writer.running():
+            time.sleep(0.01)
+        erase(home, Request("images", tuple(DOOMED)), NOW)
+        writer.result(60)
+    check_rest(home)
+    with read_lake(home) as lake:
+        assert lake.value("SELECT count(*) FROM labels WHERE source = 'other'") == rounds
+        assert lake.value("SELECT count(*) FROM files WHERE mtime_ns = 2") == rounds + 1
+
+
+def test_rewritten_vectors_stay_as_small_as_they_were(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    ids = [str(uuid.UUID(int=number)) for number in range(2000)]
+    with open_lake(home) as lake:
+        vectors = np.random.default_rng(1).normal(size=(len(ids), 256)).astype(np.float16).astype(np.float32)
+        file = write_features(home, RECIPE, ids, vectors)
+        commit_shard(lake, Shard(RECIPE, "photos", file, (), 2000, 1.0), NOW)
+        lake.commit(lambda: lake.execute("INSERT INTO images (image_id) SELECT image_id FROM features"))
+    before = Path(file).stat().st_size
+    erase(home, Request("images", (ids[7],)), NOW)
+    [after] = [size for path, size in list_files(home).items() if "/features/" in path]
+    assert after < 1.01 * before
