@@ -157,8 +157,8 @@ def test_nothing_is_left_of_erased_images_and_all_of_the_others(place: Home, req
 def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(tmp_path: Path) -> None:
     home = open_home(tmp_path / "home")
     fill(home)
-    file = write_features(home, "d" * 32, IDS, VECTORS)
     erase(home, Request("images", tuple(DOOMED)), NOW)
+    file = write_features(home, "d" * 32, IDS, VECTORS)  # what the run had read before
     with open_lake(home) as lake:
         assert commit_shard(lake, Shard("d" * 32, "photos", file, (), len(IDS), 1.0), NOW) == len(STAY)
         assert read_features(lake, "d" * 32, STAY).shape == (len(STAY), DIM)
