@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import pytest
 
 from flows.maintain import maintain, plan_maintenance
 from storage.attach import open_lake, read_lake
 from storage.catalog import list_live, list_lying
 from storage.features import read_features
 from storage.lake import Lake
-from storage.paths import Home
+from storage.paths import Home, open_home
 from storage.snapshots import tag_snapshot
 from tests.rows import LABELLED, RECIPE, add_features, label, make_vectors, name
 
@@ -34,6 +35,12 @@ for number in range(start, start + 15, 3):
 """
 
 
+@pytest.fixture
+def here(tmp_path: Path) -> Home:
+    """A home that holds its lake: its files are looked at one by one."""
+    return open_home(tmp_path / "home")
+
+
 def later(days: int) -> datetime:
     return datetime.now(UTC) + days * DAY
 
@@ -49,32 +56,32 @@ def assert_whole(home: Home, numbers: range) -> None:
     assert np.array_equal(vectors, make_vectors(numbers))
 
 
-def test_small_files_become_one_that_is_as_small_as_before_and_sealed(place: Home) -> None:
-    with open_lake(place) as lake:
+def test_small_files_become_one_that_is_as_small_as_before_and_sealed(here: Home) -> None:
+    with open_lake(here) as lake:
         for start in range(0, 30, 5):
             add_features(lake, range(start, start + 5))
             label(lake, range(start, start + 5), "cat")
-    assert plan_maintenance(place, NEVER, DAY, later(0)).compacted == 6
-    assert maintain(place, NEVER, DAY, later(0)).compacted == 6
-    assert_whole(place, range(30))
-    with read_lake(place) as lake:
+    assert plan_maintenance(here, NEVER, DAY, later(0)).compacted == 6
+    assert maintain(here, NEVER, DAY, later(0)).compacted == 6
+    assert_whole(here, range(30))
+    with read_lake(here) as lake:
         (path,) = feature_files(lake)
         assert lake.rows("SELECT path FROM checksums") == [(path,)]
         assert lake.value("SELECT count(*) FROM labels") == 30
-    column = pq.read_metadata(place.data / path).row_group(0).column(1)
+    column = pq.read_metadata(here.data / path).row_group(0).column(1)
     assert (column.compression, "BYTE_STREAM_SPLIT" in column.encodings) == ("ZSTD", True)
-    assert maintain(place, NEVER, DAY, later(0)).compacted == 0
+    assert maintain(here, NEVER, DAY, later(0)).compacted == 0
 
 
-def test_deleted_rows_leave_their_file(place: Home) -> None:
-    with open_lake(place) as lake:
+def test_deleted_rows_leave_their_file(here: Home) -> None:
+    with open_lake(here) as lake:
         add_features(lake, range(20))
         lake.commit(lambda: lake.execute(f"DELETE FROM features WHERE {LABELLED} >= 12"))
-    maintain(place, NEVER, DAY, later(0))
-    assert_whole(place, range(12))
-    with read_lake(place) as lake:
+    maintain(here, NEVER, DAY, later(0))
+    assert_whole(here, range(12))
+    with read_lake(here) as lake:
         (path,) = feature_files(lake)
-    assert pq.read_metadata(place.data / path).num_rows == 12
+    assert pq.read_metadata(here.data / path).num_rows == 12
 
 
 def test_old_snapshots_expire_but_the_tagged_and_those_of_registered_models(place: Home) -> None:
@@ -99,33 +106,33 @@ def test_old_snapshots_expire_but_the_tagged_and_those_of_registered_models(plac
     assert_whole(place, range(12))
 
 
-def test_files_that_no_snapshot_reads_go_after_a_day(place: Home) -> None:
-    with open_lake(place) as lake:
+def test_files_that_no_snapshot_reads_go_after_a_day(here: Home) -> None:
+    with open_lake(here) as lake:
         for start in (0, 5):
             add_features(lake, range(start, start + 5))
         old = feature_files(lake)
-    maintain(place, timedelta(0), DAY, later(0))
-    assert all((place.data / path).exists() for path in old)
-    assert len(maintain(place, timedelta(0), DAY, later(2)).unread) >= 2
-    assert not any((place.data / path).exists() for path in old)
-    assert_whole(place, range(10))
+    maintain(here, timedelta(0), DAY, later(0))
+    assert all((here.data / path).exists() for path in old)
+    assert len(maintain(here, timedelta(0), DAY, later(2)).unread) >= 2
+    assert not any((here.data / path).exists() for path in old)
+    assert_whole(here, range(10))
 
 
-def test_leavings_of_killed_runs_go_once_they_are_a_day_old(place: Home) -> None:
-    folder = place.data / "main" / "features" / f"recipe_id={RECIPE}"
-    with open_lake(place) as lake:
+def test_leavings_of_killed_runs_go_once_they_are_a_day_old(here: Home) -> None:
+    folder = here.data / "main" / "features" / f"recipe_id={RECIPE}"
+    with open_lake(here) as lake:
         add_features(lake, range(5))
     old, young = folder / "old.parquet", folder / "young.unfinished"
     for path in (old, folder / "old.unfinished", young):
         path.write_bytes(b"half")
     for path in (old, folder / "old.unfinished"):
         os.utime(path, (0, 0))
-    planned = plan_maintenance(place, NEVER, DAY, later(0)).orphans
+    planned = plan_maintenance(here, NEVER, DAY, later(0)).orphans
     assert old.exists()
     assert {Path(path).name for path in planned} == {"old.parquet", "old.unfinished"}
-    assert set(maintain(place, NEVER, DAY, later(0)).orphans) == set(planned)
+    assert set(maintain(here, NEVER, DAY, later(0)).orphans) == set(planned)
     assert (old.exists(), young.exists()) == (False, True)
-    assert_whole(place, range(5))
+    assert_whole(here, range(5))
 
 
 def test_a_dry_run_writes_nothing(place: Home) -> None:
@@ -139,15 +146,15 @@ def test_a_dry_run_writes_nothing(place: Home) -> None:
         assert (lake.snapshot, list_lying(lake)) == before
 
 
-def test_nothing_is_lost_and_no_writer_fails_while_it_maintains(place: Home) -> None:
-    open_lake(place).close()
-    command = [sys.executable, "-c", WRITER, str(place.root)]
+def test_nothing_is_lost_and_no_writer_fails_while_it_maintains(here: Home) -> None:
+    open_lake(here).close()
+    command = [sys.executable, "-c", WRITER, str(here.root)]
     writers = [subprocess.Popen([*command, str(15 * k)], stderr=subprocess.PIPE, text=True) for k in range(2)]
     while any(writer.poll() is None for writer in writers):
-        maintain(place, timedelta(0), DAY, later(0))
+        maintain(here, timedelta(0), DAY, later(0))
     ends = [(writer.communicate()[1], writer.returncode) for writer in writers]
     assert ends == [("", 0)] * 2
-    maintain(place, timedelta(0), DAY, later(2))
-    assert_whole(place, range(30))
-    with read_lake(place) as lake:
+    maintain(here, timedelta(0), DAY, later(2))
+    assert_whole(here, range(30))
+    with read_lake(here) as lake:
         assert len(feature_files(lake)) == 1
