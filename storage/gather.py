@@ -105,7 +105,7 @@ def list_whole(table: Table, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...
     counts = table.lake.rows(
         f"SELECT filename, count(*) FROM {table.sql} WHERE recipe_id = ? GROUP BY ALL", [recipe_id]
     )
-    if any(name.startswith(INLINED) for name, _ in counts):
+    if not counts or any(name.startswith(INLINED) for name, _ in counts):
         return None
     system, _ = open_data(table.lake.home)
     files = [(name, _open(system, name)) for name, _ in counts]

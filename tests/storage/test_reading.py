@@ -159,6 +159,12 @@ def test_an_earlier_snapshot_has_its_own_features_and_labels(lake: Lake) -> None
         lake.features(RECIPE.recipe_id, at=9999)
 
 
+def test_a_recipe_without_features_is_read_as_none(tmp_path: Path) -> None:
+    with open_lake(open_home(tmp_path / "home")) as lake:
+        save_recipe(lake, {}, RECIPE, NOW)
+        assert lake.features(RECIPE.recipe_id).to_numpy().matrix.shape == (0, RECIPE.dim)
+
+
 def test_rows_that_were_deleted_moved_or_put_into_the_catalog_are_read_as_sql_reads_them(lake: Lake) -> None:
     image_ids = all_ids(lake)
     lake.commit(lambda: lake.execute("DELETE FROM features WHERE image_id = ?::UUID", [image_ids[0]]))
