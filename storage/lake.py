@@ -21,6 +21,7 @@ ATTEMPTS = 50
 RACES = (
     *("conflict", "database is locked", "busy"),  # DuckLake's and SQLite's words; from here on those of Postgres
     *("could not serialize", "deadlock detected", "could not obtain lock", "duplicate key value"),
+    *("already exists", "concurrently updated"),
     *("connection reset", "server closed the connection", "terminating connection", "no connection to the server"),
     'failed to execute query "rollback"',  # of a commit whose connection was lost
 )

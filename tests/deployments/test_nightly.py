@@ -124,7 +124,8 @@ def test_the_deployment_turns_telemetry_off(site: Site) -> None:
 def test_the_run_form_shows_a_help_text_for_every_setting(site: Site) -> None:
     schema = site.deployment()["parameter_openapi_schema"]
     models = {name: part for name, part in schema["definitions"].items() if "properties" in part}
-    assert set(models) == {"RunSettings", "IngestSettings", "EmbedSettings", "TrainSettings", "RegisterSettings"}
+    steps = {"IngestSettings", "EmbedSettings", "TrainSettings", "RegisterSettings"}
+    assert set(models) == {"RunSettings", "LakeSettings", *steps}
     texts = {
         (name, key): row.get("description") or models[row["$ref"].rpartition("/")[2]]["description"]
         for name, part in models.items()

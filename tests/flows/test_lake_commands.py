@@ -5,11 +5,16 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from storage.attach import open_lake
 from storage.paths import open_home
-from tests.rows import add_features, label
+from storage.recipes import save_recipe
+from tasks.embed.settings import EmbedSettings
+from tasks.embed.weights import Weights
+from tests.counting import resolve_recipe
+from tests.rows import DIM, NOW, add_features, label
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -26,8 +31,9 @@ def test_the_documented_commands_run_one_after_the_other(tmp_path: Path) -> None
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
         label(lake, range(4), "red")
         label(lake, range(4, 8), "blue")
-        lake.commit(lambda: lake.execute("INSERT INTO recipes (recipe_id, recipe, dim) VALUES ('r', '{', 16)"))
-        add_features(lake, range(8), "r")
+        recipe = replace(resolve_recipe(EmbedSettings(), Weights(Path("none"), "none")), shape=(DIM,))
+        save_recipe(lake, {}, recipe, NOW)
+        add_features(lake, range(8), recipe.recipe_id)
     found = re.search(r"<!-- tests run these -->\n```bash\n(.*?)```", DOCUMENT, re.DOTALL)
     assert found
     for line in found[1].splitlines():
@@ -41,12 +47,12 @@ def test_a_source_in_the_settings_is_not_thereby_erased(tmp_path: Path) -> None:
     open_lake(open_home(tmp_path / ".frostline")).close()
     (tmp_path / "frostline.toml").write_text('source = "photos"\n')
     ran = frostline(tmp_path, "erase", "--yes")
-    assert (ran.returncode, "needs to know what" in ran.stderr) == (2, True)
+    assert (ran.returncode, "must name images" in ran.stderr) == (2, True)
 
 
 def test_the_doctor_exits_with_1_where_something_is_wrong(tmp_path: Path) -> None:
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
-        lake.commit(lambda: lake.execute("INSERT INTO tags VALUES ('t', 9999, now())"))
+        lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('photos', uuid(), 'red', 'photos', now())"))
     ran = frostline(tmp_path, "doctor", "--json")
     (finding,) = json.loads(ran.stdout)["findings"]
-    assert (ran.returncode, finding["kind"], finding["subject"]) == (1, "lost snapshot", "tags tag t")
+    assert (ran.returncode, finding["check"], finding["repaired"]) == (1, "foreign image", False)

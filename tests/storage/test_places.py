@@ -188,8 +188,8 @@ def test_an_upload_that_breaks_off_leaves_nothing(place: Home, monkeypatch: pyte
     open_lake(place).close()
     whole = pq.ParquetWriter.write_table
 
-    def write_then_fail(self: pq.ParquetWriter, table: Any) -> None:  # noqa: ANN401 - pyarrow has no types
-        whole(self, table)
+    def write_then_fail(self: pq.ParquetWriter, table: Any, **options: Any) -> None:  # noqa: ANN401 - no types
+        whole(self, table, **options)
         raise OSError("connection lost")
 
     monkeypatch.setattr(pq.ParquetWriter, "write_table", write_then_fail)

@@ -16,7 +16,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def stream(dataset: FeatureDataset, workers: int) -> list[tuple[tuple[float, ...], str]]:
     """Read (vector, class) through a DataLoader."""
-    loader = DataLoader(dataset, batch_size=None, num_workers=workers)
+    # Not forked: another test may have started threads in this process.
+    context = "forkserver" if workers else None
+    loader = DataLoader(dataset, batch_size=None, num_workers=workers, multiprocessing_context=context)
     return [
         (tuple(vector.tolist()), dataset.classes[number])
         for vectors, numbers in loader
