@@ -35,17 +35,6 @@ def count_failed(lake: Lake, recipe_id: str, source: str) -> int:
     return scanned + int(lake.value(embedded, [source, recipe_id]))
 
 
-def count_features(lake: Lake, recipe_id: str, source: str) -> int:
-    """Count the images of a source that have a feature under a recipe."""
-    return int(
-        lake.value(
-            """SELECT count(*) FROM features WHERE recipe_id = ?
-               AND image_id IN (SELECT image_id FROM files WHERE source = ? AND image_id IS NOT NULL)""",
-            [recipe_id, source],
-        )
-    )
-
-
 def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
     """Average the last 20 shards of a recipe; before its first, take its canaries' pace, or any recipe's shards."""
     shards = """SELECT sum(images) / sum(seconds), sum(bytes) / sum(images) FROM (

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.attach import open_lake
-from storage.features import count_failed, count_features
+from storage.features import count_failed
 from storage.lake import Lake
 from storage.missing import Counts, Missing, Wanted, count_images, count_present, explain_missing, list_missing
 from storage.paths import open_home
@@ -47,7 +47,7 @@ def test_missing_are_the_images_of_the_source_without_a_feature_in_the_order_of_
     commit(lake, [image_id for image_id, _ in found[:2]])
     assert missing(lake) == found[2:]
     assert missing(lake, OTHER) == found
-    assert count_features(lake, RECIPE, "photos") == 2
+    assert count_images(lake, Wanted(RECIPE, "photos")).present == 2
 
 
 @pytest.mark.parametrize("stage", ["decode", "embed"])
@@ -141,4 +141,4 @@ def test_an_image_that_was_deleted_and_returns_is_reused(lake: Lake, few: Path) 
     gone.write_bytes(data)
     assert explain(lake, few, RECIPE) == {}
     assert ingest(lake, few) == []
-    assert count_features(lake, RECIPE, "photos") == 6
+    assert count_images(lake, Wanted(RECIPE, "photos")).present == 6
