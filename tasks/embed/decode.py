@@ -1,6 +1,7 @@
 """From an image's bytes to the pixels that the backbone gets."""
 
 import io
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -48,7 +49,7 @@ def decode_all(images: Sequence[bytes], transform: Transform) -> list[Pixels | E
     if transform.decoder == "gpu":
         from tasks.embed.decode_gpu import decode_on_gpu
 
-        fit = [at for at, data in enumerate(images) if _is_smooth(data, transform) and _is_plain(data)]
+        fit = [at for at, data in enumerate(images) if _is_smooth(data, transform) and _read_plain_size(data)]
         done = dict(zip(fit, decode_on_gpu([images[at] for at in fit], transform), strict=True)) if fit else {}
     return [_decode_alone(data, transform, done.get(at)) for at, data in enumerate(images)]
 
@@ -89,8 +90,9 @@ def _is_turned(data: bytes) -> bool:
 def _decode_jpeg(data: bytes, transform: Transform) -> Pixels | None:
     """Decode a JPEG of three channels or one; None for what is Pillow's to decide.
 
-    With the ``scaled`` decoder, at the smallest of the sizes that the format's cosine transform gives for nothing (8/8,
-    7/8, ... 1/8) whose shorter side is not below the transform's.
+    With the ``scaled`` decoder, at the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter side is not below the
+    transform's: sizes that the format's cosine transform gives for nothing. Those between them, such as 7/8, cost
+    libjpeg-turbo more than they save: it has no vector instructions for them.
     """
     try:
         import simplejpeg
@@ -98,26 +100,33 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Pixels | None:
         if transform.decoder == "full":
             return None
         raise
-    smallest = 0 if transform.decoder == "full" else max(transform.resize, *transform.crop)
-    if not _is_plain(data):
+    size = _read_plain_size(data)
+    if size is None:
         return None
+    height, width = size if transform.decoder == "full" else _halve(size, max(transform.resize, *transform.crop))
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=smallest, min_width=smallest, min_factor=1)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
     except ValueError:  # broken: Pillow says how, or is more patient
         return None
     return pixels
 
 
-def _is_plain(data: bytes) -> bool:
-    """Tell by its header whether a JPEG has three channels or one, and a size that Pillow takes, too."""
+def _halve(size: tuple[int, int], smallest: int) -> tuple[int, int]:
+    """Give the size halved up to three times, as long as its shorter side is not below the smallest."""
+    by = max((by for by in (2, 4, 8) if math.ceil(min(size) / by) >= smallest), default=1)
+    return math.ceil(size[0] / by), math.ceil(size[1] / by)
+
+
+def _read_plain_size(data: bytes) -> tuple[int, int] | None:
+    """Give (height, width) by the header of a JPEG of three channels or one, of a size that Pillow takes, too."""
     import simplejpeg
 
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return False
+        return None
     plain = space in ("YCbCr", "RGB", "Gray") and height * width <= (Image.MAX_IMAGE_PIXELS or 0)
-    return bool(plain and max(height, width) <= LONGEST * min(height, width))
+    return (height, width) if plain and max(height, width) <= LONGEST * min(height, width) else None
 
 
 def _resize(pixels: Pixels, transform: Transform) -> Pixels:
