@@ -226,16 +226,14 @@ def by_pillow(data: bytes, asked: Transform) -> Pixels:
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(375, 500), (768, 1024), (172, 307), (300, 200), (224, 224), (231, 999)])
+@pytest.mark.parametrize("size", [(375, 500), (768, 1024), (172, 307), (300, 200), (97, 83), (224, 224), (231, 999)])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_a_jpeg_has_pillow_s_pixels_to_one_level(
     interpolation: Interpolation, size: tuple[int, int], mode: str
 ) -> None:
     asked = transform(256, (224, 224), interpolation)
     data = encode(photo(*size).convert(mode), "JPEG", quality=90)
-    off = np.abs(decode(data, asked).astype(int) - by_pillow(data, asked))
-    assert off.max() <= (1 if interpolation == "bilinear" else 2)
-    assert np.mean(off > 1) < 1e-4
+    assert np.abs(decode(data, asked).astype(int) - by_pillow(data, asked)).max() <= 1
 
 
 @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"subsampling": 2}, {"optimize": True}])
