@@ -37,6 +37,7 @@ BATCHES = {"cpu": 8, "cuda": 256}  # where a lane is fastest: on a core, its lay
 HONEST = {"cpu": 32, "cuda": 256}
 IMAGES = {"tf_efficientnet_lite0": 3072, "resnet50": 1024, "vit_b_16": 512}  # half a minute or less on two cores
 QUICK_IMAGES, QUICK_RUNS = 128, 3
+LONG_NETWORKS, QUICK_NETWORKS = ("resnet50", "tf_efficientnet_lite0"), ("tf_efficientnet_lite0",)
 OFTEN = 4  # batches a lane, where the backbone runs alone
 
 Rate = Callable[[], float]
@@ -58,7 +59,7 @@ class Turn:
 def main() -> None:
     """Measure the networks one after the other."""
     parser = make_parser(__doc__)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=["resnet50", "tf_efficientnet_lite0"])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--images", type=int, help="by default as many as take half a minute on two cores")
     parser.add_argument("--generated", action="store_true", help="drawn images, where npm does not give the photos")
@@ -66,8 +67,8 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> list[Ratio]:
-    """Measure each network that is installed; with ``--quick`` the smallest, not compiled, in fewer turns."""
-    names = ["tf_efficientnet_lite0"] if options.quick else options.networks
+    """Measure each network that is installed; with ``--quick`` one, not compiled, over few images, in fewer turns."""
+    names = options.networks or (QUICK_NETWORKS if options.quick else LONG_NETWORKS)
     there = [name for name in names if NETWORKS[name].is_here]
     for name in set(names) - set(there):
         print(f"{name} is left out: {NETWORKS[name].architecture.partition('/')[0]} is not installed")
@@ -80,7 +81,7 @@ def measure_network(name: str, options: argparse.Namespace) -> list[Ratio]:
 
     device = find_device(options.device)
     kind = device.partition(":")[0]
-    images = QUICK_IMAGES if options.quick else options.images or IMAGES[name]
+    images = options.images or (QUICK_IMAGES if options.quick else IMAGES[name])
     paths = make_photos(images, SMALL, generated=options.generated)
     dtype = fast_dtype(device)
     embedder = open_faster(NETWORKS[name], dtype, device, paths, compiled=not options.quick)
