@@ -5,9 +5,10 @@ vectors go straight from the files into one matrix.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from storage.lake import Lake
 from storage.vectors import Matrix
 
 Places = npt.NDArray[np.int64]
+RUN = 8  # row groups that are read at once: 4 MB a thread
 INLINED = "ducklake_inlined_data"  # how DuckLake names the file of rows that lie in the catalog itself
 
 
@@ -135,15 +137,16 @@ def gather(table: Table, pieces: Sequence[Piece], dim: int) -> Matrix:
     matrix: Matrix = np.empty((sum(len(piece.rows) for piece in pieces), dim), np.float32)
     system, _ = open_data(table.lake.home)
 
-    def fill(group: Group) -> None:
-        matrix[_slice(group.positions)] = read_group(table, system, group, dim)
+    def fill(groups: Sequence[Group]) -> None:
+        for group, vectors in zip(groups, read_rows(system, groups, dim), strict=True):
+            matrix[_slice(group.positions)] = vectors
 
     groups = list(list_groups(system, pieces))
     for group in groups:
-        if group.footer is None:
-            fill(group)  # one connection cannot be read by several threads
+        if group.footer is None:  # one connection cannot be read by several threads
+            matrix[_slice(group.positions)] = read_group(table, system, group, dim)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(fill, (group for group in groups if group.footer)))
+        list(threads.map(fill, _join_runs(group for group in groups if group.footer)))
     return matrix
 
 
@@ -167,27 +170,26 @@ def read_group(table: Table, system: fs.FileSystem, group: Group, dim: int) -> M
     Raises:
         LakeError: where the file cannot be read, or has vectors of another length.
     """
-    return read_rows(system, group, dim) if group.footer else _read_inlined(table, group, dim)
+    return read_rows(system, [group], dim)[0] if group.footer else _read_inlined(table, group, dim)
 
 
-def read_rows(system: fs.FileSystem, group: Group, dim: int) -> Matrix:
-    """Read the wanted vectors of one row group of a file, [n, dim], float32; needs no catalog.
+def read_rows(system: fs.FileSystem, groups: Sequence[Group], dim: int) -> list[Matrix]:
+    """Read the wanted vectors of row groups of one file, [n, dim], float32, each; needs no catalog.
 
     Raises:
         LakeError: where the file cannot be read, or has vectors of another length.
     """
-    file = _open(system, group.file, group.footer)
+    name = groups[0].file
+    file = _open(system, name, groups[0].footer)
     try:
-        chunks = file.read_row_group(group.number, columns=["vector"], use_threads=False)["vector"].chunks
+        numbers = [group.number for group in groups]
+        vectors = file.read_row_groups(numbers, columns=["vector"], use_threads=False)["vector"]
     except (OSError, pa.ArrowException) as error:
-        raise _unreadable(group.file, str(error)) from error
-    parts = [chunk.flatten().to_numpy() for chunk in chunks]
-    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    rows = file.metadata.row_group(group.number).num_rows
-    if len(flat) != rows * dim:
-        raise _unreadable(group.file, f"its vectors have not {dim} numbers each")
-    vectors = flat.reshape(rows, dim)
-    return cast("Matrix", vectors[_slice(group.rows)])
+        raise _unreadable(name, str(error)) from error
+    sizes = [file.metadata.row_group(number).num_rows for number in numbers]
+    starts = np.cumsum([0, *sizes])
+    parts = [_flatten(name, vectors.slice(start, n), dim) for start, n in zip(starts, sizes, strict=False)]
+    return [part[_slice(group.rows)] for part, group in zip(parts, groups, strict=True)]
 
 
 def to_bytes(image_ids: pa.Array) -> npt.NDArray[np.uint8]:
@@ -195,6 +197,22 @@ def to_bytes(image_ids: pa.Array) -> npt.NDArray[np.uint8]:
     raw = image_ids.storage
     whole = np.frombuffer(raw.buffers()[1], np.uint8).reshape(-1, 16)
     return whole[raw.offset : raw.offset + len(raw)]
+
+
+def _join_runs(groups: Iterable[Group]) -> Iterator[list[Group]]:
+    """Join a few row groups of one file, which is then opened once for them."""
+    for _, of_file in groupby(groups, key=lambda group: group.file):
+        while run := list(islice(of_file, RUN)):
+            yield run
+
+
+def _flatten(name: str, vectors: pa.ChunkedArray, dim: int) -> Matrix:
+    parts = [chunk.flatten().to_numpy() for chunk in vectors.chunks]
+    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(flat) != len(vectors) * dim:
+        raise _unreadable(name, f"its vectors have not {dim} numbers each")
+    matrix: Matrix = flat.reshape(len(vectors), dim)
+    return matrix
 
 
 def _read_ids(named: tuple[str, pq.ParquetFile]) -> tuple[str, npt.NDArray[np.uint8]]:
