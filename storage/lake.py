@@ -83,7 +83,8 @@ class Lake:
                 ``class``, ``labelled_by`` and ``labelled_at`` of ``labels``.
 
         Raises:
-            QueryError: where there is no such recipe or snapshot, or DuckDB refuses the condition.
+            QueryError: where there is no such recipe, or DuckDB refuses the condition.
+            LakeError: where there is no such snapshot.
         """
         from storage.reading import find_features
         from storage.snapshots import find_snapshot

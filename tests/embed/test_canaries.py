@@ -160,6 +160,23 @@ def test_compiling_that_gives_other_numbers_is_not_used(
     assert report["features"]["computed"] == 60
 
 
+@pytest.mark.parametrize(("compiled_seconds", "opened"), [(0.0, [False, True]), (0.3, [False, True, False])])
+def test_a_run_goes_on_compiled_only_where_that_is_faster(
+    watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, compiled_seconds: float, opened: list[bool]
+) -> None:
+    asked: list[bool] = []
+
+    def open_backbone(*_: object, compiled: bool = False) -> tuple[Callable[[Pixels], Matrix], Lanes]:
+        asked.append(compiled)
+        return Tally(photos.parent / "other-calls", compiled_seconds if compiled else 0.1).embed, Lanes()
+
+    monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
+    monkeypatch.setattr("tasks.embed.plan.SECONDS_WORTH_COMPILING", 0)
+    keep_open.cache_clear()
+    assert watched()["features"]["computed"] == 60
+    assert asked == opened
+
+
 def test_the_probes_are_drawn_alike_every_time_and_all_can_be_decoded() -> None:
     first, second = make_probes(), make_probes()
     assert [data for _, data in first] == [data for _, data in second]
