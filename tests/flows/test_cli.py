@@ -6,11 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.settings import RunSettings
+from flows.train import train
+from storage.attach import open_lake
+from storage.paths import open_home
+from storage.snapshots import tag_snapshot
 from tests.pictures import write_folder, write_image
 
 ROOT = Path(__file__).parents[2]
@@ -157,3 +163,18 @@ def test_real_backbones_that_do_not_exist_or_do_not_fit_are_refused(prefect_api:
         ran = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
         refused(Ran(ran.returncode, ran.stdout, ran.stderr), *words)
     assert lake_of(home) == before
+
+
+def test_training_at_a_tag_learns_what_the_lake_held_then(
+    run: Callable[..., dict[str, Any]], frostline: Frostline, photos: Path, home: Path
+) -> None:
+    run()
+    first = train(RunSettings(source=photos, home=home)).training
+    with open_lake(open_home(home)) as lake:
+        tag_snapshot(lake, "then", None, datetime.now(UTC))
+    for number in range(20):
+        write_image(photos / "red" / f"more-{number}.png", "red", 900 + number)
+    run()
+    assert train(RunSettings(source=photos, home=home)).training.training_id != first.training_id
+    then = frostline("train", str(photos), "--at", "then", "--json").answer
+    assert (then["training"], then["metrics"], then["trained"]) == (first.training_id, first.metrics, False)
