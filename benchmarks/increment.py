@@ -2,15 +2,16 @@
 
 ``python -m benchmarks.increment``. 20,000 photos, whole processes: the first run, then in turns one with nothing to do
 and one with 200 more photos. Beside the whole run, which trains the head anew on every image, its steps ingest and
-embed are compared by themselves, as the run's own report times them.
+embed are compared by themselves, as the run's own report times them. With ``--quick`` the processes share a server.
 """
 
 import argparse
 import tempfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
-from benchmarks.measure import Ratio, Run, make_parser, run_benchmark, run_frostline
+from benchmarks.measure import Ratio, Run, make_parser, run_benchmark, run_frostline, share_prefect
 from benchmarks.photos import make_photos
 
 FILES, QUICK_FILES = 20_000, 300
@@ -33,7 +34,7 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
     files, runs = (QUICK_FILES, 1) if options.quick else (options.files, options.runs)
     more = files // SHARE
     paths = make_photos(files + runs * more)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, share_prefect() if options.quick else nullcontext():
         source = Path(folder) / "photos"
         add(source, paths[:files])
         first = run_over(source, options.crop)

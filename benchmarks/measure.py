@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -103,6 +103,23 @@ def time_seconds(work: Callable[[], object]) -> float:
 def run_frostline(*arguments: str) -> Run:
     """Run ``frostline ARGUMENTS --json`` as a process of its own."""
     return run_python("-m", "flows.cli", *arguments, "--json")
+
+
+@contextlib.contextmanager
+def share_prefect() -> Iterator[None]:
+    """Let all runs of a block have one Prefect server, where starting one for each would take most of the time."""
+    from flows.settings import quiet_prefect
+
+    quiet_prefect(debug=False)
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with SubprocessASGIServer() as server, temporary_settings({PREFECT_API_URL: server.api_url}):
+        os.environ["PREFECT_API_URL"] = server.api_url
+        try:
+            yield
+        finally:
+            del os.environ["PREFECT_API_URL"]
 
 
 def run_python(*arguments: str) -> Run:

@@ -3,7 +3,8 @@
 Both folders are embedded once, for real, cut behind the first layer, which is quick and costs the later runs the same.
 Then, in one process under one Prefect server, runs over the large folder take turns with runs over one of 60 files and
 with a bare ``os.scandir`` with ``stat`` of the large one. The difference of the first two is what the files cost. How
-long a whole process takes, and how much of it is its start, is printed beside.
+long a whole process takes, and how much of it is its start, is printed beside. With ``--quick`` the processes share a
+server, too.
 """
 
 import argparse
@@ -13,13 +14,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.measure import Ratio, interleave, make_parser, run_benchmark, run_frostline, time_seconds
+from benchmarks.measure import (
+    Ratio,
+    interleave,
+    make_parser,
+    run_benchmark,
+    run_frostline,
+    share_prefect,
+    time_seconds,
+)
 
 FILES, QUICK_FILES, SMALL = 100_000, 300, 60
 MOST = 2.0
@@ -36,7 +45,7 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> list[Ratio]:
     """Embed both folders as processes of their own, then look at them again and again in this one."""
     files, runs = (QUICK_FILES, 1) if options.quick else (options.files, options.runs)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, share_prefect() if options.quick else nullcontext():
         large, small = write_images(Path(folder) / "large", files), write_images(Path(folder) / "small", SMALL)
         for source in (large, small):
             report_whole("first run", source)

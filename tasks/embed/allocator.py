@@ -3,21 +3,20 @@
 import ctypes
 
 # of malloc.h in the GNU C library
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
 LARGEST_MMAP_THRESHOLD = 32 << 20  # the library takes no more
 KEPT = 1 << 30
 AT_ONCE = 64 << 20
 
 
-def keep_freed_memory(threads: int) -> None:
+def keep_freed_memory() -> None:
     """Let the process keep what a batch frees, where it has the GNU C library's allocator.
 
     By default each layer's output goes back to the system, and comes again page by page: that took up to a third of a
-    lane's time. So that it is not kept several times over, no more heaps are made than threads compute at once.
+    lane's time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
         mallopt(M_TRIM_THRESHOLD, KEPT)
         mallopt(M_TOP_PAD, AT_ONCE)
-        mallopt(M_ARENA_MAX, threads)

@@ -18,7 +18,7 @@ from storage.errors import BackboneError, SettingsError, WeightsError
 from storage.recipe import Dtype, Recipe
 from storage.vectors import Matrix
 from tasks.embed.allocator import keep_freed_memory
-from tasks.embed.engine import Backbone, Lanes, count_cores
+from tasks.embed.engine import Backbone, Lanes
 from tasks.embed.networks import find_classifier, load_network
 from tasks.embed.rounding import round_weights
 from tasks.embed.weights import Weights
@@ -88,7 +88,7 @@ def make_forward(network: nn.Module, recipe: Recipe, place: torch.device) -> For
 
 def open_cpu(forward: Forward, recipe: Recipe, batch: int, *, compiled: bool) -> tuple[Backbone, Lanes]:
     """Run a lane on each core, up to eight, rather than one batch on all: nothing waits for the slowest thread."""
-    keep_freed_memory(count_cores())
+    keep_freed_memory()
     cores = torch.get_num_threads()
     count = min(cores, MOST_LANES)
 
