@@ -187,8 +187,8 @@ def read_rows(system: fs.FileSystem, groups: Sequence[Group], dim: int) -> list[
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(name, str(error)) from error
     sizes = [file.metadata.row_group(number).num_rows for number in numbers]
-    starts = np.cumsum([0, *sizes])
-    parts = [_flatten(name, vectors.slice(start, n), dim) for start, n in zip(starts, sizes, strict=False)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    parts = [_flatten(name, vectors.slice(start, n), dim) for start, n in zip(starts, sizes, strict=True)]
     return [part[_slice(group.rows)] for part, group in zip(parts, groups, strict=True)]
 
 
