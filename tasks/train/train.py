@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -12,6 +12,7 @@ from storage.attach import open_lake, read_lake
 from storage.canonical import digest
 from storage.features import read_features
 from storage.heads import save_head
+from storage.images import list_facts
 from storage.lake import Lake
 from storage.paths import Home
 from storage.release import name_release
@@ -25,6 +26,7 @@ from storage.trainings import (
     save_training,
 )
 from storage.vectors import Matrix
+from tasks.train.calibrate import calibrate
 from tasks.train.evaluate import Evaluation, evaluate
 from tasks.train.settings import TrainSettings
 from tasks.train.softmax import Candidate, fit_softmax
@@ -61,7 +63,8 @@ def train_head(
         rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels.items()]
         snapshot = lake.snapshot if at is None else at
         features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
-    candidates, evaluation = _fit(features, rows, settings)
+        facts = list_facts(lake, [image_id for image_id, _, split in rows if split == "test"])
+    candidates, evaluation = _fit(features, rows, facts, settings)
     chosen = {**settings.model_dump(), "chosen_l2": candidates[0].l2}
     training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage)
@@ -90,14 +93,14 @@ def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
 
 
 def _fit(
-    features: Matrix, rows: Sequence[TrainingRow], settings: TrainSettings
+    features: Matrix, rows: Sequence[TrainingRow], facts: pa.Table, settings: TrainSettings
 ) -> tuple[tuple[Candidate, ...], Evaluation]:
     names = np.array([name for _, name, _ in rows])
     splits = np.array([split for _, _, split in rows])
     train, validation, test = ((features[splits == split], names[splits == split]) for split in SPLITS)
-    candidates = fit_softmax(train, validation, settings)
-    head = candidates[0].head
-    return candidates, evaluate(head.probabilities(test[0]), test[1], head.classes)
+    best, *others = fit_softmax(train, validation, settings)
+    head = calibrate(best.head, *validation)
+    return (replace(best, head=head), *others), evaluate(head, *test, facts, settings.seed)
 
 
 def _keep(
