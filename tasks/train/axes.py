@@ -1,5 +1,6 @@
 """Features along their principal axes: one decomposition, which serves every strength of L2 and every linear head."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,46 +15,64 @@ ROWS = 4096
 
 @dataclass(frozen=True)
 class Axes:
-    """Standardised features [n, dim], turned.
+    """Where standardised features [n, dim] spread.
 
-    ``mean`` and ``scale`` [dim] standardise them; ``directions`` [dim, r] turn them into ``inputs`` [n, r], float32,
-    whose mean squares are ``squares`` [r] and whose mean products are 0.
+    ``mean`` and ``scale`` [dim] standardise them. Along the ``directions`` [dim, r], which are orthonormal, their mean
+    squares are ``squares`` [r], ascending, and their mean products 0. Means are weighed by what each row counts.
     """
 
     mean: Floats
     scale: Floats
     directions: Floats
     squares: Floats
-    inputs: Matrix
+
+    def standardise(self, features: Matrix) -> Iterator[tuple[slice, Floats]]:
+        """Give a few thousand rows at a time, standardised, in float64."""
+        for start in range(0, len(features), ROWS):
+            part = slice(start, start + ROWS)
+            yield part, (features[part] - self.mean) / self.scale
+
+    def lay(self, features: Matrix) -> Matrix:
+        """Give the features along the directions, [n, r], float32."""
+        laid = np.empty((len(features), len(self.squares)), np.float32)
+        for part, standard in self.standardise(features):
+            laid[part] = standard @ self.directions
+        return laid
 
 
-def turn(features: Matrix) -> Axes:
-    """Standardise features and decompose the smaller of their Gram matrices; few images span few axes."""
-    mean, scale = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    scale[scale == 0] = 1
-    few = len(features) < len(mean)
-    squares, directions = _decompose_few(features, mean, scale) if few else _decompose(features, mean, scale)
+def find_axes(features: Matrix, shares: Floats) -> Axes:
+    """Decompose the smaller of two Gram matrices: few images span few axes.
+
+    Args:
+        features: [n, dim].
+        shares: what each row counts [n]; they sum to 1.
+    """
+    mean = sum((shares[part] @ features[part].astype(np.float64) for part in _parts(features)), np.zeros(1))
+    find = _decompose_images if len(features) < len(mean) else _decompose_features
+    scale, squares, directions = find(features, shares, mean)
     kept = squares > FLAT * squares[-1]
-    directions = directions[:, kept]
-    inputs = np.empty((len(features), directions.shape[1]), np.float32)
-    for part in _parts(features):
-        inputs[part] = (features[part] - mean) / scale @ directions
-    return Axes(mean, scale, directions, squares[kept], inputs)
+    return Axes(mean, scale, directions[:, kept], squares[kept])
 
 
-def _decompose(features: Matrix, mean: Floats, scale: Floats) -> tuple[Floats, Floats]:
+def _decompose_features(features: Matrix, shares: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
     gram = np.zeros((len(mean), len(mean)))
     for part in _parts(features):
-        standard = (features[part] - mean) / scale
-        gram += standard.T @ standard
-    squares, directions = np.linalg.eigh(gram / len(features))
-    return squares, directions
+        centred = (features[part] - mean) * np.sqrt(shares[part])[:, None]
+        gram += centred.T @ centred
+    scale = _find_scale(np.diag(gram))
+    return scale, *np.linalg.eigh(gram / np.outer(scale, scale))
 
 
-def _decompose_few(features: Matrix, mean: Floats, scale: Floats) -> tuple[Floats, Floats]:
-    standard, n = (features - mean) / scale, len(features)
-    squares, rows = np.linalg.eigh(standard @ standard.T / n)
-    return squares, standard.T @ (rows / np.sqrt(n * np.maximum(squares, FLAT * squares[-1])))
+def _decompose_images(features: Matrix, shares: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
+    centred = (features - mean) * np.sqrt(shares)[:, None]
+    scale = _find_scale((centred**2).sum(axis=0))
+    standard = centred / scale
+    squares, rows = np.linalg.eigh(standard @ standard.T)
+    return scale, squares, standard.T @ (rows / np.sqrt(np.maximum(squares, FLAT * squares[-1])))
+
+
+def _find_scale(variances: Floats) -> Floats:
+    return np.sqrt(np.where(variances > 0, variances, 1.0))
 
 
 def _parts(features: Matrix) -> list[slice]:

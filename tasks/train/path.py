@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.heads import Floats
+from storage.vectors import Matrix
 from tasks.train.axes import Axes
 
 Singles = npt.NDArray[np.float32]
@@ -95,12 +96,13 @@ class Curvature:
 
 
 def fit_path(
-    axes: Axes, labels: Labels, shares: Floats, strengths: Sequence[float], steps: int
+    axes: Axes, features: Matrix, labels: Labels, shares: Floats, strengths: Sequence[float], steps: int
 ) -> list[tuple[Floats, Floats]]:
     """Minimise mean log loss + l2/2 ||weights||^2 for each l2.
 
     Args:
-        axes: the features.
+        axes: those of the features.
+        features: [n, dim].
         labels: numbers of classes [n]; each class occurs.
         shares: what each row counts [n]; they sum to 1.
         strengths: values of l2, positive, falling.
@@ -109,7 +111,7 @@ def fit_path(
     Returns:
         For each l2 the weights [dim, classes] of the standardised features, and the biases [classes].
     """
-    inputs = np.hstack([axes.inputs, np.ones((len(labels), 1), np.float32)])
+    inputs = np.hstack([axes.lay(features), np.ones((len(labels), 1), np.float32)])
     rows = Rows(inputs, np.append(axes.squares, 1.0), labels, shares)
     point, path = _begin(rows), list[Floats]()
     for number, l2 in enumerate(strengths):

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from storage.heads import Floats, Head
 from storage.vectors import Matrix
-from tasks.train.axes import turn
+from tasks.train.axes import find_axes
 from tasks.train.evaluate import log_loss
 from tasks.train.path import fit_path
 from tasks.train.settings import TrainSettings
@@ -37,10 +37,11 @@ def fit_softmax(
         settings: the strengths of L2, class weights, and the most steps.
     """
     features, names = train
-    axes, strengths = turn(features), sorted(set(settings.l2), reverse=True)
+    strengths = sorted(set(settings.l2), reverse=True)
     classes, labels = np.unique(names, return_inverse=True)
-    known = tuple(map(str, classes))
-    fitted = fit_path(axes, labels, share(labels, balanced=settings.class_weights), strengths, settings.iterations)
+    known, shares = tuple(map(str, classes)), share(labels, balanced=settings.class_weights)
+    axes = find_axes(features, shares)
+    fitted = fit_path(axes, features, labels, shares, strengths, settings.iterations)
     heads = [Head(known, axes.mean, axes.scale, weights, bias) for weights, bias in fitted]
     losses = [log_loss(head.probabilities(validation[0]), validation[1], known) for head in heads]
     candidates = [Candidate(*each) for each in zip(strengths, heads, losses, strict=True)]
