@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -27,8 +28,9 @@ def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), ou
     quiet_prefect(debug=out.debug)
     from flows.pipeline import pipeline
     from flows.report import describe
+    from flows.warm_up import warm_up
 
-    with _orchestrated():
+    with _orchestrated(warm_up(settings)):
         report = pipeline(settings)
     answer(out, report.to_json(), lambda: describe(report))
 
@@ -117,18 +119,26 @@ def demo(*, home: Path = HOME, out: Output = Output()) -> None:
 
 
 @contextlib.contextmanager
-def _orchestrated() -> Iterator[None]:
+def _orchestrated(meanwhile: AbstractContextManager[None] | None = None) -> Iterator[None]:
     """Run flows under Prefect; where no server is named, under a private one that ends with this process.
+
+    Args:
+        meanwhile: What to do while the private one starts.
 
     Raises:
         OrchestratorError: where the server that is named does not answer.
     """
+    from prefect import get_client
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
+    private = not PREFECT_API_URL.value()
     # Nobody watches a private server's heartbeat, and stopping it holds each flow up for a second.
-    heartbeat = {} if PREFECT_API_URL.value() else {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    heartbeat = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if private else {}
     try:
         with temporary_settings(heartbeat):
+            if private:
+                with meanwhile or nullcontext():
+                    get_client(sync_client=True)
             yield
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):

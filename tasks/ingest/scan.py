@@ -23,10 +23,8 @@ def scan(
     Raises:
         SourceError: where the folder is missing, is not the one that its name says, or has no image's file in it.
     """
-    listing = list_folder(source, root)
     with read_lake(home) as lake:
-        check_root(lake, source, listing.root)
-        listing = _with_unreadable(lake, listing)
+        listing = _list(lake, source, root)
         if not listing.files.num_rows:
             raise SourceError(
                 f"folder {root}",
@@ -34,15 +32,36 @@ def scan(
                 "Put images into one folder for each class, or check that its disk is mounted",
             )
         changed = list_changed(lake, source, listing.files, retry=retry)
-        same = not (changed or listing.unreadable) and count_files(lake, source) == listing.files.num_rows
+        same = not changed and _has_all(lake, listing)
     with progress("read", len(changed)) as advance:
         return Scan(listing, read_files(root, changed, settings, advance), same)
+
+
+def is_unchanged(home: Home, source: str, root: Path) -> bool:
+    """Tell whether a folder is as the lake knows it; opens none of its files.
+
+    Raises:
+        SourceError: as :func:`scan`.
+    """
+    with read_lake(home) as lake:
+        listing = _list(lake, source, root)
+        return _has_all(lake, listing) and not list_changed(lake, source, listing.files)
 
 
 def foresee_labels(home: Home, found: Scan) -> list[tuple[str, str]]:
     """Name the (image_id, class) that committing a scan will leave."""
     with read_lake(home) as lake:
         return labels_after(lake, found)
+
+
+def _list(lake: Lake, source: str, root: Path) -> Listing:
+    listing = list_folder(source, root)
+    check_root(lake, source, listing.root)
+    return _with_unreadable(lake, listing)
+
+
+def _has_all(lake: Lake, listing: Listing) -> bool:
+    return not listing.unreadable and count_files(lake, listing.source) == listing.files.num_rows
 
 
 def _with_unreadable(lake: Lake, listing: Listing) -> Listing:

@@ -18,6 +18,12 @@ TRAINING_TAG = "frostline.training_id"
 RECIPE_TAG = "frostline.recipe_id"
 
 
+def load_mlflow() -> None:
+    """Import MLflow, which takes seconds."""
+    quiet_registry()
+    import mlflow  # noqa: F401
+
+
 @contextlib.contextmanager
 def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowClient"]:
     """Point MLflow at the registry and give a client of it.

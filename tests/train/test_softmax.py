@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
 
 from storage.heads import load_head, save_head
 from storage.vectors import Matrix
@@ -53,6 +54,25 @@ def test_the_loss_is_the_lowest_there_is(l2: float) -> None:
     column = [head.classes.index(name) for name in names]
     value = -np.log(chances[np.arange(len(names)), column]).mean() + l2 / 2 * (head.weights**2).sum()
     assert value == pytest.approx(lowest_loss(features, names, l2), rel=1e-4)
+
+
+@pytest.mark.parametrize(("images", "dim", "classes"), [(300, 6, 3), (80, 200, 4), (400, 100, 2)])
+def test_a_path_ends_where_separate_fits_end(images: int, dim: int, classes: int) -> None:
+    features, names = make_data(classes, images, dim)
+    strengths = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    labels, rows = np.unique(names, return_inverse=True)[1], np.arange(images)
+    standard = (features - features.mean(axis=0)) / features.std(axis=0).astype(np.float64)
+    columns = 2 if classes == 2 else 1  # of two, scikit-learn bends the difference alone, which is twice as long
+    for candidate in fit_softmax((features, names), (features, names), TrainSettings(l2=strengths)):
+        alone = LogisticRegression(C=columns / (candidate.l2 * images), tol=1e-8, max_iter=10_000).fit(standard, names)
+        ours, theirs = (
+            -np.log(chances[rows, labels]).mean() + candidate.l2 / 2 * squares
+            for chances, squares in (
+                (candidate.head.probabilities(features), (candidate.head.weights**2).sum()),
+                (alone.predict_proba(standard), (alone.coef_**2).sum() / columns),
+            )
+        )
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_two_classes_give_two_columns_that_sum_to_one() -> None:

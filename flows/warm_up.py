@@ -1,0 +1,44 @@
+"""While Prefect's server starts, which takes seconds, import and open what the run is going to need."""
+
+import contextlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+from flows.settings import RunSettings
+from storage.attach import read_lake
+from storage.errors import FrostlineError
+from storage.missing import Wanted, count_images
+from tasks.embed.pack import keep_open
+from tasks.embed.plan import find_known
+from tasks.embed.weights import find_weights
+from tasks.ingest.scan import is_unchanged
+from tasks.register.registry import load_mlflow
+
+
+@contextlib.contextmanager
+def warm_up(settings: RunSettings) -> Iterator[None]:
+    """Warm up in a thread beside the block, and wait for it at its end."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(_prepare, settings)
+        yield
+
+
+def _prepare(settings: RunSettings) -> None:
+    with contextlib.suppress(FrostlineError, OSError):  # the run meets it again, and reports it
+        load_mlflow()
+        _open_backbone(settings)
+
+
+def _open_backbone(settings: RunSettings) -> None:
+    """Open the backbone where something is to be embedded by a recipe that is known; torch comes with it."""
+    home, decided = settings.place, settings.embed
+    recipe = find_known(home, decided, find_weights(home, decided.backbone, decided.weights))
+    if recipe is None:
+        return
+    wanted = Wanted(recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
+    with read_lake(home) as lake:
+        missing = count_images(lake, wanted).missing
+    if missing or not is_unchanged(home, settings.title, settings.root):
+        keep_open(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
+        from tasks.train import train  # noqa: F401 - brings SciPy

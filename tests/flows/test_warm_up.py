@@ -1,0 +1,31 @@
+"""While Prefect's server starts: what a run needs is loaded, and nothing where it needs nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.pictures import write_image
+from tests.test_layers import run_python
+
+WARM_UP = """
+import sys
+from pathlib import Path
+from flows.settings import RunSettings
+from flows.warm_up import warm_up
+
+with warm_up(RunSettings(source=Path(sys.argv[1]), home=Path(sys.argv[2]))):
+    pass
+print(*sorted({"mlflow", "torch", "sklearn"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(("grown", "loaded"), [(False, "mlflow\n"), (True, "mlflow sklearn torch\n")])
+def test_the_backbone_is_opened_only_where_something_is_new(
+    run: Callable[..., dict[str, Any]], photos: Path, home: Path, *, grown: bool, loaded: str
+) -> None:
+    run()
+    if grown:
+        write_image(photos / "red" / "new.png", "red", 999)
+    assert run_python(WARM_UP, photos, home) == loaded
