@@ -73,6 +73,12 @@ def test_the_calibration_error_is_the_mean_distance_of_sureness_and_accuracy() -
     assert [row["above"] for row in found.reliability["after"]] == pytest.approx([10 / 15, 13 / 15])
 
 
+def test_the_interval_of_a_calibrated_heads_error_is_not_above_it_as_resamples_are() -> None:
+    found = measure(*draw_answers(5000)).metrics
+    assert found["calibration_error"] < 0.02
+    assert found["calibration_error_low"] < found["calibration_error"] < found["calibration_error_high"]
+
+
 def test_the_temperature_shows_in_what_is_after_it_alone() -> None:
     logits, true = draw(1000, seed=1)
     head = make_head(temperature=3.0)
