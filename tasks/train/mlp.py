@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from storage.vectors import Matrix
 from tasks.train.path import Labels
 
 BATCH = 256
+ROWS = 4096
 BETAS = 0.9, 0.999
 EPSILON = 1e-8
 
@@ -76,7 +77,7 @@ def fit_mlps(
 def _start(sizes: Sequence[int], count: int, random: torch.Generator) -> list[Tensor]:
     """Give each layer's weights [candidates, in, out] and biases [candidates, 1, out]."""
     parameters = list[Tensor]()
-    for place, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for place, (inputs, outputs) in enumerate(pairwise(sizes)):
         last = place == len(sizes) - 2
         weights = torch.randn(inputs, outputs, generator=random) * (0.0 if last else (2 / inputs) ** 0.5)
         parameters += [weights.expand(count, -1, -1).clone(), torch.zeros(count, 1, outputs)]
@@ -87,7 +88,7 @@ def _draw(train: Sample, epochs: int, random: torch.Generator) -> Iterator[tuple
     features, labels = torch.from_numpy(train.features), torch.from_numpy(train.labels)
     shares = torch.from_numpy(train.shares * len(train.shares)).float()
     for _ in range(epochs):
-        for rows in torch.randperm(len(labels), generator=random).split(BATCH):
+        for rows in torch.split(torch.randperm(len(labels), generator=random), BATCH):
             yield features[rows], labels[rows], shares[rows]
 
 
@@ -129,9 +130,14 @@ class _Stack:
     @torch.no_grad()
     def measure(self, sample: Sample) -> Tensor:
         """Give the mean log loss of each candidate."""
-        logits = self.forward(torch.from_numpy(sample.features))
-        shares = torch.from_numpy(sample.shares / sample.shares.sum()).float()
-        return (_losses(logits, torch.from_numpy(sample.labels)) * shares).sum(dim=1)
+        parts = zip(
+            torch.split(torch.from_numpy(sample.features), ROWS),
+            torch.split(torch.from_numpy(sample.labels), ROWS),
+            torch.split(torch.from_numpy(sample.shares).float(), ROWS),
+            strict=True,
+        )
+        losses = [(_losses(self.forward(inputs), labels) * shares).sum(dim=1) for inputs, labels, shares in parts]
+        return torch.stack(losses).sum(dim=0)
 
 
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:

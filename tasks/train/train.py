@@ -27,8 +27,8 @@ from storage.trainings import (
 from storage.vectors import Matrix
 from tasks.train.evaluate import Evaluation, evaluate
 from tasks.train.settings import TrainSettings
-from tasks.train.softmax import Candidate, fit_softmax
 from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_single, warn_thin
+from tasks.train.sweep import Candidate, fit_heads
 
 TrainingRow = tuple[str, str, str]
 """(image_id, class, split)"""
@@ -62,7 +62,7 @@ def train_head(
         snapshot = lake.snapshot if at is None else at
         features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
     candidates, evaluation = _fit(features, rows, settings)
-    chosen = {**settings.model_dump(), "chosen_l2": candidates[0].l2}
+    chosen = {**settings.model_dump(), "chosen": candidates[0].choice}
     training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage)
     with open_lake(home) as lake:
@@ -95,7 +95,7 @@ def _fit(
     names = np.array([name for _, name, _ in rows])
     splits = np.array([split for _, _, split in rows])
     train, validation, test = ((features[splits == split], names[splits == split]) for split in SPLITS)
-    candidates = fit_softmax(train, validation, settings)
+    candidates = fit_heads(train, validation, settings)
     head = candidates[0].head
     return candidates, evaluate(head.probabilities(test[0]), test[1], head.classes)
 
@@ -109,7 +109,7 @@ def _keep(
     report = {
         **asdict(evaluation),
         "splits": coverage.counts,
-        "candidates": [{"l2": candidate.l2, "validation_log_loss": candidate.loss} for candidate in candidates],
+        "candidates": [{**candidate.choice, "validation_log_loss": candidate.loss} for candidate in candidates],
     }
     evaluation_path(home, training.training_id).write_text(json.dumps(report, indent=1), encoding="utf-8")
 
