@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flows.report import RunReport
+from flows.report import RunReport, describe_accuracy
 from flows.settings import RunSettings
 from storage.paths import open_home
 from tasks.register.settings import tracking_uri
@@ -68,9 +68,9 @@ def say(text: str) -> None:
 
 
 def _sum_up(report: RunReport) -> str:
-    embedded, metrics = report.embedded, report.trained.training.metrics
+    embedded, accuracy = report.embedded, describe_accuracy(report.trained.training.metrics)
     work = f"embedded {embedded.computed} · reused {embedded.reused}"
-    return f"  {work} · {report.seconds['total']:.1f} s · test accuracy {metrics['accuracy']:.4f}"
+    return f"  {work} · {report.seconds['total']:.1f} s · test {accuracy}"
 
 
 def _where_to_look(place: Path) -> str:

@@ -11,6 +11,7 @@ from tasks.register.register import Registered
 from tasks.register.step import judge_model, register_model
 
 EMBEDDER = "tasks.embed.pack:open_images"
+PAGE = "tasks.train.page:write_page"
 
 
 @flow(flow_run_name="register {settings.source}", persist_result=False)
@@ -18,7 +19,7 @@ def register(settings: RunSettings, training_id: str | None = None) -> Registere
     """Register a training's model, by default the newest one's, and make it champion where it is the best."""
     training_id = training_id or _find_newest(settings)
     batch = settings.embed.batch
-    register_model(settings.place, settings.title, training_id, EMBEDDER, batch, settings.registry)
+    register_model(settings.place, settings.title, training_id, EMBEDDER, PAGE, batch, settings.registry)
     return judge_model(settings.place, settings.title, training_id, settings.registry)
 
 

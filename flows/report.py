@@ -87,12 +87,27 @@ def trained_to_json(trained: Trained) -> dict[str, Any]:
 def describe_trained(trained: Trained) -> list[str]:
     """Tell a training in a few lines."""
     training = trained.training
-    figures = " · ".join(f"{name} {figure:.4f}" for name, figure in training.metrics.items())
     return [
-        f"head      {'trained' if trained.new else 'nothing changed, nothing trained'} · test {figures}",
+        describe_head(trained),
         f"lake      snapshot {training.snapshot} · recipe {training.recipe_id[:12]}",
         *(f"warning   {warning}" for warning in trained.warnings),
     ]
+
+
+def describe_head(trained: Trained) -> str:
+    """Tell what a head is worth in one line."""
+    metrics = trained.training.metrics
+    did = "trained" if trained.new else "nothing changed, nothing trained"
+    others = f"balanced {metrics['balanced_accuracy']:.4f} · log loss {metrics['log_loss']:.4f}"
+    return f"head      {did} · test {describe_accuracy(metrics)} · {others}"
+
+
+def describe_accuracy(metrics: dict[str, float]) -> str:
+    """Tell the accuracy with its 95 % interval, which heads of earlier releases have not."""
+    told = f"accuracy {metrics['accuracy']:.4f}"
+    if "accuracy_low" not in metrics:
+        return told
+    return f"{told} ({metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f})"
 
 
 def model_url(registered: Registered) -> str | None:
@@ -105,14 +120,11 @@ def model_url(registered: Registered) -> str | None:
 def describe(report: RunReport) -> list[str]:
     """Tell a run in a few lines."""
     seen, embedded, registered = report.seen, report.embedded, report.registered
-    metrics = report.trained.training.metrics
-    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "log_loss": "log loss"}
-    figures = " · ".join(f"{name} {metrics[key]:.4f}" for key, name in names.items())
     version = f"{registered.name} version {registered.version}" + (f" · {registered.alias}" if registered.alias else "")
     lines = [
         f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone",
         f"features  embedded {embedded.computed} · reused {embedded.reused} · failed {embedded.failed}",
-        f"head      {'trained' if report.trained.new else 'nothing changed, nothing trained'} · test {figures}",
+        describe_head(report.trained),
         f"model     {version} · {registered.reason}",
         f"lake      snapshot {report.snapshot} · recipe {embedded.recipe_id[:12]} · {report.seconds['total']:.1f} s",
     ]

@@ -76,6 +76,33 @@ def train(
     answer(out, trained_to_json(trained), lambda: describe_trained(trained))
 
 
+def evaluate(
+    source: Path | None = None,
+    version: int | None = None,
+    /,
+    *,
+    html: Path | None = None,
+    settings: Settings = RunSettings(),
+    out: Output = Output(),
+) -> None:
+    """Show what a head is worth on test images: figures with intervals, classes, worst slices, surest mistakes.
+
+    Args:
+        source: The folder whose labels were learned; or name it by --name alone.
+        version: Of the registered model; by default the head that was trained last.
+        html: A file to write it into as one page, with pictures and the mistakes' thumbnails.
+        settings: What a run is told.
+        out: How the command answers.
+    """
+    from flows.evaluate import describe, look, write_html
+
+    settings = _with_source(settings, source)
+    found = look(settings.place, settings.title, version)
+    if html:
+        write_html(settings.place, found["training"], html)
+    answer(out, found, lambda: describe(found))
+
+
 def demo(*, home: Path = HOME, out: Output = Output()) -> None:
     """Run the pipeline three times over scanned digits that need no download.
 

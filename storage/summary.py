@@ -15,7 +15,8 @@ QUERIES = {
                   ORDER BY made_at""",
     "failures": """SELECT source, stage, reason, count(*) AS n FROM failures
                    GROUP BY ALL ORDER BY n DESC, reason LIMIT 20""",
-    "models": """SELECT name, version, alias, heads.snapshot AS snapshot, m.registered_at, metrics FROM models m
+    "models": """SELECT name, version, alias, heads.snapshot AS snapshot, m.registered_at,
+                   round((metrics->>'accuracy')::DOUBLE, 4) AS accuracy FROM models m
                  JOIN heads USING (training_id) ORDER BY registered_at DESC LIMIT 20""",
     "tags": "SELECT tag, tags.snapshot AS snapshot, tagged_at FROM tags ORDER BY tag",
 }

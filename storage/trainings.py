@@ -23,7 +23,7 @@ _LABELLED = """SELECT image_id, min(class) AS class FROM labels
 class Training:
     """A head that was trained: from what, how, and what it was measured to be.
 
-    ``metrics`` has accuracy, balanced_accuracy and log_loss on the test split.
+    ``metrics`` has what was measured on the test split, such as accuracy, accuracy_low and accuracy_high.
     """
 
     training_id: str
@@ -51,7 +51,7 @@ def head_path(home: Home, training_id: str) -> Path:
 
 
 def evaluation_path(home: Home, training_id: str) -> Path:
-    """Name the file of what was measured: per-class table, confusion matrix, split counts."""
+    """Name the file of what was measured: figures, tables, confusion matrix, slices, split counts."""
     return home.heads / training_id / "evaluation.json"
 
 
@@ -170,10 +170,17 @@ def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datet
         lake.commit(write)
 
 
-def newest_training(lake: Lake, label_set: str, recipe_id: str) -> str | None:
-    """Find the training that was done last."""
+def newest_training(lake: Lake, label_set: str, recipe_id: str | None = None) -> str | None:
+    """Find the training that was done last, under a recipe or any."""
     found = lake.rows(
-        "SELECT training_id FROM heads WHERE label_set = ? AND recipe_id = ? ORDER BY trained_at DESC LIMIT 1",
+        """SELECT training_id FROM heads WHERE label_set = $1 AND ($2 IS NULL OR recipe_id = $2)
+           ORDER BY trained_at DESC LIMIT 1""",
         [label_set, recipe_id],
     )
+    return str(found[0][0]) if found else None
+
+
+def registered_training(lake: Lake, name: str, version: int) -> str | None:
+    """Find the training that a model version holds."""
+    found = lake.rows("SELECT training_id FROM models WHERE name = ? AND version = ?", [name, version])
     return str(found[0][0]) if found else None

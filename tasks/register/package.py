@@ -1,9 +1,11 @@
-"""A training as an MLflow run with a model: parameters, metrics, tables, picture, lineage, and the model itself."""
+"""A training as an MLflow run with a model: parameters, metrics, tables, pictures, lineage, and the model itself."""
 
 import json
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version as installed
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -13,7 +15,6 @@ from storage.heads import Floats
 from storage.paths import Home
 from storage.recipe import Recipe
 from storage.trainings import Training, evaluation_path, head_path
-from tasks.register.picture import draw_confusion
 from tasks.register.registry import RECIPE_TAG, TRAINING_TAG, find_experiment
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class Package:
     """What goes into a model beside its head.
 
     ``backbone`` is a folder that ``embedder`` ("module:function") opens; ``batch`` is the one batch size of the lake's
-    vectors; ``examples`` are images of the test split, and ``expected`` the probabilities [n, classes] that the lake's
-    features give them.
+    vectors; ``page`` ("module:function") writes pictures and a page of a training's evaluation; ``examples`` are images
+    of the test split, and ``expected`` the probabilities [n, classes] that the lake's features give them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Package:
     backbone: Path
     embedder: str
     batch: int | None
+    page: str
     examples: tuple[bytes, ...]
     expected: Floats
 
@@ -87,9 +89,9 @@ def _log_figures(home: Home, package: Package) -> None:
     mlflow.log_text(package.recipe.text, "recipe.json")
     mlflow.log_dict(evaluation, "evaluation.json")
     mlflow.log_table(pd.DataFrame(evaluation["classes"]), "classes.json")
-    mlflow.log_figure(
-        draw_confusion(evaluation["confusion"], [row["class"] for row in evaluation["classes"]]), "confusion.png"
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        resolve_name(package.page)(home, training.training_id, Path(folder))
+        mlflow.log_artifacts(folder)
 
 
 def _log_model(home: Home, package: Package) -> None:

@@ -62,7 +62,7 @@ class Registered:
 
 
 def register_head(
-    home: Home, name: str, training_id: str, embedder: str, batch: int | None, settings: RegisterSettings
+    home: Home, name: str, training_id: str, embedder: str, page: str, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log a training as a model and register it, unless it is registered; gives the version.
 
@@ -71,6 +71,7 @@ def register_head(
         name: The registered model's name.
         training_id: A training that the lake has.
         embedder: "module:function" that opens a packed backbone, given its folder and the batch size.
+        page: "module:function" that writes a training's pictures and page, given the home, its id and a folder.
         batch: The one batch size of the lake's vectors.
         settings: Where the registry is.
 
@@ -82,7 +83,7 @@ def register_head(
         if known:
             return str(known.version)
         with read_lake(home) as lake:
-            package = _pack(lake, home, name, training_id, embedder, batch)
+            package = _pack(lake, home, name, training_id, embedder, page, batch)
         run_id = log_run(client, home, package)
         return _register(client, package, run_id)
 
@@ -108,7 +109,7 @@ def judge_version(home: Home, name: str, training_id: str, settings: RegisterSet
     return registered
 
 
-def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, batch: int | None) -> Package:
+def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, page: str, batch: int | None) -> Package:
     training = _get_training(lake, training_id)
     recipe = get_recipe(lake, training.recipe_id)
     examples = dict(_read_examples(lake, training))
@@ -117,7 +118,7 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, ba
     head = load_head(head_path(home, training_id))
     expected = head.probabilities(read_features(lake, training.recipe_id, list(examples)))
     backbone = home.backbones / training.recipe_id
-    return Package(name, training, recipe, backbone, embedder, batch, tuple(examples.values()), expected)
+    return Package(name, training, recipe, backbone, embedder, batch, page, tuple(examples.values()), expected)
 
 
 def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:

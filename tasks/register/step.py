@@ -26,10 +26,10 @@ async def _registry_may_recover(_: Task[..., object], __: TaskRun, state: State[
     persist_result=False,
 )
 def register_model(
-    home: Home, name: str, training_id: str, embedder: str, batch: int | None, settings: RegisterSettings
+    home: Home, name: str, training_id: str, embedder: str, page: str, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log and register a training's model, unless it is registered; gives the version."""
-    return register_head(home, name, training_id, embedder, batch, settings)
+    return register_head(home, name, training_id, embedder, page, batch, settings)
 
 
 @task(

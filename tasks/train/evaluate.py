@@ -2,48 +2,96 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support
+import pyarrow as pa
 
-from storage.heads import Floats
+from storage.heads import Classifier, Floats
+from storage.vectors import Matrix
+from tasks.train.calibrate import BINS, find_bins
+from tasks.train.figures import Answers, Numbers, ask, find_losses, measure, number_classes
+from tasks.train.intervals import wilson
+from tasks.train.slices import find_slices
 
-SMALLEST_PROBABILITY = 1e-15
+Table = tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Headline figures, a row a class, and the confusion matrix: rows are true classes, columns predicted ones."""
+    """Headline figures with their intervals, a row a class, and the confusion matrix: true classes down.
+
+    ``reliability`` has a row for each bin of the likeliest class's probability that has images, before the temperature
+    and ``after`` it; ``slices`` come worst first.
+    """
 
     metrics: dict[str, float]
-    classes: tuple[dict[str, object], ...]
+    classes: Table
     confusion: tuple[tuple[int, ...], ...]
+    reliability: dict[str, Table]
+    slices: Table
 
 
-def evaluate(probabilities: Floats, names: npt.NDArray[np.str_], classes: Sequence[str]) -> Evaluation:
-    """Measure probabilities [n, classes] against true class names [n].
+def evaluate(head: Classifier, features: Matrix, names: npt.NDArray[np.str_], facts: pa.Table, seed: int) -> Evaluation:
+    """Measure a head on images [n, dim] of known classes.
 
-    ``balanced_accuracy`` is the mean recall over the classes that have a test image; ``log_loss`` is in nats an image.
+    ``metrics`` are those of :func:`tasks.train.figures.measure`, and the temperature. ``facts`` are as
+    :func:`tasks.train.slices.find_slices` has them, ``seed`` is that of the resamples.
     """
-    predicted = np.array(classes)[probabilities.argmax(axis=1)]
-    columns = precision_recall_fscore_support(names, predicted, labels=list(classes), zero_division=0)
-    table = [
-        {"class": name, "precision": float(p), "recall": float(r), "f1": float(f), "images": int(n)}
-        for name, p, r, f, n in zip(classes, *columns, strict=True)
-    ]
-    recalls = [row["recall"] for row in table if row["images"]]
-    metrics = {
-        "accuracy": float(accuracy_score(names, predicted)),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "log_loss": log_loss(probabilities, names, classes),
-    }
-    confusion = confusion_matrix(names, predicted, labels=list(classes))
-    return Evaluation(metrics, tuple(table), tuple(tuple(map(int, row)) for row in confusion))
+    answers = ask(head, features, names)
+    confusion = _count(answers, len(head.classes))
+    before, after = (_tabulate_bins(each, answers.right) for each in (answers.before, answers.probabilities))
+    return Evaluation(
+        {**measure(answers, seed), "temperature": head.temperature},
+        _tabulate_classes(confusion, head.classes),
+        tuple(tuple(map(int, row)) for row in confusion),
+        {"before": before, "after": after},
+        find_slices(answers.right, names, facts),
+    )
 
 
 def log_loss(probabilities: Floats, names: npt.NDArray[np.str_], classes: Sequence[str]) -> float:
     """Give the mean negative log probability of the true classes, nats; a class that is not known has 1e-15."""
-    column = {name: index for index, name in enumerate(classes)}
-    true = [probabilities[row, column[name]] if name in column else 0.0 for row, name in enumerate(map(str, names))]
-    return float(-np.log(np.maximum(true, SMALLEST_PROBABILITY)).mean())
+    return float(find_losses(probabilities, number_classes(names, classes)).mean())
+
+
+def _count(answers: Answers, classes: int) -> Numbers:
+    known = answers.true >= 0
+    cells = answers.true[known] * classes + answers.predicted[known]
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+def _tabulate_classes(confusion: Numbers, classes: Sequence[str]) -> Table:
+    """Give precision, recall with its 95 % interval, F1 and images of each class; 0 where there is none."""
+    hits, images, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    low, high = wilson(hits, images)
+    columns = {
+        "class": list(classes),
+        "precision": (hits / np.maximum(predicted, 1)).tolist(),
+        "recall": (hits / np.maximum(images, 1)).tolist(),
+        "recall_low": low.tolist(),
+        "recall_high": high.tolist(),
+        "f1": (2 * hits / np.maximum(images + predicted, 1)).tolist(),
+        "images": images.tolist(),
+    }
+    return tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+
+
+def _tabulate_bins(probabilities: Floats, right: npt.NDArray[np.bool_]) -> Table:
+    """Give images, mean probability of the likeliest class and accuracy with its interval of each bin."""
+    sureness = probabilities.max(axis=1)
+    bins = find_bins(sureness)
+    images, hits, sums = (np.bincount(bins, each, BINS) for each in (None, right, sureness))
+    low, high = wilson(hits, images)
+    return tuple(
+        {
+            "above": place / BINS,
+            "images": int(images[place]),
+            "probability": float(sums[place] / images[place]),
+            "accuracy": float(hits[place] / images[place]),
+            "accuracy_low": float(low[place]),
+            "accuracy_high": float(high[place]),
+        }
+        for place in np.flatnonzero(images).tolist()
+    )

@@ -12,6 +12,7 @@ from storage.attach import open_lake, read_lake
 from storage.canonical import digest
 from storage.features import read_features
 from storage.heads import save_head
+from storage.images import list_facts
 from storage.lake import Lake
 from storage.paths import Home
 from storage.release import name_release
@@ -61,8 +62,9 @@ def train_head(
         rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels.items()]
         snapshot = lake.snapshot if at is None else at
         features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
-    candidates, evaluation = _fit(features, rows, settings)
-    chosen = {**settings.model_dump(), "chosen": candidates[0].choice}
+        facts = list_facts(lake, [image_id for image_id, _, split in rows if split == "test"])
+    candidates, evaluation = _fit(features, rows, facts, settings)
+    chosen = {**settings.model_dump(), **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
     training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage)
     with open_lake(home) as lake:
@@ -90,14 +92,13 @@ def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
 
 
 def _fit(
-    features: Matrix, rows: Sequence[TrainingRow], settings: TrainSettings
+    features: Matrix, rows: Sequence[TrainingRow], facts: pa.Table, settings: TrainSettings
 ) -> tuple[tuple[Candidate, ...], Evaluation]:
     names = np.array([name for _, name, _ in rows])
     splits = np.array([split for _, _, split in rows])
     train, validation, test = ((features[splits == split], names[splits == split]) for split in SPLITS)
     candidates = fit_heads(train, validation, settings)
-    head = candidates[0].head
-    return candidates, evaluate(head.probabilities(test[0]), test[1], head.classes)
+    return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)
 
 
 def _keep(

@@ -73,7 +73,7 @@ def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not
 ) -> None:
     from flows.embed import embed
     from flows.ingest import ingest
-    from flows.register import EMBEDDER
+    from flows.register import EMBEDDER, PAGE
     from flows.settings import RunSettings
     from flows.train import train
 
@@ -81,7 +81,7 @@ def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not
     ingest(settings)
     embed(settings)
     training_id = train(settings).training.training_id
-    register_head(Home(home), "photos", training_id, EMBEDDER, settings.embed.batch, settings.registry)
+    register_head(Home(home), "photos", training_id, EMBEDDER, PAGE, settings.embed.batch, settings.registry)
     with read_lake(Home(home)) as lake:
         assert lake.rows("FROM models") == []
     report = run()

@@ -168,7 +168,7 @@ def test_the_model_loads_and_answers_where_this_project_is_not(registered: Regis
 def test_the_run_holds_its_parameters_and_metrics(registered: Registered) -> None:
     data, training = registered.run.data, registered.training
     assert data.metrics == pytest.approx(training.metrics)
-    assert set(data.metrics) == {"accuracy", "balanced_accuracy", "log_loss"}
+    assert {"accuracy", "accuracy_low", "accuracy_high", "calibration_error", "temperature"} <= set(data.metrics)
     assert data.params["recipe_id"] == training.recipe_id
     assert data.params["snapshot"] == str(training.snapshot)
     assert data.params["train.seed"] == "0"
@@ -181,16 +181,18 @@ def test_the_run_holds_the_recipe_as_the_lake_has_it(registered: Registered) -> 
         assert read_artifact(registered, "recipe.json").decode() == lake.value("SELECT recipe FROM recipes")
 
 
-def test_the_run_holds_the_table_of_classes_the_evaluation_and_the_confusion_matrix_as_a_picture(
+def test_the_run_holds_the_table_of_classes_the_evaluation_its_pictures_and_its_page(
     registered: Registered,
 ) -> None:
     table = json.loads(read_artifact(registered, "classes.json"))
-    assert table["columns"] == ["class", "precision", "recall", "f1", "images"]
+    assert table["columns"] == ["class", "precision", "recall", "recall_low", "recall_high", "f1", "images"]
     assert [row[0] for row in table["data"]] == CLASSES
     evaluation = json.loads(read_artifact(registered, "evaluation.json"))
     assert sum(map(sum, evaluation["confusion"])) == int(registered.run.data.params["images.test"])
     assert set(evaluation["splits"]) == set(CLASSES)
-    assert read_artifact(registered, "confusion.png").startswith(b"\x89PNG\r\n\x1a\n")
+    for picture in ("confusion.png", "reliability.png"):
+        assert read_artifact(registered, picture).startswith(b"\x89PNG\r\n\x1a\n")
+    assert b"<h1>photos</h1>" in read_artifact(registered, "evaluation.html")
 
 
 def test_the_run_names_its_data_by_lake_snapshot_and_training(registered: Registered) -> None:

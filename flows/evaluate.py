@@ -1,0 +1,76 @@
+"""What a trained head is worth: a look at what was measured, for people; needs neither torch nor Prefect."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from flows.answer import table
+from storage.attach import read_lake
+from storage.errors import ExportError, TrainError
+from storage.lake import Lake
+from storage.paths import Home
+from storage.trainings import Training, find_training, newest_training, registered_training
+from tasks.train.recorded import find_mistakes, list_figures, read_evaluation
+
+SHOWN = 10
+"""Slices and mistakes that are shown; --json has all."""
+
+
+def look(place: Home, name: str, version: int | None) -> dict[str, Any]:
+    """Read what was measured of the head that was trained last, or of a registered version's.
+
+    Raises:
+        TrainError: where there is none, or its head lies in another home.
+    """
+    with read_lake(place) as lake:
+        training = _find(lake, name, version)
+        found = read_evaluation(lake, place, training)
+        mistakes = [asdict(mistake) for mistake in find_mistakes(lake, place, training)]
+    known = {"training": training.training_id, "recipe": training.recipe_id, "snapshot": training.snapshot}
+    return {"name": name, **known, **found, "mistakes": mistakes}
+
+
+def write_html(place: Home, training_id: str, file: Path) -> None:
+    """Write the page of a training.
+
+    Raises:
+        ExportError: where the file cannot be written.
+    """
+    from tasks.train.page import make_page
+
+    text = make_page(place, training_id).html
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ExportError(f"page {file}", f"cannot be written ({error.strerror})", "Name another file") from error
+
+
+def describe(found: dict[str, Any]) -> list[Any]:
+    """Tell the figures, the worst slices, the classes and the surest mistakes as tables."""
+    ends = ("from", "to")
+    figures, classes = list_figures(found["metrics"]), [row.values() for row in found["classes"]]
+    lines = [
+        f"training  {found['training']} · recipe {found['recipe'][:12]} · snapshot {found['snapshot']}",
+        *table(("figure", "value", *ends), [*map(_say, figures)], title="on test images, with 95 % intervals"),
+        *table(("class", "precision", "recall", *ends, "F1", "images"), [*map(_say, classes)]),
+    ]
+    slices, mistakes = ([row.values() for row in found[key][:SHOWN]] for key in ("slices", "mistakes"))
+    if slices:
+        lines += table(("slice", "value", "images", "accuracy", *ends), [*map(_say, slices)], "worst slices")
+    if mistakes:
+        columns = ("image", "class", "taken for", "probability", "file")
+        lines += table(columns, [*map(_say, mistakes)], "surest mistakes")
+    return lines
+
+
+def _say(cells: Any) -> list[object]:  # noqa: ANN401 - cells of any type
+    return [f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells]
+
+
+def _find(lake: Lake, name: str, version: int | None) -> Training:
+    training_id = newest_training(lake, name) if version is None else registered_training(lake, name, version)
+    training = find_training(lake, training_id) if training_id else None
+    if training is None:
+        what = name if version is None else f"{name} version {version}"
+        raise TrainError(what, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")
+    return training

@@ -1,0 +1,173 @@
+"""An evaluation as one page that needs no other file, and its pictures."""
+
+import base64
+import hashlib
+import io
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+from storage.attach import read_lake
+from storage.errors import TrainError
+from storage.formats import FORMATS
+from storage.lake import Lake
+from storage.paths import Home, text_to_path
+from storage.recipes import get_recipe
+from storage.trainings import Training, find_training
+from tasks.train.pictures import draw_confusion, draw_reliability
+from tasks.train.recorded import Mistake, find_mistakes, list_figures, read_evaluation
+
+SIDE = 160
+WORST = 20
+STYLE = """
+:root { color-scheme: light dark }
+body { font: 1rem/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; display: block; overflow-x: auto }
+th, td { padding: .15rem .8rem; text-align: left; border-bottom: 1px solid #8886 }
+td { font-variant-numeric: tabular-nums }
+img { max-width: 100% }
+.picture { background: white }
+.gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: 1rem }
+figure { margin: 0; overflow-wrap: anywhere }
+"""
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page as HTML, and the pictures in it as PNG."""
+
+    html: str
+    pictures: dict[str, bytes]
+
+
+def write_page(home: Home, training_id: str, folder: Path) -> None:
+    """Write ``evaluation.html``, ``confusion.png`` and ``reliability.png`` of a training into a folder.
+
+    Raises:
+        TrainError: where the lake has no such training, or the home not its head.
+    """
+    page = make_page(home, training_id)
+    (folder / "evaluation.html").write_text(page.html, encoding="utf-8")
+    for name, picture in page.pictures.items():
+        (folder / name).write_bytes(picture)
+
+
+def make_page(home: Home, training_id: str) -> Page:
+    """Make the page of a training; the gallery has what the lake still knows and whose file is still what it was.
+
+    Raises:
+        TrainError: where the lake has no such training, or the home not its head.
+    """
+    with read_lake(home) as lake:
+        training = find_training(lake, training_id)
+        if training is None:
+            raise TrainError(f"training {training_id}", "is none of this lake's", "See `frostline sql 'from heads'`")
+        found = read_evaluation(lake, home, training)
+        mistakes = find_mistakes(lake, home, training)
+        facts = _list_facts(lake, training, found)
+    pictures = {
+        "confusion.png": draw_confusion(found["confusion"], [row["class"] for row in found["classes"]]),
+        "reliability.png": draw_reliability(found["reliability"]),
+    }
+    return Page(_write(training.label_set, facts, found, mistakes, pictures), pictures)
+
+
+def _list_facts(lake: Lake, training: Training, found: dict[str, Any]) -> list[tuple[str, object]]:
+    recipe = get_recipe(lake, training.recipe_id)
+    images = {split: sum(row[split] for row in found["splits"].values()) for split in ("train", "validation", "test")}
+    return [
+        ("training", training.training_id),
+        ("backbone", f"{recipe.architecture}, cut at {recipe.cut}"),
+        ("recipe", training.recipe_id),
+        ("snapshot", training.snapshot),
+        ("images", ", ".join(f"{count} {split}" for split, count in images.items())),
+        ("temperature", f"{found['metrics']['temperature']:.4f}"),
+    ]
+
+
+def _write(
+    name: str,
+    facts: Sequence[tuple[str, object]],
+    found: dict[str, Any],
+    mistakes: Sequence[Mistake],
+    pictures: dict[str, bytes],
+) -> str:
+    slices = [tuple(row.values()) for row in found["slices"][:WORST]]
+    classes = [tuple(row.values()) for row in found["classes"]]
+    between = ("from", "to")
+    body = [
+        f"<h1>{escape(name)}</h1>",
+        _table((), facts),
+        "<h2>Figures</h2><p>On the test images, which the head never saw, with 95 % bootstrap intervals.</p>",
+        _table(("figure", "value", *between), list_figures(found["metrics"])),
+        "<h2>Worst slices</h2><p>Of 20 test images and more, by the upper end of the 95 % interval.</p>",
+        _table(("slice", "value", "images", "accuracy", *between), slices),
+        "<h2>Calibration</h2><p>How often the head is right, when it says how sure it is.</p>",
+        _picture("reliability diagram", pictures["reliability.png"]),
+        "<h2>Classes</h2>",
+        _table(("class", "precision", "recall", *between, "F1", "images"), classes),
+        _picture("confusion matrix", pictures["confusion.png"]),
+        "<h2>Surest mistakes</h2><p>Look at these first: some are labels that are wrong.</p>",
+        f'<div class="gallery">{"".join(map(_show, mistakes))}</div>' if mistakes else "<p>None.</p>",
+    ]
+    head = (
+        f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(name)}: evaluation</title><style>{STYLE}</style>"
+    )
+    return "\n".join(("<!doctype html>", f'<html lang="en"><head>{head}</head><body>', *body, "</body></html>", ""))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    head = "".join(f"<th>{escape(column)}</th>" for column in columns)
+    lines = ("".join(f"<td>{escape(_say(cell))}</td>" for cell in row) for row in rows)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+
+
+def _say(cell: object) -> str:
+    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+
+
+def _picture(words: str, png: bytes) -> str:
+    return f'<p><img class="picture" alt="{escape(words)}" src="{_to_uri("png", png)}"></p>'
+
+
+def _show(mistake: Mistake) -> str:
+    thumbnail = _shrink(mistake)
+    shown = f'<img alt="{mistake.image_id}" src="{_to_uri("jpeg", thumbnail)}">' if thumbnail else "(cannot be shown)"
+    words = f"{mistake.label}, taken for {mistake.predicted} at {mistake.probability:.4f}"
+    where = escape(mistake.place or mistake.image_id)
+    return f"<figure>{shown}<figcaption>{escape(words)}<br><small>{where}</small></figcaption></figure>"
+
+
+def _shrink(mistake: Mistake) -> bytes | None:
+    """Make a JPEG thumbnail, where the file still has the image's bytes."""
+    path = Path(text_to_path(mistake.place)) if mistake.place else None
+    if path is None or not path.is_file():
+        return None
+    data = path.read_bytes()
+    same = hashlib.sha256(data).digest()[:16] == uuid.UUID(mistake.image_id).bytes
+    return _draw_small(data) if same else None
+
+
+def _draw_small(data: bytes) -> bytes | None:
+    Image.init()
+    file = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            small = ImageOps.exif_transpose(image).convert("RGB")
+        small.thumbnail((SIDE, SIDE))
+        small.save(file, "JPEG", quality=80)
+    except Exception:  # noqa: BLE001 - broken pixels raise anything; the page says that there is nothing to show
+        return None
+    return file.getvalue()
+
+
+def _to_uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,0 +1,226 @@
+"""What a user sees of a head's worth: by the command, and on the page."""
+
+import base64
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from flows.erase import erase_images
+from flows.evaluate import describe, look, write_html
+from flows.report import describe_trained
+from storage.attach import open_lake
+from storage.errors import ExportError, TrainError
+from storage.features import commit_shard
+from storage.files import commit_scan
+from storage.heads import load_head
+from storage.paths import Home
+from storage.progress import silent
+from storage.recipes import save_recipe
+from storage.trainings import Version, evaluation_path, head_path, save_version
+from storage.vectors import Shard, write_features
+from tasks.embed.settings import EmbedSettings
+from tasks.embed.weights import Weights
+from tasks.ingest.scan import scan
+from tasks.ingest.settings import IngestSettings
+from tasks.train.page import write_page
+from tasks.train.settings import TrainSettings
+from tasks.train.train import Trained, train_head
+from tests.counting import resolve_recipe
+from tests.flows.test_cli import ROOT, Ran, refused
+from tests.pictures import write_image
+from tests.storage.test_migrate import first as first  # noqa: PLC0414 - a fixture
+from tests.test_layers import COMMAND, run_python
+
+DOCS = ROOT / "docs" / "evaluation.md"
+NASTY = '<b onload="x">&red$'
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Reader(HTMLParser):
+    """Gathers the tags, what they point at, and the text of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "srcset", "data", "action"}]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+@pytest.fixture
+def trained(place: Home, tmp_path: Path) -> Trained:
+    """A head of two classes whose features overlap, one with a name that is none for HTML."""
+    for number in range(300):
+        color, name = ("blue", "blue") if number % 2 else ("red", NASTY)
+        write_image(tmp_path / "photos" / name / f"{number}.png", color, number)
+    found = scan(place, "photos", tmp_path / "photos", IngestSettings(), silent)
+    recipe = resolve_recipe(EmbedSettings(), Weights(tmp_path, "0" * 64))
+    with open_lake(place) as lake:
+        commit_scan(lake, found, NOW)
+        save_recipe(lake, {}, recipe, NOW)
+        rows = lake.rows("SELECT image_id::VARCHAR, class = 'blue' FROM labels ORDER BY image_id")
+        vectors = np.random.default_rng(0).normal(size=(300, 48)).astype(np.float32)
+        vectors[:, 0] += [2.0 * blue for _, blue in rows]
+        file = write_features(place, recipe.recipe_id, [image_id for image_id, _ in rows], vectors)
+        commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), 300, 1.0), NOW)
+    return train_head(place, "photos", recipe.recipe_id, TrainSettings(), NOW)
+
+
+def frostline(folder: Path, *arguments: str) -> Ran:
+    """Run the command in a folder."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+
+def read_page(file: Path) -> Reader:
+    reader = Reader()
+    reader.feed(file.read_text())
+    return reader
+
+
+def test_a_training_tells_its_accuracy_with_its_interval(trained: Trained) -> None:
+    metrics = trained.training.metrics
+    assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
+    told = f"test accuracy {metrics['accuracy']:.4f} ({metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f})"
+    assert told in describe_trained(trained)[0]
+
+
+def test_it_is_calibrated_by_a_temperature_that_lies_with_the_head(trained: Trained, place: Home) -> None:
+    head = load_head(head_path(place, trained.training.training_id))
+    assert head.temperature == trained.training.metrics["temperature"] != 1
+    metrics = trained.training.metrics
+    assert metrics["log_loss"] != metrics["log_loss_before"]
+
+
+def test_the_command_shows_what_the_training_recorded(trained: Trained, place: Home) -> None:
+    training_id = trained.training.training_id
+    with open_lake(place) as lake:
+        save_version(
+            lake,
+            Version("photos", 1, training_id, "run", None),
+            pa.table({"image_id": [], "class": [], "probability": []}),
+            NOW,
+        )
+    found = look(place, "photos", None)
+    assert (found["training"], found["metrics"]) == (training_id, trained.training.metrics)
+    recorded = json.loads(evaluation_path(place, training_id).read_text())
+    assert {name: found[name] for name in recorded} == recorded
+    assert look(place, "photos", 1) == found
+    assert training_id in describe(found)[0]
+
+
+def test_mistakes_are_the_test_images_that_are_answered_wrongly_surest_first(trained: Trained, place: Home) -> None:
+    found = look(place, "photos", None)
+    mistakes, confusion = found["mistakes"], found["confusion"]
+    assert found["metrics"] == trained.training.metrics
+    assert len(mistakes) == confusion[0][1] + confusion[1][0] > 2
+    assert all(mistake["label"] != mistake["predicted"] for mistake in mistakes)
+    assert all(Path(mistake["place"]).parent.name == mistake["label"] for mistake in mistakes)
+    sureness = [mistake["probability"] for mistake in mistakes]
+    assert sureness == sorted(sureness, reverse=True)
+
+
+def test_the_page_needs_nothing_else_and_escapes_every_name(trained: Trained, place: Home, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    write_html(place, trained.training.training_id, page)
+    reader = read_page(page)
+    assert not reader.tags & {"script", "link", "b", "iframe", "object"}
+    assert NASTY in reader.text
+    assert "color-scheme: light dark" in page.read_text()
+    assert not re.search(r"url\(|@import", page.read_text())
+    assert all(link.startswith("data:image/") for link in reader.links)
+    assert len(reader.links) == 2 + len(look(place, "photos", None)["mistakes"])
+
+
+def test_the_page_shows_mistakes_whose_files_are_still_what_they_were(
+    trained: Trained, place: Home, tmp_path: Path
+) -> None:
+    page, (first, second, *_, last) = tmp_path / "page.html", look(place, "photos", None)["mistakes"]
+    write_html(place, trained.training.training_id, page)
+    shown = base64.b64decode(read_page(page).links[-1].partition(",")[2])
+    with Image.open(io.BytesIO(shown)) as thumbnail, Image.open(last["place"]) as image:
+        one, other = (np.asarray(each, np.float64).mean(axis=(0, 1)) for each in (thumbnail, image))
+    np.testing.assert_allclose(one, other, atol=6)
+    assert "(cannot be shown)" not in read_page(page).text
+    Path(first["place"]).unlink()
+    write_image(Path(second["place"]), "green", seed=1)
+    write_html(place, trained.training.training_id, page)
+    assert read_page(page).text.count("(cannot be shown)") == 2
+
+
+def test_the_same_training_gives_the_same_page_and_pictures(trained: Trained, place: Home, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_page(place, trained.training.training_id, tmp_path / name)
+    for file in ("evaluation.html", "confusion.png", "reliability.png"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_looking_loads_neither_torch_nor_prefect_nor_mlflow_nor_matplotlib(trained: Trained, place: Home) -> None:
+    unwanted = "torch,torchvision,timm,prefect,mlflow,matplotlib,sklearn"
+    said = run_python(COMMAND, unwanted, "evaluate", "photos", "--home", place.root, "--json")
+    assert json.loads(said)["metrics"] == trained.training.metrics
+
+
+def test_erased_images_are_no_longer_among_the_mistakes(trained: Trained, place: Home) -> None:
+    gone, *left = look(place, "photos", None)["mistakes"]
+    erase_images(place, [gone["image_id"]], None, None, dry_run=False, yes=True)
+    assert look(place, "photos", None)["mistakes"] == left
+    assert gone["image_id"] not in evaluation_path(place, trained.training.training_id).read_text()
+
+
+def test_what_cannot_be_shown_is_one_line(trained: Trained, place: Home, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="photos version 7: has no trained head"):
+        look(place, "photos", 7)
+    with pytest.raises(TrainError, match="tulips: has no trained head"):
+        look(place, "tulips", None)
+    with pytest.raises(ExportError, match="Name another file"):
+        write_html(place, trained.training.training_id, tmp_path)
+    head_path(place, trained.training.training_id).unlink()
+    with pytest.raises(TrainError, match="frostline train --name photos"):
+        look(place, "photos", None)
+
+
+def test_a_lake_without_a_head_says_how_to_get_one(tmp_path: Path) -> None:
+    refused(frostline(tmp_path, "evaluate", "photos"), "photos", "frostline run FOLDER")
+    refused(frostline(tmp_path, "evaluate"), "source")
+
+
+def test_the_documented_commands_show_a_head_of_the_first_release(first: Home) -> None:
+    folder = first.root.rename(first.root.with_name(".frostline")).parent
+    (block,) = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert len(commands) == 4
+    for name, *arguments in commands:
+        assert name == "frostline"
+        ran = frostline(folder, *arguments)
+        assert ran.code == 0, ran.err
+    metrics = ran.answer["metrics"]
+    assert metrics["temperature"] == 1
+    assert metrics["accuracy_low"] < metrics["accuracy"] == metrics["accuracy_high"] == 1
+    assert (folder / "page.html").read_text().startswith("<!doctype html>")
