@@ -4,6 +4,7 @@ Deletes, time travel and conditions are DuckDB's part, so that no other code nee
 vectors go straight from the files into one matrix.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from storage.data import open_data
+from storage.data import open_data, reach
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.vectors import Matrix
@@ -182,10 +183,8 @@ def read_rows(system: fs.FileSystem, group: Group, dim: int) -> Matrix:
         LakeError: where the file cannot be read, or has vectors of another length.
     """
     file = _open(system, group.file, group.footer)
-    try:
+    with _explain(group.file):
         vectors = file.read_row_groups(group.numbers, columns=["vector"], use_threads=False)["vector"]
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(group.file, str(error)) from error
     parts = [chunk.flatten().to_numpy() for chunk in vectors.chunks]
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(flat) != len(vectors) * dim:
@@ -211,10 +210,8 @@ def _part(numbers: Places, size: int) -> list[Places]:
 
 def _read_ids(named: tuple[str, pq.ParquetFile]) -> tuple[str, npt.NDArray[np.uint8]]:
     name, file = named
-    try:
+    with _explain(name):
         return name, to_bytes(file.read(columns=["image_id"], use_threads=False)["image_id"].combine_chunks())
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(name, str(error)) from error
 
 
 def _sort(ids: npt.NDArray[np.uint8]) -> Places:
@@ -240,8 +237,15 @@ def _slice(places: Places) -> Places | slice:
 
 
 def _open(system: fs.FileSystem, name: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    try:
+    with _explain(name):
         return pq.ParquetFile(name.rpartition("://")[2], filesystem=system, metadata=footer)
+
+
+@contextlib.contextmanager
+def _explain(name: str) -> Iterator[None]:
+    try:
+        with reach(f"file {name}"):
+            yield
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(name, str(error)) from error
 
