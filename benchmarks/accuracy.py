@@ -16,12 +16,12 @@ from benchmarks.loops import Loop, load_plain, read_pillow
 from benchmarks.measure import Ratio, make_parser, run_benchmark
 from benchmarks.networks import NETWORKS, get_weights, open_engine
 from benchmarks.photos import LARGE, make_photos, open_originals
-from storage.heads import Head
+from storage.heads import Classifier
 from storage.recipe import Dtype, Transform
 from storage.vectors import Matrix
 from tasks.embed.engine import embed_images
 from tasks.train.settings import TrainSettings
-from tasks.train.softmax import fit_softmax
+from tasks.train.sweep import fit_heads
 
 NETWORK = NETWORKS["tf_efficientnet_lite0"]
 PHOTOS, QUICK_PHOTOS = 500, 50
@@ -67,11 +67,11 @@ def embed_reference(paths: Sequence[Path]) -> Matrix:
     return vectors
 
 
-def fit_head(vectors: Matrix, kinds: np.ndarray) -> Head:
+def fit_head(vectors: Matrix, kinds: np.ndarray) -> Classifier:
     """Train the product's head on two of three rows; the third chooses the strength of L2."""
     validation = np.arange(len(kinds)) % 3 == 2  # noqa: PLR2004 - every third
     train = vectors[~validation], kinds[~validation]
-    return fit_softmax(train, (vectors[validation], kinds[validation]), TrainSettings())[0].head
+    return fit_heads(train, (vectors[validation], kinds[validation]), TrainSettings())[0].head
 
 
 def find_lowest_cosine(ours: Matrix, theirs: Matrix) -> float:
@@ -80,7 +80,7 @@ def find_lowest_cosine(ours: Matrix, theirs: Matrix) -> float:
     return float(((ours * theirs).sum(axis=1, dtype=np.float64) / lengths).min())
 
 
-def count_agreeing(head: Head, ours: Matrix, theirs: Matrix) -> float:
+def count_agreeing(head: Classifier, ours: Matrix, theirs: Matrix) -> float:
     """Count the rows about which a head decides the same."""
     mine, other = (head.probabilities(vectors).argmax(axis=1) for vectors in (ours, theirs))
     return float((mine == other).sum())

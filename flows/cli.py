@@ -48,10 +48,14 @@ def build_app(arguments: Sequence[str]) -> App:
 
 
 def main() -> None:
-    """Run the command line: exit code 2 and one line where the user can mend it."""
-    arguments = sys.argv[1:]
+    """Run the command line as a process."""
     warnings.filterwarnings("ignore")
     signal.signal(signal.SIGINT, _interrupt)
+    obey(sys.argv[1:])
+
+
+def obey(arguments: Sequence[str]) -> None:
+    """Do what the arguments say: exit code 2 and one line where the user can mend it."""
     try:
         build_app(arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except FrostlineError as error:

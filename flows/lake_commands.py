@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter, Token
 
 from flows.answer import Output, answer, table, tables
-from flows.settings import HomeSettings
+from flows.settings import GRACE, KEPT, HomeSettings
 
 LISTED = 1000
 """Rows of each list that --json shows."""
@@ -172,8 +172,8 @@ def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Outp
 
 def maintain(
     *,
-    older_than: timedelta = timedelta(days=30),
-    grace: timedelta = timedelta(days=1),
+    older_than: timedelta = KEPT,
+    grace: timedelta = GRACE,
     dry_run: bool = False,
     where: Where = HomeSettings(),
     out: Output = Output(),

@@ -2,6 +2,7 @@
 
 import os
 import re
+from datetime import timedelta
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -15,6 +16,8 @@ from tasks.register.settings import RegisterSettings
 from tasks.train.settings import TrainSettings
 
 HOME = Path(".frostline")
+KEPT, GRACE = timedelta(days=30), timedelta(days=1)
+"""The ages from which maintenance expires a snapshot, and deletes a file that none names."""
 NAME = re.compile(r"[^\W_][\w .-]*")
 
 

@@ -8,7 +8,7 @@ from storage.errors import TrainError
 from storage.snapshots import find_snapshot
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
-from tasks.train.step import train_softmax
+from tasks.train.step import fit_and_evaluate
 from tasks.train.train import Trained
 
 
@@ -16,7 +16,7 @@ from tasks.train.train import Trained
 def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     """Train a head on the features that the lake has, as it is now or at a snapshot, by number or tag."""
     snapshot = None if at is None else _find(settings, at)
-    return train_softmax(settings.place, settings.title, find_recipe_id(settings), settings.train, snapshot)
+    return fit_and_evaluate(settings.place, settings.title, find_recipe_id(settings), settings.train, snapshot)
 
 
 def _find(settings: RunSettings, at: int | str) -> int:

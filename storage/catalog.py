@@ -4,9 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pyarrow import fs
-
-from storage.data import open_data
+from storage.data import list_folder, open_data
 from storage.lake import Lake
 
 META = "__ducklake_metadata_lake"
@@ -63,12 +61,10 @@ def list_named(lake: Lake) -> set[str]:
 
 def list_lying(lake: Lake) -> list[Lying]:
     """List what lies below the data folder."""
-    system, folder = open_data(lake.home)
-    infos = system.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
+    _, folder = open_data(lake.home)
     return [
         Lying(info.path[len(folder) :].lstrip("/"), info.size, info.mtime.astimezone(UTC))
-        for info in infos
-        if info.type == fs.FileType.File
+        for info in list_folder(lake.home, "")
     ]
 
 

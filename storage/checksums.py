@@ -6,7 +6,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from storage.catalog import list_live
-from storage.data import name_file, open_data, open_file
+from storage.data import name_file, open_data, open_file, reach
 from storage.lake import Lake
 from storage.paths import Home
 
@@ -16,7 +16,7 @@ CHUNK = 1 << 20
 def digest_file(home: Home, name: str) -> tuple[int, str]:
     """Give the bytes and the SHA-256 of a file, as the catalog names it."""
     hashed, size = hashlib.sha256(), 0
-    with open_file(home, name) as file:
+    with reach(f"file {name}"), open_file(home, name) as file:
         while chunk := file.read(CHUNK):
             hashed.update(chunk)
             size += len(chunk)

@@ -17,7 +17,7 @@ from storage.attach import read_lake
 from storage.canonical import canonical, digest
 from storage.catalog import DataFile, delete_files, find_orphans, list_live, list_lying
 from storage.checksums import digest_file, name_live
-from storage.data import open_file
+from storage.data import open_file, reach
 from storage.errors import LakeError
 from storage.findings import Finding
 from storage.lake import Lake
@@ -107,7 +107,7 @@ def _report(lake: Lake, file: DataFile, problem: str) -> Finding:
 def _read_whole(home: Home, name: str) -> str | None:
     """Say what keeps a file from being read."""
     try:
-        with open_file(home, name) as opened:
+        with reach(f"file {name}"), open_file(home, name) as opened:
             file = pq.ParquetFile(opened)
             for number in range(file.num_row_groups):
                 file.read_row_group(number)

@@ -34,6 +34,10 @@ class LakeTooNewError(LakeError):
     """A lake that a later release wrote."""
 
 
+class LakeUnreachableError(LakeError):
+    """A catalog or an object store that does not answer now."""
+
+
 class LakeBusyError(LakeError):
     """A commit that lost its race too often."""
 

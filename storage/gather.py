@@ -4,11 +4,11 @@ Deletes, time travel and conditions are DuckDB's part, so that no other code nee
 vectors go straight from the files into one matrix.
 """
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby, islice
 from typing import cast
 
 import numpy as np
@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from storage.data import open_data
+from storage.data import open_data, reach
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.vectors import Matrix
@@ -51,13 +51,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class Group:
-    """What is wanted of one row group: numbers of rows in it, ascending, and where each belongs in the whole.
+    """What is wanted of some row groups of one file: numbers of rows in them, ascending, and where each belongs.
 
     ``footer`` is the file's, read once; None for rows that lie in the catalog.
     """
 
     file: str
-    number: int
+    numbers: tuple[int, ...]
     rows: Places
     positions: Places
     footer: pq.FileMetaData | None
@@ -134,62 +134,62 @@ def gather(table: Table, pieces: Sequence[Piece], dim: int) -> Matrix:
     Raises:
         LakeError: where a file cannot be read.
     """
-    matrix: Matrix = np.empty((sum(len(piece.rows) for piece in pieces), dim), np.float32)
+    matrix = _allocate(sum(len(piece.rows) for piece in pieces), dim)
     system, _ = open_data(table.lake.home)
 
-    def fill(groups: Sequence[Group]) -> None:
-        for group, vectors in zip(groups, read_rows(system, groups, dim), strict=True):
-            matrix[_slice(group.positions)] = vectors
+    def fill(group: Group) -> None:
+        matrix[_slice(group.positions)] = read_group(table, system, group, dim)
 
-    groups = list(list_groups(system, pieces))
+    groups = list(list_groups(system, pieces, RUN))
     for group in groups:
         if group.footer is None:  # one connection cannot be read by several threads
-            matrix[_slice(group.positions)] = read_group(table, system, group, dim)
+            fill(group)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
-        list(threads.map(fill, _join_runs(group for group in groups if group.footer)))
+        list(threads.map(fill, (group for group in groups if group.footer)))
     return matrix
 
 
-def list_groups(system: fs.FileSystem, pieces: Sequence[Piece]) -> Iterator[Group]:
-    """Part pieces by the row groups of their files."""
+def list_groups(system: fs.FileSystem, pieces: Sequence[Piece], run: int = 1) -> Iterator[Group]:
+    """Part pieces by the row groups of their files in which something is wanted, ``run`` of them at a time."""
     for piece in pieces:
         if piece.file.startswith(INLINED):
-            yield Group(piece.file, 0, piece.rows, piece.positions, None)
+            yield Group(piece.file, (), piece.rows, piece.positions, None)
             continue
         footer = _open(system, piece.file).metadata
-        ends = np.cumsum([0] + [footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
+        sizes = np.array([footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
+        ends = np.concatenate([[0], np.cumsum(sizes)])
         cuts = np.searchsorted(piece.rows, ends)
-        for number in np.flatnonzero(np.diff(cuts)).tolist():
-            part = slice(cuts[number], cuts[number + 1])
-            yield Group(piece.file, number, piece.rows[part] - ends[number], piece.positions[part], footer)
+        counts = np.diff(cuts)
+        for numbers in _part(np.flatnonzero(counts), run):
+            part = slice(cuts[numbers[0]], cuts[numbers[-1] + 1])
+            left_out = ends[numbers] - np.cumsum(sizes[numbers]) + sizes[numbers]
+            rows = piece.rows[part] - np.repeat(left_out, counts[numbers])
+            yield Group(piece.file, tuple(numbers.tolist()), rows, piece.positions[part], footer)
 
 
 def read_group(table: Table, system: fs.FileSystem, group: Group, dim: int) -> Matrix:
-    """Read the wanted vectors of one row group, or of the catalog, [n, dim], float32.
+    """Read the wanted vectors of row groups, or of the catalog, [n, dim], float32.
 
     Raises:
         LakeError: where the file cannot be read, or has vectors of another length.
     """
-    return read_rows(system, [group], dim)[0] if group.footer else _read_inlined(table, group, dim)
+    return read_rows(system, group, dim) if group.footer else _read_inlined(table, group, dim)
 
 
-def read_rows(system: fs.FileSystem, groups: Sequence[Group], dim: int) -> list[Matrix]:
-    """Read the wanted vectors of row groups of one file, [n, dim], float32, each; needs no catalog.
+def read_rows(system: fs.FileSystem, group: Group, dim: int) -> Matrix:
+    """Read the wanted vectors of row groups of a file, [n, dim], float32; needs no catalog.
 
     Raises:
         LakeError: where the file cannot be read, or has vectors of another length.
     """
-    name = groups[0].file
-    file = _open(system, name, groups[0].footer)
-    try:
-        numbers = [group.number for group in groups]
-        vectors = file.read_row_groups(numbers, columns=["vector"], use_threads=False)["vector"]
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(name, str(error)) from error
-    sizes = [file.metadata.row_group(number).num_rows for number in numbers]
-    starts = np.cumsum([0, *sizes[:-1]])
-    parts = [_flatten(name, vectors.slice(start, n), dim) for start, n in zip(starts, sizes, strict=True)]
-    return [part[_slice(group.rows)] for part, group in zip(parts, groups, strict=True)]
+    file = _open(system, group.file, group.footer)
+    with _explain(group.file):
+        vectors = file.read_row_groups(group.numbers, columns=["vector"], use_threads=False)["vector"]
+    parts = [chunk.flatten().to_numpy() for chunk in vectors.chunks]
+    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if len(flat) != len(vectors) * dim:
+        raise _unreadable(group.file, f"its vectors have not {dim} numbers each")
+    return cast("Matrix", flat.reshape(len(vectors), dim)[_slice(group.rows)])
 
 
 def to_bytes(image_ids: pa.Array) -> npt.NDArray[np.uint8]:
@@ -199,28 +199,19 @@ def to_bytes(image_ids: pa.Array) -> npt.NDArray[np.uint8]:
     return whole[raw.offset : raw.offset + len(raw)]
 
 
-def _join_runs(groups: Iterable[Group]) -> Iterator[list[Group]]:
-    """Join a few row groups of one file, which is then opened once for them."""
-    for _, of_file in groupby(groups, key=lambda group: group.file):
-        while run := list(islice(of_file, RUN)):
-            yield run
+def _allocate(n: int, dim: int) -> Matrix:
+    """Allocate a matrix from Arrow's pool, which has pages at hand where the system would have to clear new ones."""
+    return np.frombuffer(pa.allocate_buffer(n * dim * 4), np.float32).reshape(n, dim)
 
 
-def _flatten(name: str, vectors: pa.ChunkedArray, dim: int) -> Matrix:
-    parts = [chunk.flatten().to_numpy() for chunk in vectors.chunks]
-    flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    if len(flat) != len(vectors) * dim:
-        raise _unreadable(name, f"its vectors have not {dim} numbers each")
-    matrix: Matrix = flat.reshape(len(vectors), dim)
-    return matrix
+def _part(numbers: Places, size: int) -> list[Places]:
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
 def _read_ids(named: tuple[str, pq.ParquetFile]) -> tuple[str, npt.NDArray[np.uint8]]:
     name, file = named
-    try:
+    with _explain(name):
         return name, to_bytes(file.read(columns=["image_id"], use_threads=False)["image_id"].combine_chunks())
-    except (OSError, pa.ArrowException) as error:
-        raise _unreadable(name, str(error)) from error
 
 
 def _sort(ids: npt.NDArray[np.uint8]) -> Places:
@@ -246,8 +237,15 @@ def _slice(places: Places) -> Places | slice:
 
 
 def _open(system: fs.FileSystem, name: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
-    try:
+    with _explain(name):
         return pq.ParquetFile(name.rpartition("://")[2], filesystem=system, metadata=footer)
+
+
+@contextlib.contextmanager
+def _explain(name: str) -> Iterator[None]:
+    try:
+        with reach(f"file {name}"):
+            yield
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(name, str(error)) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import duckdb
 import pyarrow as pa
 
-from storage.errors import LakeBusyError, LakeError, QueryError
+from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
 from storage.extensions import keep, list_wheels
 from storage.paths import Home
 from storage.turns import take_turn
@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from storage.reading import Features
 
 ATTEMPTS = 50
+CUT_OFF = ("connection reset", "server closed the connection", "terminating connection", "no connection to the server")
 RACES = (
     *("conflict", "database is locked", "busy"),  # DuckLake's and SQLite's words; from here on those of Postgres
     *("could not serialize", "deadlock detected", "could not obtain lock", "duplicate key value"),
-    *("already exists", "concurrently updated"),
-    *("connection reset", "server closed the connection", "terminating connection", "no connection to the server"),
+    *("already exists", "concurrently updated", *CUT_OFF),
     'failed to execute query "rollback"',  # of a commit whose connection was lost
 )
+
+STORE = " error for http "  # how DuckDB names an object store that gave no answer
+LOST = ("unable to connect to postgres", "connection to server", STORE, *CUT_OFF)
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -32,6 +35,8 @@ Row = tuple[Any, ...]
 
 class Lake:
     """An attached lake. Reads are plain SQL; writes go through :meth:`commit`.
+
+    All raise a LakeUnreachableError where the catalog's server or the object store does not answer.
 
     ``lasting`` is false where there is no lake yet, and this is an empty one in memory.
     """
@@ -44,11 +49,13 @@ class Lake:
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run one statement for its effect."""
-        self._con.execute(sql, parameters)
+        with self._reach():
+            self._con.execute(sql, parameters)
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Read all rows of a query."""
-        return self._con.execute(sql, parameters).fetchall()
+        with self._reach():
+            return self._con.execute(sql, parameters).fetchall()
 
     def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - a cell has any type
         """Read the first cell of a query."""
@@ -56,7 +63,8 @@ class Lake:
 
     def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Read a query as an Arrow table."""
-        return self._con.execute(sql, parameters).to_arrow_table()
+        with self._reach():
+            return self._con.execute(sql, parameters).to_arrow_table()
 
     def read(self, sql: str) -> tuple[list[str], list[Row]]:
         """Run a user's query; give its columns and rows.
@@ -66,8 +74,9 @@ class Lake:
         """
         self._plain = False
         try:
-            cursor = self._con.execute(sql)
-            return [column[0] for column in cursor.description or []], cursor.fetchall()
+            with self._reach():
+                cursor = self._con.execute(sql)
+                return [column[0] for column in cursor.description or []], cursor.fetchall()
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
             raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for what is there") from error
@@ -98,9 +107,10 @@ class Lake:
         Those with UUIDs are copied: DuckDB cannot push every filter down into Arrow's.
         """
         for name, table in tables.items():
-            self._con.register(f"{name}_lent", table)
             kind = "TABLE" if pa.uuid() in table.schema.types else "VIEW"
-            self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_lent")
+            with self._reach():
+                self._con.register(f"{name}_lent", table)
+                self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_lent")
         try:
             yield
         finally:
@@ -169,7 +179,7 @@ class Lake:
             try:
                 with take_turn(self.home):
                     return work()
-            except duckdb.Error as error:
+            except (duckdb.Error, LakeUnreachableError) as error:
                 self._roll_back()
                 if not is_race(error):
                     raise unwritable(self.home, error) from error
@@ -202,17 +212,45 @@ class Lake:
         """Close it behind the block."""
         self.close()
 
+    @contextlib.contextmanager
+    def _reach(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            if is_lost(error):
+                raise unreachable(self.home, error) from error
+            raise
+
     def _roll_back(self) -> None:
         with contextlib.suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
             self._con.execute("ROLLBACK")
 
 
-def is_race(error: duckdb.Error) -> bool:
+def is_lost(error: BaseException) -> bool:
+    """Tell whether DuckDB failed because a server does not answer."""
+    return any(word in str(error).lower() for word in LOST)
+
+
+def unreachable(home: Home, error: BaseException) -> LakeUnreachableError:
+    """Say which server does not answer."""
+    reason = " ".join(str(error).partition("\n\nLINE")[0].rpartition('": ')[2].split()).rstrip("?.")
+    if STORE in reason.lower():
+        return LakeUnreachableError(
+            f"data {home.data_url}", f"does not answer: {reason}", "Check the store and the network, run again"
+        )
+    return LakeUnreachableError(
+        f"lake {home.lake}", f"does not answer: {reason}", "Check lake.catalog and its server, run again"
+    )
+
+
+def is_race(error: Exception) -> bool:
     """Tell whether another writer or a lost connection is why the catalog refused: then it is tried again."""
     return any(word in str(error).lower() for word in RACES)
 
 
-def unwritable(home: Home, error: duckdb.Error) -> LakeError:
+def unwritable(home: Home, error: Exception) -> LakeError:
     """Say that a lake cannot be written, and why."""
+    if is_lost(error):
+        return unreachable(home, error.__cause__ or error)
     reason = " ".join(str(error).split())
     return LakeError(f"lake {home.lake}", f"cannot be written: {reason}", "Check the disk and permissions, run again")

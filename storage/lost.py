@@ -7,11 +7,9 @@ new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pyarrow import fs
-
 from storage.catalog import META, DataFile, list_live
 from storage.checksums import name_live
-from storage.data import open_data
+from storage.data import list_folder
 from storage.lake import Lake
 from storage.missing import LostFile
 
@@ -22,9 +20,7 @@ def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
     live = [file for file in list_live(lake) if file.path.startswith(f"{folder}/")]
     if not live:
         return []
-    system, root = open_data(lake.home)
-    found = system.get_file_info(fs.FileSelector(f"{root}/{folder}", allow_not_found=True))
-    sizes = {info.base_name: info.size for info in found}
+    sizes = {info.base_name: info.size for info in list_folder(lake.home, folder)}
     return [file for file in live if sizes.get(file.name) != file.bytes]
 
 

@@ -12,6 +12,7 @@ from flows.settings import quiet_prefect
 from tests.counting import Tally, install
 from tests.lakes import place, postgres, s3  # noqa: F401 - fixtures
 from tests.pictures import write_folder
+from tests.servers import outlived
 
 quiet_prefect(debug=False)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -20,6 +21,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[str]:
     """Prefect's test harness, once a session: its server's address."""
+    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
@@ -27,7 +29,10 @@ def prefect_api() -> Iterator[str]:
         prefect_test_harness(server_startup_timeout=180),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
-        yield str(PREFECT_API_URL.value())
+        started = SubprocessASGIServer().server_process  # the harness's
+        assert started
+        with outlived(started.pid):
+            yield str(PREFECT_API_URL.value())
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pyarrow import fs
 
 from storage.data import open_data
 from storage.paths import Home, open_home
-from tests.servers import environment, free_port, process
+from tests.servers import environment, free_port, outlived, process
 
 PLACES = ("sqlite+folder", "postgres+folder", "postgres+s3")
 PASSWORD, SECRET = "correct-horse-battery", "staple/Secret+Key"  # must be found nowhere
@@ -33,6 +33,12 @@ class Postgres:
 
     port: int
     programs: Path
+    running: "subprocess.Popen[bytes]"
+
+    def stop(self) -> None:
+        """Stop the server at once, whoever is connected."""
+        self.running.send_signal(signal.SIGINT)
+        self.running.wait(30)
 
     def make_database(self) -> str:
         """Make an empty database; gives its url for ``lake.catalog``."""
@@ -73,6 +79,13 @@ def find_programs() -> Path | None:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A Postgres server, run by an unprivileged user."""
+    with start_postgres() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def start_postgres() -> Iterator[Postgres]:
+    """Start a Postgres server for the length of a block, or until it is stopped."""
     programs = find_programs()
     if not programs:
         pytest.skip("Postgres is not installed: apt-get install postgresql")
@@ -83,8 +96,8 @@ def postgres() -> Iterator[Postgres]:
         for path in (folder, folder / "password"):
             os.chown(path, user or -1, -1)
         initialise(programs, folder, user)
-        with serve(programs, folder, port, user):
-            yield Postgres(port, programs)
+        with serve(programs, folder, port, user) as running:
+            yield Postgres(port, programs, running)
 
 
 def initialise(programs: Path, folder: Path, user: int | None) -> None:
@@ -102,7 +115,7 @@ def initialise(programs: Path, folder: Path, user: int | None) -> None:
 
 
 @contextlib.contextmanager
-def serve(programs: Path, folder: Path, port: int, user: int | None) -> Iterator[None]:
+def serve(programs: Path, folder: Path, port: int, user: int | None) -> Iterator["subprocess.Popen[bytes]"]:
     forgetful = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
     settings = {"port": port, "listen_addresses": "127.0.0.1", "unix_socket_directories": folder, **forgetful}
     flags = [f"--{name}={value}" for name, value in settings.items()]
@@ -110,10 +123,11 @@ def serve(programs: Path, folder: Path, port: int, user: int | None) -> Iterator
         command = [str(programs / "postgres"), "-D", str(folder / "data"), *flags]
         running = subprocess.Popen(command, user=user, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_for_postgres(programs, port, folder / "log")
-        yield
+        with outlived(running.pid, "INT"):
+            wait_for_postgres(programs, port, folder / "log")
+            yield running
     finally:
-        running.send_signal(signal.SIGINT)  # ends at once, whoever is connected
+        running.send_signal(signal.SIGINT)
         try:
             running.wait(30)
         except subprocess.TimeoutExpired:
@@ -138,9 +152,16 @@ def wait_for_postgres(programs: Path, port: int, log: Path) -> None:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """An S3 server with the bucket "lakes": the environment of its clients."""
+    with start_s3(tmp_path_factory.mktemp("s3")) as (env, _):
+        yield env
+
+
+@contextlib.contextmanager
+def start_s3(folder: Path) -> Iterator[tuple[dict[str, str], "subprocess.Popen[bytes]"]]:
+    """Start an S3 server for the length of a block; gives its clients' environment, and the process."""
     if not (find_spec("moto") and find_spec("flask")):
         pytest.skip("moto is not installed: pip install 'moto[server]'")
-    folder, port = tmp_path_factory.mktemp("s3"), free_port()
+    port = free_port()
     uri = f"http://127.0.0.1:{port}"
     env = {
         "AWS_ENDPOINT_URL": uri,
@@ -148,9 +169,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "AWS_ACCESS_KEY_ID": "lake",
         "AWS_SECRET_ACCESS_KEY": SECRET,
     }
-    with process(folder / "log", environment(), "moto.server", "-H", "127.0.0.1", "-p", str(port)):
+    with process(folder / "log", environment(), "moto.server", "-H", "127.0.0.1", "-p", str(port)) as running:
         make_bucket(f"{uri}/lakes", folder / "log")
-        yield env
+        yield env, running
 
 
 def make_bucket(url: str, log: Path) -> None:

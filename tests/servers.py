@@ -42,6 +42,17 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
+def outlived(pid: int, sent: str = "TERM") -> Iterator[None]:
+    """Let a process get a signal where this one is killed within a block: then a pipe to its guard closes."""
+    guard = subprocess.Popen(["/bin/sh", "-c", f"read _; kill -s {sent} {pid}"], stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        guard.kill()
+        guard.communicate()
+
+
+@contextlib.contextmanager
 def process(log: Path, env: Mapping[str, str], *command: str, cwd: Path = ROOT) -> Iterator["subprocess.Popen[bytes]"]:
     """Run ``python -m command`` for the length of a block, then end it and all that it started."""
     with log.open("wb") as out:
@@ -49,7 +60,8 @@ def process(log: Path, env: Mapping[str, str], *command: str, cwd: Path = ROOT) 
             [sys.executable, "-m", *command], env=env, cwd=cwd, stdout=out, stderr=out, start_new_session=True
         )
     try:
-        yield running
+        with outlived(running.pid):
+            yield running
     finally:
         _stop(running)
 

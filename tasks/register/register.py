@@ -13,7 +13,7 @@ from storage.attach import open_lake, read_lake
 from storage.errors import RegistryError
 from storage.features import read_features
 from storage.files import find_copies
-from storage.heads import Head, load_head
+from storage.heads import Classifier, load_head
 from storage.lake import Lake
 from storage.paths import Home, text_to_path
 from storage.recipes import get_recipe
@@ -193,7 +193,7 @@ def _predict(lake: Lake, home: Home, training: Training) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _predict_chunk(lake: Lake, head: Head, recipe_id: str, image_ids: list[str]) -> pa.Table:
+def _predict_chunk(lake: Lake, head: Classifier, recipe_id: str, image_ids: list[str]) -> pa.Table:
     probabilities = head.probabilities(read_features(lake, recipe_id, image_ids))
     names = np.array(head.classes)[probabilities.argmax(axis=1)]
     best = probabilities.max(axis=1).astype(np.float32)

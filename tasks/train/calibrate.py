@@ -6,14 +6,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 
-from storage.heads import Floats, Head, soften
+from storage.heads import Classifier, Floats, soften
 from storage.vectors import Matrix
 
 BINS = 15
 WARMEST = 20.0
 
 
-def calibrate(head: Head, features: Matrix, names: npt.NDArray[np.str_]) -> Head:
+def calibrate(head: Classifier, features: Matrix, names: npt.NDArray[np.str_]) -> Classifier:
     """Give a head the temperature at which its log loss on validation images is lowest (Guo et al. 2017).
 
     The loss is convex in 1 / temperature, so that its slope has one root at most. Where there is none between 1/20 and

@@ -86,4 +86,4 @@ class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
     def _vectors(self, group: Group) -> Matrix:
         if group.footer is None:
             return self._read_already[group.file]
-        return read_rows(open_data(self._home)[0], [group], self._dim)[0]
+        return read_rows(open_data(self._home)[0], group, self._dim)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from storage.heads import Floats, Head
+from storage.heads import Classifier, Floats
 from storage.vectors import Matrix
 from tasks.train.calibrate import BINS, find_bins
 from tasks.train.figures import Answers, Numbers, ask, find_losses, measure, number_classes
@@ -33,7 +33,7 @@ class Evaluation:
     slices: Table
 
 
-def evaluate(head: Head, features: Matrix, names: npt.NDArray[np.str_], facts: pa.Table, seed: int) -> Evaluation:
+def evaluate(head: Classifier, features: Matrix, names: npt.NDArray[np.str_], facts: pa.Table, seed: int) -> Evaluation:
     """Measure a head on images [n, dim] of known classes.
 
     ``metrics`` are those of :func:`tasks.train.figures.measure`, and the temperature. ``facts`` are as

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
-from storage.heads import Floats, Head, soften
+from storage.heads import Classifier, Floats, soften
 from storage.vectors import Matrix
 from tasks.train.calibrate import BINS, find_bins
 from tasks.train.intervals import resample, take_percentiles, wilson
@@ -38,7 +38,7 @@ class Answers:
         return np.equal(self.predicted, self.true)
 
 
-def ask(head: Head, features: Matrix, names: npt.NDArray[np.str_]) -> Answers:
+def ask(head: Classifier, features: Matrix, names: npt.NDArray[np.str_]) -> Answers:
     """Ask a head about images [n, dim] of known classes."""
     logits = head.logits(features)
     probabilities = soften(logits, head.temperature)

@@ -1,8 +1,10 @@
 """What a user decides about training."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"]
 
 
 class TrainSettings(BaseModel):
@@ -11,11 +13,27 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(0, description="Decides the split of each image, with its id and nothing else.")
-    validation: float = Field(0.15, gt=0, lt=1, description="Share of the images on which L2 is chosen.")
+    validation: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the best head is chosen.")
     test: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the model is measured, once.")
-    l2: tuple[float, ...] = Field(
-        (1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1, description="Strengths of the L2 penalty to choose from."
+    heads: tuple[Kind, ...] = Field(
+        ("softmax",), min_length=1, description="Kinds of heads to choose from; mlp2 has two hidden layers."
     )
+    l2: tuple[float, ...] = Field(
+        (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
+        min_length=1,
+        description="Strengths of the L2 penalty to choose from, of softmax and ridge.",
+    )
+    nearest: tuple[int, ...] = Field(
+        (1, 5, 20), min_length=1, description="Numbers of neighbours to choose from, of knn."
+    )
+    hidden: int = Field(256, ge=1, description="Width of the first hidden layer; the second has half of it.")
+    learning_rates: tuple[float, ...] = Field(
+        (1e-3, 3e-3), min_length=1, description="Learning rates to choose from, of mlp and mlp2."
+    )
+    weight_decays: tuple[float, ...] = Field(
+        (1e-2, 1e-1), min_length=1, description="Weight decays to choose from, of mlp and mlp2."
+    )
+    epochs: int = Field(30, ge=1, description="How often mlp and mlp2 see each image.")
     class_weights: bool = Field(False, description="Weigh rare classes up, so that every class counts the same.")
     leave_out: tuple[str, ...] = Field((), description="Classes to leave out.")
     iterations: int = Field(500, ge=1, description="Most steps of L-BFGS.")
@@ -24,6 +42,9 @@ class TrainSettings(BaseModel):
     def _leaves_something_to_train_on(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError(f"validation {self.validation} and test {self.test} leave nothing to train on")
-        if any(value <= 0 for value in self.l2):
-            raise ValueError(f"l2 {self.l2} must be positive")
+        for name in ("l2", "nearest", "learning_rates"):
+            if any(value <= 0 for value in getattr(self, name)):
+                raise ValueError(f"{name} {getattr(self, name)} must be positive")
+        if any(value < 0 for value in self.weight_decays):
+            raise ValueError(f"weight_decays {self.weight_decays} must not be negative")
         return self

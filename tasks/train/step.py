@@ -11,7 +11,7 @@ from tasks.train.train import Trained, train_head
 
 
 @task(task_run_name="train {label_set}", cache_policy=NO_CACHE, persist_result=False)
-def train_softmax(
+def fit_and_evaluate(
     home: Home, label_set: str, recipe_id: str, settings: TrainSettings, at: int | None = None
 ) -> Trained:
     """Train a head on the labelled features of a snapshot, or find the one that they gave before."""

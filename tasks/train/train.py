@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
 import numpy as np
@@ -26,11 +26,10 @@ from storage.trainings import (
     save_training,
 )
 from storage.vectors import Matrix
-from tasks.train.calibrate import calibrate
 from tasks.train.evaluate import Evaluation, evaluate
 from tasks.train.settings import TrainSettings
-from tasks.train.softmax import Candidate, fit_softmax
 from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_single, warn_thin
+from tasks.train.sweep import Candidate, fit_heads
 
 TrainingRow = tuple[str, str, str]
 """(image_id, class, split)"""
@@ -65,7 +64,7 @@ def train_head(
         features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
         facts = list_facts(lake, [image_id for image_id, _, split in rows if split == "test"])
     candidates, evaluation = _fit(features, rows, facts, settings)
-    chosen = {**settings.model_dump(), "chosen_l2": candidates[0].l2}
+    chosen = {**settings.model_dump(), **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
     training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage)
     with open_lake(home) as lake:
@@ -98,9 +97,8 @@ def _fit(
     names = np.array([name for _, name, _ in rows])
     splits = np.array([split for _, _, split in rows])
     train, validation, test = ((features[splits == split], names[splits == split]) for split in SPLITS)
-    best, *others = fit_softmax(train, validation, settings)
-    head = calibrate(best.head, *validation)
-    return (replace(best, head=head), *others), evaluate(head, *test, facts, settings.seed)
+    candidates = fit_heads(train, validation, settings)
+    return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)
 
 
 def _keep(
@@ -112,7 +110,7 @@ def _keep(
     report = {
         **asdict(evaluation),
         "splits": coverage.counts,
-        "candidates": [{"l2": candidate.l2, "validation_log_loss": candidate.loss} for candidate in candidates],
+        "candidates": [{**candidate.choice, "validation_log_loss": candidate.loss} for candidate in candidates],
     }
     evaluation_path(home, training.training_id).write_text(json.dumps(report, indent=1), encoding="utf-8")
 

@@ -43,8 +43,8 @@ class Site:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def deployment(self) -> dict[str, Any]:
-        return dict(request(f"{self.api}/deployments/name/pipeline/nightly"))
+    def deployment(self, name: str = "pipeline/nightly") -> dict[str, Any]:
+        return dict(request(f"{self.api}/deployments/name/{name}"))
 
     def trigger(self, source: str = "photos") -> str:
         url = f"{self.api}/deployments/{self.deployment()['id']}/create_flow_run"
@@ -102,19 +102,24 @@ def second(site: Site, together: tuple[str, str]) -> str:  # noqa: ARG001 - come
     return run_id
 
 
-def test_the_deployment_runs_every_night_and_never_beside_itself(site: Site) -> None:
-    found = site.deployment()
+@pytest.mark.parametrize(
+    ("name", "cron", "entrypoint"),
+    [
+        ("pipeline/nightly", "0 2 * * *", "flows.pipeline.pipeline"),
+        ("maintain/weekly", "0 5 * * 0", "flows.weekly.maintain_lake"),
+    ],
+)
+def test_a_deployment_runs_when_it_says_and_never_beside_itself(
+    site: Site, name: str, cron: str, entrypoint: str
+) -> None:
+    found = site.deployment(name)
     assert [row["schedule"] for row in found["schedules"] if row["active"]] == [
-        {"cron": "0 2 * * *", "timezone": "UTC", "day_or": True}
+        {"cron": cron, "timezone": "UTC", "day_or": True}
     ]
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
-    assert (found["work_pool_name"], found["entrypoint"]) == ("frostline", "flows.pipeline.pipeline")
-
-
-def test_the_deployment_turns_telemetry_off(site: Site) -> None:
-    env = site.deployment()["job_variables"]["env"]
-    assert env == {
+    assert (found["work_pool_name"], found["entrypoint"]) == ("frostline", entrypoint)
+    assert found["job_variables"]["env"] == {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -9,8 +9,9 @@ from prefect.client.orchestration import get_client
 from flows.embed import embed
 from flows.ingest import ingest
 from flows.register import register
-from flows.settings import RunSettings
+from flows.settings import HomeSettings, RunSettings
 from flows.train import train
+from flows.weekly import maintain_lake
 from tests.counting import Tally
 
 Run = Callable[..., dict[str, Any]]
@@ -36,6 +37,15 @@ def test_a_run_leaves_an_artifact_that_says_what_it_did(run: Run) -> None:
     assert len(texts) == 1
     for words in ("embedded 60 · reused 0 · failed 0", "60 seen · 60 new", "champion", "mlflow.db", "accuracy"):
         assert words in texts[0]
+
+
+def test_maintenance_runs_as_a_flow_and_leaves_an_artifact(run: Run, home: Path) -> None:
+    run(embed={"shard": 30})
+    assert maintain_lake(HomeSettings(home=home)).compacted == 2
+    with get_client(sync_client=True) as client:
+        texts = [str(each.data) for each in client.read_latest_artifacts() if each.key == "frostline-maintenance"]
+    assert len(texts) == 1
+    assert "compacted 2 files of vectors written anew as fewer" in texts[0]
 
 
 def test_a_report_has_the_keys_that_others_rely_on(run: Run) -> None:

@@ -98,6 +98,13 @@ def test_vectors_come_back_bit_for_bit_in_the_order_asked(lake: Lake) -> None:
     assert np.array_equal(read, vectors[order])
 
 
+def test_vectors_come_back_from_whichever_row_groups_they_lie_in(lake: Lake) -> None:
+    vectors = make_vectors(len(IDS), dim=1 << 16)  # two a row group
+    commit(lake, IDS, vectors)
+    for asked in ([0, 5, 6, 39], [38, 3, 3, 20, 2], list(range(40)), [19]):
+        assert np.array_equal(read_features(lake, RECIPE, [IDS[at] for at in asked]), vectors[asked])
+
+
 def test_an_image_that_is_asked_for_twice_comes_twice(lake: Lake) -> None:
     vectors = make_vectors(2)
     commit(lake, IDS[:2], vectors)

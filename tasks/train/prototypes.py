@@ -1,0 +1,31 @@
+"""Class prototypes: an image is of the class whose mean is nearest, which needs no fit and few labels."""
+
+import numpy as np
+
+from storage.heads import Floats
+from storage.vectors import Matrix
+from tasks.train.axes import Axes
+from tasks.train.path import Labels
+
+
+def fit_prototypes(axes: Axes, features: Matrix, labels: Labels) -> tuple[Floats, Floats]:
+    """Take the mean of each class (Snell et al., Prototypical networks for few-shot learning, 2017, section 2.4).
+
+    Minus half the squared distance of a standardised image x to a mean m is m'x - m'm / 2, less what all classes share.
+    It is divided by the square root of dim, so that it does not grow with it; a temperature does the rest.
+
+    Args:
+        axes: those of the features.
+        features: [n, dim].
+        labels: numbers of classes [n]; each class occurs.
+
+    Returns:
+        Weights [dim, classes] of the standardised features, and biases [classes].
+    """
+    counts = np.bincount(labels)
+    means = np.zeros((len(counts), len(axes.mean)))
+    for part, standard in axes.standardise(features):
+        means += np.eye(len(counts))[labels[part]].T @ standard
+    means /= counts[:, None]
+    size = np.sqrt(len(axes.mean))
+    return means.T / size, -(means**2).sum(axis=1) / (2 * size)
