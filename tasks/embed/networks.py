@@ -65,6 +65,19 @@ def load_network(backbone: str, weights: Weights) -> nn.Module:
     return network.eval().requires_grad_(requires_grad=False)
 
 
+def sketch_network(backbone: str) -> nn.Module:
+    """Build a network without numbers in its weights, to look at.
+
+    Raises:
+        BackboneError: where there is no such network.
+    """
+    try:
+        with torch.device("meta"):
+            return _build(backbone).eval()
+    except NotImplementedError:  # where it reckons its widths with tensors
+        return _build(backbone).eval().to("meta")
+
+
 def find_classifier(network: nn.Module) -> tuple[str, Any]:
     """Find the last linear layer: what an ImageNet network ends in."""
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
