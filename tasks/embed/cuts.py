@@ -14,10 +14,10 @@ from tasks.embed.backbone import pool
 from tasks.embed.graph import NetworkGraph, trace_network
 from tasks.embed.networks import expected_input, load_network, sketch_network
 from tasks.embed.pack import read_packed
+from tasks.embed.rounding import Pair, find_pairs
 from tasks.embed.settings import EmbedSettings
 
 PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)  # noqa: SLF001 - no public name
-NORM = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - no public name
 WORDS = ("input", "avgpool")
 """Names of cuts that are no layers."""
 TOLERANCE = 1e-5
@@ -91,10 +91,12 @@ def find_places(traced: NetworkGraph) -> dict[str, fx.Node]:
 
     They are the outputs of modules that are called once, by the outermost module of that output. Of several with the
     same parameters behind them, the last that is no dropout's or identity's counts, and beside ``avgpool`` only what
-    has more numbers. None is read by a batch norm alone: the norm belongs to the layer before, whose scales it undoes.
+    has more numbers. None lies between a convolution and its batch norm, which ``round_weights`` scales together.
     """
+    size, device = traced.shapes[traced.start][1:], next(traced.network.parameters()).device
+    pairs = find_pairs(traced.network, torch.zeros(1, *size, device=device))
     last, total = traced.classifier_input, traced.count_parameters(traced.start)
-    names = {node: path for path, node in traced.names.items() if path not in WORDS and _can_cut(traced, node)}
+    names = {node: path for path, node in traced.names.items() if path not in WORDS and _can_cut(traced, node, pairs)}
     kept: dict[int, fx.Node] = {}
     for node in filter(names.__contains__, traced.graph.nodes):
         left = traced.count_parameters(node)
@@ -105,11 +107,12 @@ def find_places(traced: NetworkGraph) -> dict[str, fx.Node]:
     return {"input": traced.start, **layers, **({"avgpool": last} if last else {})}
 
 
-def _can_cut(traced: NetworkGraph, node: fx.Node) -> bool:
-    """Tell whether a node is a tensor, one row an image, through which all passes, and no batch norm's alone."""
-    readers = [traced.module_of(user) for user in node.users]
-    is_norms = len(readers) == 1 and isinstance(readers[0], NORM)
-    return traced.shapes.get(node, ())[:1] == (2,) and not is_norms and traced.divides(node)
+def _can_cut(traced: NetworkGraph, node: fx.Node, pairs: list[Pair]) -> bool:
+    """Tell whether a node is a tensor, one row an image, through which all passes, and no pair lies on both sides."""
+    module = traced.module_of(node)
+    inside = set(module.modules()) if module else set()
+    parted = any(pair.convolution in inside and pair.norm not in inside for pair in pairs)
+    return traced.shapes.get(node, ())[:1] == (2,) and not parted and traced.divides(node)
 
 
 def _dim(traced: NetworkGraph, node: fx.Node) -> int:
@@ -174,7 +177,13 @@ def open_tail(folder: Path) -> Tail:
     """
     recipe, weights = read_packed(folder)
     traced = trace_network(load_network(recipe.architecture, weights), recipe.transform.crop)
-    node, last = find_place(traced, recipe.cut), find_place(traced, "avgpool")
+    node, last = find_place(traced, recipe.cut), traced.classifier_input
+    if last is None:
+        raise BackboneError(
+            f"backbone {recipe.architecture}",
+            "ends in no single linear layer that a new head could replace",
+            "Choose another backbone to train from a cut",
+        )
     shape = tuple(traced.shapes[node][1:])
     if shape != recipe.shape:
         raise BackboneError(

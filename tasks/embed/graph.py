@@ -41,13 +41,12 @@ class NetworkGraph:
     @cached_property
     def start(self) -> fx.Node:
         """The pixels."""
-        return next(node for node in self.graph.nodes if node.op == "placeholder")
+        return cast("fx.Node", next(node for node in self.graph.nodes if node.op == "placeholder"))
 
     @cached_property
     def end(self) -> fx.Node:
         """What the network gives."""
-        output = next(node for node in self.graph.nodes if node.op == "output")
-        return cast("fx.Node", output.args[0])
+        return cast("fx.Node", next(node for node in self.graph.nodes if node.op == "output").args[0])
 
     @cached_property
     def names(self) -> dict[str, fx.Node]:
@@ -84,8 +83,8 @@ class NetworkGraph:
         """Count the parameters behind a node."""
         found: set[Tensor] = set()
         for node in self.between(start, self.end):
-            if node.op == "call_module":
-                found.update(self.network.get_submodule(str(node.target)).parameters())
+            if module := self.module_of(node):
+                found.update(module.parameters())
             elif node.op == "get_attr":
                 owner, _, name = str(node.target).rpartition(".")
                 found.add(getattr(self.network.get_submodule(owner), name))
