@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -53,6 +53,15 @@ NO_SINGLE_CLASSIFIER = {
     "timm/deit_tiny_distilled_patch16_224",
     "timm/vit_small_patch16_dinov3",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tests run on every core already, and small layers gain nothing from two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def build(backbone: str) -> nn.Module:
