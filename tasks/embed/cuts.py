@@ -73,7 +73,7 @@ def list_cuts(settings: EmbedSettings) -> list[Cut]:
     """
     size = expected_input(settings.backbone, settings.weights).size
     crop = (settings.crop, settings.crop) if settings.crop else size
-    traced = trace_network(sketch_network(settings.backbone), crop)
+    traced = trace_network(sketch_network(settings.backbone, crop), crop)
     width = 4 if settings.stored == "float32" else 2
     return [_describe(traced, name, node, width) for name, node in find_places(traced).items()]
 

@@ -65,17 +65,19 @@ def load_network(backbone: str, weights: Weights) -> nn.Module:
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def sketch_network(backbone: str) -> nn.Module:
-    """Build a network without numbers in its weights, to look at.
+def sketch_network(backbone: str, size: tuple[int, int]) -> nn.Module:
+    """Build a network for a size of image without numbers in its weights, to look at.
 
     Raises:
         BackboneError: where there is no such network.
     """
+    fixed = {"image_size": size[0]} if backbone.startswith("torchvision/vit_") else {}
     try:
         with torch.device("meta"):
-            return _build(backbone).eval()
+            network = _build(backbone, **fixed)
     except NotImplementedError:  # where it reckons its widths with tensors
-        return _build(backbone).eval().to("meta")
+        network = _build(backbone).to("meta")
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def find_classifier(network: nn.Module) -> tuple[str, Any]:

@@ -117,6 +117,7 @@ def test_a_resnet_is_cut_after_each_block_and_a_transformer_after_each_layer() -
 
     blocks = [f"layer{stage}{block}" for stage in range(1, 5) for block in (".0", "")]  # the last ends its stage
     assert names("torchvision/resnet18") == ["input", "maxpool", *blocks, "avgpool"]
+    assert not [name for name in names("torchvision/efficientnet_b0") if ".block." in name]  # some have no shortcut
     layers = [f"blocks.{layer}" for layer in range(11)]
     assert names("timm/vit_tiny_patch16_224") == [
         *("input", "patch_embed", "pos_drop"),
