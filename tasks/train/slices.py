@@ -23,15 +23,16 @@ def find_slices(
         facts: a row for each slice that an image is in: ``image``, its place, and ``slice`` and ``value`` in words.
 
     Returns:
-        ``slice``, ``value``, ``images``, ``accuracy`` and its 95 % interval, for slices of 20 images and more that are
-        not all images.
+        ``slice``, ``value``, ``images``, ``accuracy`` and its 95 % interval, for slices of 20 images and more whose
+        accuracy is below that of all images.
     """
     classes = pa.table({"image": np.arange(len(names)), "slice": ["class"] * len(names), "value": names.tolist()})
     rows = pa.concat_tables([classes, facts.select(classes.column_names).cast(classes.schema)])
     rows = rows.append_column("right", pa.array(right[rows["image"].to_numpy()].astype(np.int64)))
     found = rows.group_by(["slice", "value"]).aggregate([("right", "count"), ("right", "sum")]).to_pylist()
-    slices = [_measure(row) for row in found if FEWEST <= row["right_count"] < len(right)]
-    return tuple(sorted(slices, key=lambda row: (row["accuracy_high"], row["slice"], row["value"])))
+    slices = [_measure(row) for row in found if row["right_count"] >= FEWEST]
+    worse = [row for row in slices if row["accuracy"] < right.mean()]
+    return tuple(sorted(worse, key=lambda row: (row["accuracy_high"], row["slice"], row["value"])))
 
 
 def _measure(row: dict[str, Any]) -> dict[str, Any]:
