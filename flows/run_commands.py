@@ -8,10 +8,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from flows.answer import Output, answer
+from flows.answer import Output, answer, table
 from flows.settings import HOME, RunSettings, quiet_prefect
 from storage.errors import OrchestratorError
 
+CUT_COLUMNS = ("cut", "shape", "bytes", "averaged", "forward saved", "parameters left")
 Settings = Annotated[RunSettings, Parameter(name="*")]
 
 
@@ -47,6 +48,22 @@ def plan(source: Path | None = None, /, *, settings: Settings = RunSettings(), o
 
     made = make_plan(_with_source(settings, source))
     answer(out, made.to_json(), lambda: describe_plan(made))
+
+
+def cuts(backbone: str | None = None, /, *, settings: Settings = RunSettings(), out: Output = Output()) -> None:
+    """List where a backbone can be cut: what a feature takes, what freezing saves, what is left to train.
+
+    Args:
+        backbone: The network, as --embed.backbone names it; needs none of its weights.
+        settings: What a run is told.
+        out: How the command answers.
+    """
+    from tasks.embed.cuts import list_cuts
+
+    chosen = settings.embed.model_copy(update={"backbone": backbone} if backbone else {})
+    found = list_cuts(chosen)
+    value = {"backbone": chosen.backbone, "stored": chosen.stored, "cuts": [cut.to_json() for cut in found]}
+    answer(out, value, lambda: table(CUT_COLUMNS, [cut.to_row() for cut in found]))
 
 
 def train(

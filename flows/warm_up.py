@@ -41,4 +41,4 @@ def _open_backbone(settings: RunSettings) -> None:
         missing = count_images(lake, wanted).missing
     if missing or not is_unchanged(home, settings.title, settings.root):
         keep_open(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
-        from tasks.train import train  # noqa: F401 - brings scipy
+        from tasks.train import train  # noqa: F401 - brings SciPy

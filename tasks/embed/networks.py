@@ -65,6 +65,21 @@ def load_network(backbone: str, weights: Weights) -> nn.Module:
     return network.eval().requires_grad_(requires_grad=False)
 
 
+def sketch_network(backbone: str, size: tuple[int, int]) -> nn.Module:
+    """Build a network for a size of image without numbers in its weights, to look at.
+
+    Raises:
+        BackboneError: where there is no such network.
+    """
+    fixed = {"image_size": size[0]} if backbone.startswith("torchvision/vit_") else {}
+    try:
+        with torch.device("meta"):
+            network = _build(backbone, **fixed)
+    except NotImplementedError:  # where it reckons its widths with tensors
+        network = _build(backbone).to("meta")
+    return network.eval().requires_grad_(requires_grad=False)
+
+
 def find_classifier(network: nn.Module) -> tuple[str, Any]:
     """Find the last linear layer: what an ImageNet network ends in."""
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]

@@ -26,6 +26,13 @@ def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
     unfinished.rename(folder)
 
 
+def read_packed(folder: Path) -> tuple[Recipe, Weights]:
+    """Read the recipe of a packed backbone, and find its weights."""
+    recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
+    path = next(folder.glob("weights*"))
+    return recipe, Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
+
+
 def open_embedder(folder: Path, batch: int | None, device: str = "auto", *, compiled: bool = False) -> Embedder:
     """Open a packed backbone on a device.
 
@@ -34,9 +41,7 @@ def open_embedder(folder: Path, batch: int | None, device: str = "auto", *, comp
     """
     from tasks.embed.backbone import open_backbone
 
-    recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
-    path = next(folder.glob("weights*"))
-    weights = Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
+    recipe, weights = read_packed(folder)
     backbone, lanes = open_backbone(recipe, weights, device, batch, compiled=compiled)
     return Embedder(recipe, backbone, batch or lanes.batch, lanes)
 

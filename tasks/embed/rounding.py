@@ -11,7 +11,7 @@ SCALES = 64
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """A convolution whose output goes into a batch norm."""
 
     convolution: nn.Conv2d
@@ -31,7 +31,7 @@ def round_weights(network: nn.Module, dtype: torch.dtype, probe: Tensor) -> nn.M
         dtype: torch.bfloat16 or torch.float16.
         probe: A batch that it takes, float32.
     """
-    for pair in _find_pairs(network, probe):
+    for pair in find_pairs(network, probe):
         scale = _choose_scales(pair.convolution.weight.flatten(1), dtype)
         pair.convolution.weight.mul_(scale.view(-1, 1, 1, 1))
         if pair.convolution.bias is not None:
@@ -44,18 +44,19 @@ def round_weights(network: nn.Module, dtype: torch.dtype, probe: Tensor) -> nn.M
     return network
 
 
-def _find_pairs(network: nn.Module, probe: Tensor) -> list[_Pair]:
-    """Run the network once and note which norm gets which convolution's output as it is."""
+@torch.no_grad()
+def find_pairs(network: nn.Module, probe: Tensor) -> list[Pair]:
+    """Run a network once on a batch that it takes, and note which norm gets which convolution's output as it is."""
     made: dict[int, nn.Conv2d] = {}
     kept: list[Tensor] = []  # so that no other tensor gets the same id
-    pairs: list[_Pair] = []
+    pairs: list[Pair] = []
 
     def note(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
             made[id(output)] = module
             kept.append(output)
         elif isinstance(module, nn.BatchNorm2d) and id(given[0]) in made and _is_affine(module):
-            pairs.append(_Pair(made[id(given[0])], module))
+            pairs.append(Pair(made[id(given[0])], module))
 
     modules = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
     hooks = [module.register_forward_hook(note) for module in modules]

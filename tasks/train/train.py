@@ -31,6 +31,9 @@ from tasks.train.settings import TrainSettings
 from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_single, warn_thin
 from tasks.train.sweep import Candidate, fit_heads
 
+FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
+"""Settings of the first release."""
+
 TrainingRow = tuple[str, str, str]
 """(image_id, class, split)"""
 
@@ -73,11 +76,15 @@ def train_head(
 
 
 def identify(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings) -> str:
-    """Hash what decides a head: the recipe, the settings and the rows, whose splits follow from the settings."""
+    """Hash what decides a head: the recipe, the settings and the rows, whose splits follow from the settings.
+
+    A setting that the first release had not counts where it is not the default, so that old heads stay known.
+    """
+    asked = settings.model_dump(include=FIRST) | settings.model_dump(exclude=FIRST, exclude_defaults=True)
     decides = {
         "label_set": label_set,
         "recipe": recipe_id,
-        "settings": settings.model_dump(),
+        "settings": asked,
         "rows": digest_labelled(lake, label_set, recipe_id, settings.leave_out),
     }
     return digest(decides)

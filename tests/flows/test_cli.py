@@ -165,6 +165,26 @@ def test_real_backbones_that_do_not_exist_or_do_not_fit_are_refused(prefect_api:
     assert lake_of(home) == before
 
 
+def test_cuts_of_a_network_are_listed_and_an_unknown_one_is_refused_with_its_neighbours(tmp_path: Path) -> None:
+    def cuts(*arguments: str) -> Ran:
+        command = [sys.executable, "-m", "flows.cli", "cuts", *arguments]
+        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+        return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+    answer = cuts("torchvision/resnet18", "--embed.stored", "float32", "--json").answer
+    assert (answer["backbone"], answer["stored"]) == ("torchvision/resnet18", "float32")
+    assert answer["cuts"][-1] == {
+        "name": "avgpool",
+        "shape": [512],
+        "bytes": 2048,
+        "flops_saved": pytest.approx(1 - 512_000 / 1_814_073_344),
+        "parameters_left": 513_000,
+    }
+    refused(cuts("torchvision/resnet19"), "resnet19", "torchvision/resnet18")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_training_at_a_tag_learns_what_the_lake_held_then(
     run: Callable[..., dict[str, Any]], frostline: Frostline, photos: Path, home: Path
 ) -> None:
