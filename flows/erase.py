@@ -110,7 +110,7 @@ def _describe_model(model: Model) -> list[str]:
     lines = [f"  model      {name}{alias}, learned from {model.images} of them. Train again: {model.retrain}"]
     if model.example:
         lines += [
-            f"             MLflow run {model.run_id} may hold one in its model's input_example.json, or in its",
-            "             evaluation.html, and keeps it until you delete that version and run",
+            f"             MLflow run {model.run_id} may hold one in its model's input_example.json or knn head, or in",
+            "             its evaluation.html, and keeps it until you delete that version and run",
         ]
     return lines

@@ -69,7 +69,11 @@ def list_lost_heads(lake: Lake) -> list[LostHead]:
     """List the heads whose file this home should have and has not."""
     if lake.home.catalog_url:  # a shared lake's heads lie in the home of the run that trained them
         return []
-    heads = lake.rows("SELECT training_id, label_set, recipe_id, heads.snapshot, settings FROM heads ORDER BY ALL")
+    heads = lake.rows(  # an erasure deletes what keeps vectors of its own
+        """SELECT training_id, label_set, recipe_id, heads.snapshot, settings FROM heads
+           WHERE NOT (contains(coalesce(settings, ''), '"chosen_head":"knn"')
+                      AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity')) ORDER BY ALL"""
+    )
     return [
         LostHead(training_id, label_set, recipe_id, at, settings, _can_read(lake.home, recipe_id, at))
         for training_id, label_set, recipe_id, at, settings in heads

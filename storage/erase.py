@@ -19,10 +19,12 @@ import pyarrow as pa
 from storage.attach import open_lake, read_lake
 from storage.catalog import META
 from storage.errors import EraseError, QueryError
+from storage.heads import count_neighbours
 from storage.lake import Lake
 from storage.paths import Home, text_to_path
 from storage.reading import COLUMNS, select_images
 from storage.scrub import rewrite_features, scrub
+from storage.trainings import head_path
 from storage.vectors import to_uuids
 
 ROWS = {
@@ -56,7 +58,8 @@ class Request:
 class Model:
     """A model version that was trained or measured on doomed images; None where its head was never registered.
 
-    ``example`` says whether its package may hold one of them, as its input example; ``retrain`` is a command.
+    ``example`` says whether its package may hold one of them, as its input example or among its head's neighbours;
+    ``retrain`` is a command.
     """
 
     name: str
@@ -156,8 +159,9 @@ def finish(home: Home, now: datetime) -> int:
     """
     with read_lake(home) as lake:
         open_ids = lake.rows("SELECT erasure_id FROM erasures WHERE erased_at IS NULL")
-    if not open_ids:
-        return 0
+        if not open_ids:
+            return 0
+        _delete_heads(lake)
     left = scrub(home, now, ROWS)
     if not left:
         with open_lake(home) as lake:
@@ -165,6 +169,18 @@ def finish(home: Home, now: datetime) -> int:
             sql = "UPDATE erasures SET erased_at = ? WHERE erasure_id IN (SELECT unnest(?))"
             lake.commit(lambda: lake.execute(sql, [now, ids]))
     return left
+
+
+def _delete_heads(lake: Lake) -> None:
+    """Delete the heads in this home that keep the vector of an image that is no row of their training any more."""
+    found = lake.rows(
+        """SELECT h.training_id, count(t.image_id) FROM heads h
+           LEFT JOIN training_sets t ON t.training_id = h.training_id AND t.split = 'train' GROUP BY ALL"""
+    )
+    for training_id, rows in found:
+        path = head_path(lake.home, training_id)
+        if path.is_file() and count_neighbours(path) > rows:
+            path.unlink()
 
 
 def _find_image(lake: Lake, name: str) -> str:
@@ -242,7 +258,8 @@ def _list_models(lake: Lake, request: Request) -> list[Model]:
     condition = ROWS["training_sets"]
     found = lake.rows(
         f"""SELECT coalesce(m.name, h.label_set), m.version, m.alias, m.run_id, count(DISTINCT t.image_id),
-              bool_or(t.split = 'test' AND m.name IS NOT NULL), h.label_set,
+              bool_or(m.name IS NOT NULL AND (t.split = 'test' OR contains(coalesce(h.settings, ''), '"knn"'))),
+              h.label_set,
               (SELECT arg_max(root, scanned_at) FROM scans WHERE source = h.label_set)
             FROM (FROM training_sets WHERE {condition}) t JOIN heads h USING (training_id)
             LEFT JOIN models m USING (training_id) GROUP BY ALL ORDER BY ALL""",

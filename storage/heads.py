@@ -131,3 +131,9 @@ def load_head(path: Path) -> Classifier:
     layers = tuple((arrays[f"hidden.{place}.weights"], arrays[f"hidden.{place}.bias"]) for place in range(depth))
     found: Classifier = kind(classes=classes, **own, temperature=temperature, **({"hidden": layers} if layers else {}))
     return found
+
+
+def count_neighbours(path: Path) -> int:
+    """Count the images whose vectors a head keeps: none, unless its nearest training images vote."""
+    with safe_open(path, framework="numpy") as file:
+        return int(file.get_slice("vectors").get_shape()[0]) if "vectors" in file.keys() else 0  # noqa: SIM118 - as above

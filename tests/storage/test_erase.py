@@ -18,12 +18,15 @@ import pytest
 
 from storage.attach import open_lake, read_lake
 from storage.data import open_data
+from storage.doctor import list_lost_heads
 from storage.erase import Request, count_open, erase, find_condition, find_images, find_source, finish, survey
 from storage.errors import EraseError, QueryError
 from storage.features import commit_shard, read_features
+from storage.heads import Neighbours, save_head
 from storage.lake import Lake
 from storage.leases import end_leases, name_holder
 from storage.paths import Home, open_home
+from storage.trainings import head_path
 from storage.vectors import Failure, Matrix, Shard, to_uuids, write_features
 from tests.lakes import Postgres, database_of, list_files
 
@@ -179,6 +182,25 @@ def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(tmp_path
         rows = lake.rows("SELECT asked, images, rows, models, erased_at FROM erasures")
         assert rows == [("images", 2, sum(taken.rows.values()), '[{"name": "photos", "version": 1}]', NOW)]
         assert lake.value("SELECT count(*) FROM tags") == 0
+
+
+def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    kept = {"gone": IDS, "stays": STAY}
+    with open_lake(home) as lake:
+        for name, image_ids in kept.items():
+            row = [name, "photos", RECIPE, 2, '{"chosen_head":"knn"}', NOW - timedelta(days=1)]
+            lake.execute("INSERT INTO heads VALUES (?, ?, ?, ?, ?, '{}', ?, NULL)", row)
+            lake.execute("INSERT INTO training_sets SELECT ?, unnest(?)::UUID, 'red', 'train'", [name, image_ids])
+    for name, image_ids in kept.items():
+        vectors = VECTORS[[IDS.index(image_id) for image_id in image_ids]]
+        labels, one = np.zeros(len(vectors), np.int64), np.ones(1, np.int64)
+        save_head(Neighbours(("red",), np.zeros(DIM), np.ones(DIM), vectors, labels, one), head_path(home, name))
+    erase(home, Request("images", tuple(DOOMED)), NOW)
+    assert [head_path(home, name).is_file() for name in kept] == [False, True]
+    with read_lake(home) as lake:
+        assert "gone" not in [head.training_id for head in list_lost_heads(lake)]
 
 
 def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(tmp_path: Path) -> None:
