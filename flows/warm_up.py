@@ -1,13 +1,13 @@
 """While Prefect's server starts, which takes seconds, import and open what the run is going to need."""
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from flows.settings import RunSettings
 from storage.attach import read_lake
-from storage.errors import FrostlineError
 from storage.missing import Wanted, count_images
 from tasks.embed.pack import keep_open
 from tasks.embed.plan import find_known
@@ -15,19 +15,22 @@ from tasks.embed.weights import find_weights
 from tasks.ingest.scan import is_unchanged
 from tasks.register.registry import load_mlflow
 
+logger = logging.getLogger(__name__)
+
 
 @contextlib.contextmanager
 def warm_up(settings: RunSettings) -> Iterator[None]:
-    """Warm up in a thread beside the block, and wait for it at its end."""
+    """Warm up in a thread beside the block and wait for it at its end; the run meets what fails, and reports it."""
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(_prepare, settings)
+        warming = thread.submit(_prepare, settings)
         yield
+    if error := warming.exception():
+        logger.debug("warming up ended early", exc_info=error)
 
 
 def _prepare(settings: RunSettings) -> None:
-    with contextlib.suppress(FrostlineError, OSError):  # the run meets it again, and reports it
-        load_mlflow()
-        _open_backbone(settings)
+    load_mlflow()
+    _open_backbone(settings)
 
 
 def _open_backbone(settings: RunSettings) -> None:
