@@ -41,7 +41,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Task:
+class Problem:
     """What all kinds are fitted to: images to train on, by which axes, and to choose on; in which classes."""
 
     classes: tuple[str, ...]
@@ -51,7 +51,7 @@ class Task:
     settings: TrainSettings
 
 
-Fit = Callable[[Task], Iterator[tuple[Choice, Classifier]]]
+Fit = Callable[[Problem], Iterator[tuple[Choice, Classifier]]]
 
 
 def fit_heads(
@@ -64,10 +64,10 @@ def fit_heads(
         validation: features [m, dim] and class names [m].
         settings: kinds of heads, and what there is to choose about each.
     """
-    task = _prepare(train, validation, settings)
+    problem = _prepare(train, validation, settings)
     fits = _list_fits()
     candidates = [
-        _judge(task, choice, head) for kind in dict.fromkeys(settings.heads) for choice, head in fits[kind](task)
+        _judge(problem, choice, head) for kind in dict.fromkeys(settings.heads) for choice, head in fits[kind](problem)
     ]
     return tuple(sorted(candidates, key=lambda candidate: candidate.loss))  # in doubt the one that was fitted first
 
@@ -78,12 +78,12 @@ def share(labels: Labels, *, balanced: bool) -> Floats:
     return 1 / (len(counts) * counts[labels]) if balanced else np.full(len(labels), 1 / len(labels))
 
 
-def _prepare(train: tuple[Matrix, Names], validation: tuple[Matrix, Names], settings: TrainSettings) -> Task:
+def _prepare(train: tuple[Matrix, Names], validation: tuple[Matrix, Names], settings: TrainSettings) -> Problem:
     classes, labels = np.unique(train[1], return_inverse=True)
     known = np.isin(validation[1], classes)
     others = np.searchsorted(classes, validation[1][known])
     shares = share(labels, balanced=settings.class_weights)
-    return Task(
+    return Problem(
         tuple(map(str, classes)),
         find_axes(train[0], shares),
         Sample(*train, labels, shares),
@@ -92,10 +92,10 @@ def _prepare(train: tuple[Matrix, Names], validation: tuple[Matrix, Names], sett
     )
 
 
-def _judge(task: Task, choice: Choice, head: Classifier) -> Candidate:
-    features, names = task.validation.features, task.validation.names
+def _judge(problem: Problem, choice: Choice, head: Classifier) -> Candidate:
+    features, names = problem.validation.features, problem.validation.names
     calibrated = calibrate(head, features, names)
-    return Candidate(choice, calibrated, log_loss(calibrated.probabilities(features), names, task.classes))
+    return Candidate(choice, calibrated, log_loss(calibrated.probabilities(features), names, problem.classes))
 
 
 def _list_fits() -> Mapping[Kind, Fit]:
@@ -104,54 +104,54 @@ def _list_fits() -> Mapping[Kind, Fit]:
         "ridge": _fit_ridge,
         "prototypes": _fit_prototypes,
         "knn": _keep_neighbours,
-        "mlp": lambda task: _fit_mlps(task, "mlp", (task.settings.hidden,)),
-        "mlp2": lambda task: _fit_mlps(task, "mlp2", (task.settings.hidden, -(-task.settings.hidden // 2))),
+        "mlp": lambda problem: _fit_mlps(problem, "mlp", (problem.settings.hidden,)),
+        "mlp2": lambda problem: _fit_mlps(problem, "mlp2", (problem.settings.hidden, -(-problem.settings.hidden // 2))),
     }
 
 
-def _fit_softmax(task: Task) -> Iterator[tuple[Choice, Classifier]]:
-    rows, strengths = task.train, _fall(task.settings)
-    fitted = fit_path(task.axes, rows.features, rows.labels, rows.shares, strengths, task.settings.iterations)
+def _fit_softmax(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
+    rows, strengths = problem.train, _fall(problem.settings)
+    fitted = fit_path(problem.axes, rows.features, rows.labels, rows.shares, strengths, problem.settings.iterations)
     for l2, (weights, bias) in zip(strengths, fitted, strict=True):
-        yield {"head": "softmax", "l2": l2}, Head(task.classes, task.axes.mean, task.axes.scale, weights, bias)
+        yield {"head": "softmax", "l2": l2}, Head(problem.classes, problem.axes.mean, problem.axes.scale, weights, bias)
 
 
-def _fit_ridge(task: Task) -> Iterator[tuple[Choice, Classifier]]:
-    rows, strengths = task.train, _fall(task.settings)
-    fitted = fit_ridge(task.axes, rows.features, rows.labels, rows.shares, strengths)
+def _fit_ridge(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
+    rows, strengths = problem.train, _fall(problem.settings)
+    fitted = fit_ridge(problem.axes, rows.features, rows.labels, rows.shares, strengths)
     for l2, (weights, bias) in zip(strengths, fitted, strict=True):
-        yield {"head": "ridge", "l2": l2}, Head(task.classes, task.axes.mean, task.axes.scale, weights, bias)
+        yield {"head": "ridge", "l2": l2}, Head(problem.classes, problem.axes.mean, problem.axes.scale, weights, bias)
 
 
-def _fit_prototypes(task: Task) -> Iterator[tuple[Choice, Classifier]]:
-    weights, bias = fit_prototypes(task.axes, task.train.features, task.train.labels)
-    yield {"head": "prototypes"}, Head(task.classes, task.axes.mean, task.axes.scale, weights, bias)
+def _fit_prototypes(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
+    weights, bias = fit_prototypes(problem.axes, problem.train.features, problem.train.labels)
+    yield {"head": "prototypes"}, Head(problem.classes, problem.axes.mean, problem.axes.scale, weights, bias)
 
 
-def _keep_neighbours(task: Task) -> Iterator[tuple[Choice, Classifier]]:
-    rows, axes = task.train, task.axes
-    for nearest in task.settings.nearest:
+def _keep_neighbours(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
+    rows, axes = problem.train, problem.axes
+    for nearest in problem.settings.nearest:
         voters = np.array([nearest])
         yield (
             {"head": "knn", "nearest": nearest},
-            Neighbours(task.classes, axes.mean, axes.scale, rows.features, rows.labels, voters),
+            Neighbours(problem.classes, axes.mean, axes.scale, rows.features, rows.labels, voters),
         )
 
 
-def _fit_mlps(task: Task, kind: Kind, hidden: tuple[int, ...]) -> Iterator[tuple[Choice, Classifier]]:
+def _fit_mlps(problem: Problem, kind: Kind, hidden: tuple[int, ...]) -> Iterator[tuple[Choice, Classifier]]:
     from tasks.train import mlp
 
-    settings, axes = task.settings, task.axes
+    settings, axes = problem.settings, problem.axes
     rates = mlp.make_rates(settings.learning_rates, settings.weight_decays)
     train, validation = (
         mlp.Sample(((rows.features - axes.mean) / axes.scale).astype(np.float32), rows.labels, rows.shares)
-        for rows in (task.train, task.validation)
+        for rows in (problem.train, problem.validation)
     )
     fitted = mlp.fit_mlps(train, validation, hidden, rates, settings.epochs, settings.seed)
     for rate, layers in zip(rates, fitted, strict=True):
         *before, (weights, bias) = layers
         choice: Choice = {"head": kind, "learning_rate": rate.learning_rate, "weight_decay": rate.weight_decay}
-        yield choice, Head(task.classes, axes.mean, axes.scale, weights, bias, hidden=tuple(before))
+        yield choice, Head(problem.classes, axes.mean, axes.scale, weights, bias, hidden=tuple(before))
 
 
 def _fall(settings: TrainSettings) -> list[float]:
