@@ -78,6 +78,10 @@ class TrainError(FrostlineError):
     """Labels from which no head can be trained or measured."""
 
 
+class ReviewError(FrostlineError):
+    """A review that cannot be made, or whose decisions cannot be taken back."""
+
+
 class RegistryError(FrostlineError):
     """A model registry that does not answer, or a model that answers wrongly."""
 

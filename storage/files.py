@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from storage.errors import SourceError
+from storage.labels import REVIEWED, drop_reviewed
 from storage.lake import Lake
 from storage.paths import text_to_path
 
@@ -120,10 +121,12 @@ def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
     """Foresee the distinct (image_id, class) that committing a scan will leave."""
     with lake.lend(_listing=scan.listing.files, _reads=scan.reads):
         return lake.rows(
-            """SELECT DISTINCT image_id::VARCHAR, class FROM _listing JOIN (
-                 SELECT path, image_id FROM _reads UNION ALL
-                 SELECT path, image_id FROM files WHERE source = ? AND path NOT IN (SELECT path FROM _reads)
-               ) USING (path) WHERE image_id IS NOT NULL AND class IS NOT NULL""",
+            f"""SELECT DISTINCT image_id::VARCHAR, coalesce(reviewed.class, found.class) FROM (
+                 SELECT image_id, class FROM _listing JOIN (
+                   SELECT path, image_id FROM _reads UNION ALL
+                   SELECT path, image_id FROM files WHERE source = $1 AND path NOT IN (SELECT path FROM _reads)
+                 ) USING (path) WHERE image_id IS NOT NULL AND class IS NOT NULL
+               ) found LEFT JOIN ({REVIEWED}) reviewed USING (image_id)""",
             [scan.listing.source],
         )
 
@@ -198,9 +201,11 @@ def _write_labels(lake: Lake, source: str, now: datetime) -> None:
     lake.execute(
         f"DELETE FROM labels WHERE label_set = $1 AND source = $1 AND (image_id, class) NOT IN ({desired})", [source]
     )
+    drop_reviewed(lake, source)
     lake.execute(
         f"""INSERT INTO labels SELECT $1, d.image_id, d.class, $1, $2 FROM ({desired}) d
-            ANTI JOIN (FROM labels WHERE label_set = $1) k ON k.image_id = d.image_id AND k.class = d.class""",
+            ANTI JOIN (FROM labels WHERE label_set = $1) k ON k.image_id = d.image_id AND k.class = d.class
+            ANTI JOIN ({REVIEWED}) r ON r.image_id = d.image_id""",
         [source, now],
     )
 

@@ -1,28 +1,21 @@
 """An evaluation as one page that needs no other file, and its pictures."""
 
-import base64
-import hashlib
-import io
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
-
 from storage.attach import read_lake
 from storage.errors import TrainError
-from storage.formats import FORMATS
 from storage.lake import Lake
-from storage.paths import Home, text_to_path
+from storage.paths import Home
 from storage.recipes import get_recipe
 from storage.trainings import Training, find_training
 from tasks.train.pictures import draw_confusion, draw_reliability
 from tasks.train.recorded import Mistake, find_mistakes, list_figures, read_evaluation
+from tasks.train.thumbnails import show, to_uri
 
-SIDE = 160
 WORST = 20
 STYLE = """
 :root { color-scheme: light dark }
@@ -116,10 +109,15 @@ def _write(
         "<h2>Surest mistakes</h2><p>Look at these first: some are labels that are wrong.</p>",
         f'<div class="gallery">{"".join(map(_show, mistakes))}</div>' if mistakes else "<p>None.</p>",
     ]
+    return frame(f"{name}: evaluation", body)
+
+
+def frame(title: str, body: Iterable[str]) -> str:
+    """Make a page of HTML that loads nothing and runs nothing."""
     head = (
         f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(name)}: evaluation</title><style>{STYLE}</style>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style>"
     )
     return "\n".join(("<!doctype html>", f'<html lang="en"><head>{head}</head><body>', *body, "</body></html>", ""))
 
@@ -135,39 +133,11 @@ def _say(cell: object) -> str:
 
 
 def _picture(words: str, png: bytes) -> str:
-    return f'<p><img class="picture" alt="{escape(words)}" src="{_to_uri("png", png)}"></p>'
+    return f'<p><img class="picture" alt="{escape(words)}" src="{to_uri("png", png)}"></p>'
 
 
 def _show(mistake: Mistake) -> str:
-    thumbnail = _shrink(mistake)
-    shown = f'<img alt="{mistake.image_id}" src="{_to_uri("jpeg", thumbnail)}">' if thumbnail else "(cannot be shown)"
     words = f"{mistake.label}, taken for {mistake.predicted} at {mistake.probability:.4f}"
     where = escape(mistake.place or mistake.image_id)
+    shown = show(mistake.place, mistake.image_id)
     return f"<figure>{shown}<figcaption>{escape(words)}<br><small>{where}</small></figcaption></figure>"
-
-
-def _shrink(mistake: Mistake) -> bytes | None:
-    """Make a JPEG thumbnail, where the file still has the image's bytes."""
-    path = Path(text_to_path(mistake.place)) if mistake.place else None
-    if path is None or not path.is_file():
-        return None
-    data = path.read_bytes()
-    same = hashlib.sha256(data).digest()[:16] == uuid.UUID(mistake.image_id).bytes
-    return _draw_small(data) if same else None
-
-
-def _draw_small(data: bytes) -> bytes | None:
-    Image.init()
-    file = io.BytesIO()
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            small = ImageOps.exif_transpose(image).convert("RGB")
-        small.thumbnail((SIDE, SIDE))
-        small.save(file, "JPEG", quality=80)
-    except Exception:  # noqa: BLE001 - broken pixels raise anything; the page says that there is nothing to show
-        return None
-    return file.getvalue()
-
-
-def _to_uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
