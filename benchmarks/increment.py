@@ -2,16 +2,25 @@
 
 ``python -m benchmarks.increment``. 20,000 photos, whole processes: the first run, then in turns one with nothing to do
 and one with 200 more photos. Beside the whole run, which trains the head anew on every image, its steps ingest and
-embed are compared by themselves, as the run's own report times them. With ``--quick`` the processes share a server.
+embed are compared by themselves, as the run's own report times them. With ``--quick`` runs share process and server.
 """
 
 import argparse
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from benchmarks.measure import Ratio, Run, make_parser, run_benchmark, run_frostline, share_prefect
+from benchmarks.measure import (
+    Ratio,
+    Run,
+    make_parser,
+    obey_frostline,
+    run_benchmark,
+    run_frostline,
+    share_prefect,
+)
 from benchmarks.photos import make_photos
 
 FILES, QUICK_FILES = 20_000, 300
@@ -37,13 +46,15 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
     with tempfile.TemporaryDirectory() as folder, share_prefect() if options.quick else nullcontext():
         source = Path(folder) / "photos"
         add(source, paths[:files])
-        first = run_over(source, options.crop)
+        arguments = ("run", str(source), "--home", f"{folder}/home", "--embed.crop", str(options.crop))
+        run = partial(obey_frostline if options.quick else run_frostline, *arguments)
+        first = run()
         print(f"first run over {files} files: {first.seconds:.1f} s, of these {first.answer['seconds']}")
         turns = []
         for turn in range(runs):
-            idle = run_over(source, options.crop)
+            idle = run()
             add(source, paths[files + turn * more : files + (turn + 1) * more])
-            turns.append((run_over(source, options.crop), idle))
+            turns.append((run(), idle))
             print(f"1 %: {turns[-1][0].answer['seconds']}, nothing to do: {idle.answer['seconds']}")
     whole = tuple((run.seconds, idle.seconds + first.seconds / SHARE) for run, idle in turns)
     steps = tuple((sum_steps(run), sum_steps(idle) + sum_steps(first) / SHARE) for run, idle in turns)
@@ -59,11 +70,6 @@ def add(source: Path, paths: Sequence[Path]) -> None:
         place = source / f"class-{int(path.stem) % CLASSES}" / path.name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.hardlink_to(path)
-
-
-def run_over(source: Path, crop: int) -> Run:
-    """Run the pipeline over a folder, with a home beside it."""
-    return run_frostline("run", str(source), "--home", str(source.with_suffix(".home")), "--embed.crop", str(crop))
 
 
 def sum_steps(run: Run) -> float:

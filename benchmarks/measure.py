@@ -2,9 +2,11 @@
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
@@ -103,6 +105,17 @@ def time_seconds(work: Callable[[], object]) -> float:
 def run_frostline(*arguments: str) -> Run:
     """Run ``frostline ARGUMENTS --json`` as a process of its own."""
     return run_python("-m", "flows.cli", *arguments, "--json")
+
+
+def obey_frostline(*arguments: str) -> Run:
+    """Do what ``frostline ARGUMENTS --json`` does in this process, where imports are paid once."""
+    from flows.cli import obey
+
+    printed, began = io.StringIO(), time.perf_counter()
+    with contextlib.redirect_stdout(printed):
+        obey([*arguments, "--json"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return Run(json.loads(printed.getvalue()), time.perf_counter() - began, peak)
 
 
 @contextlib.contextmanager

@@ -47,8 +47,8 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
     files, runs = (QUICK_FILES, 1) if options.quick else (options.files, options.runs)
     with tempfile.TemporaryDirectory() as folder, share_prefect() if options.quick else nullcontext():
         large, small = write_images(Path(folder) / "large", files), write_images(Path(folder) / "small", SMALL)
-        for source in (large, small):
-            report_whole("first run", source)
+        with ThreadPoolExecutor(2 if options.quick else 1) as pool:
+            list(pool.map(lambda source: report_whole("first run", source), (large, small)))
         if not options.quick:  # the start of Prefect's server is nearly all of it
             report_whole("nothing to do", small)
             report_whole("nothing to do", large)

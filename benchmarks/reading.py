@@ -67,7 +67,7 @@ def measure_pace(root: Path, rows: int, runs: int) -> Ratio:
 def measure_size(root: Path, photos: int) -> list[Ratio]:
     """Embed crops of photographs; compare the file with raw float32, and the vectors with the backbone's."""
     from tasks.embed.engine import embed_images
-    from tasks.embed.pack import open_embedder, pack_backbone
+    from tasks.embed.pack import keep_open, pack_backbone
     from tasks.embed.plan import resolve
     from tasks.embed.settings import EmbedSettings
 
@@ -75,7 +75,7 @@ def measure_size(root: Path, photos: int) -> list[Ratio]:
     resolved = resolve(home, EmbedSettings())
     recipe = resolved.recipe
     pack_backbone(recipe, resolved.weights, home.backbones / recipe.recipe_id)
-    embedder = open_embedder(home.backbones / recipe.recipe_id, 32)
+    embedder = keep_open(home.backbones / recipe.recipe_id, 32, "auto", compiled=False)
     images = crop_photos(photos)
     kept = embed_images(embedder, images)
     raw = embed_images(replace(embedder, recipe=replace(recipe, stored="float32")), images)

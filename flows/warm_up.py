@@ -13,7 +13,8 @@ from tasks.embed.pack import keep_open
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
 from tasks.ingest.scan import is_unchanged
-from tasks.register.registry import load_mlflow
+from tasks.register.registry import list_installed, load_mlflow
+from tasks.register.settings import tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ def warm_up(settings: RunSettings) -> Iterator[None]:
 
 
 def _prepare(settings: RunSettings) -> None:
-    load_mlflow()
+    load_mlflow(tracking_uri(settings.place, settings.registry))
     _open_backbone(settings)
 
 
@@ -44,4 +45,5 @@ def _open_backbone(settings: RunSettings) -> None:
         missing = count_images(lake, wanted).missing
     if missing or not is_unchanged(home, settings.title, settings.root):
         keep_open(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
-        from tasks.train import train  # noqa: F401 - brings SciPy
+        list_installed()
+        from tasks.train import page, train  # noqa: F401 - bring Matplotlib and SciPy

@@ -108,13 +108,17 @@ def list_below(lake: Lake, source: str, folders: Sequence[str]) -> list[tuple[st
     return rows
 
 
-def find_copies(lake: Lake, image_id: str) -> list[tuple[str, str]]:
-    """Find where an image lies: (root, path), as text."""
-    return lake.rows(
-        """SELECT arg_max(s.root, s.scanned_at), f.path FROM files f JOIN scans s USING (source)
-           WHERE f.image_id = ?::UUID GROUP BY f.source, f.path ORDER BY f.path""",
-        [image_id],
+def find_copies(lake: Lake, image_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """Find where images lie: for each that lies somewhere (root, path), as text."""
+    rows = lake.rows(
+        """SELECT f.image_id::VARCHAR, arg_max(s.root, s.scanned_at), f.path FROM files f JOIN scans s USING (source)
+           WHERE f.image_id IN (SELECT unnest(?::UUID[])) GROUP BY f.image_id, f.source, f.path ORDER BY f.path""",
+        [list(image_ids)],
     )
+    copies: dict[str, list[tuple[str, str]]] = {}
+    for image_id, root, path in rows:
+        copies.setdefault(image_id, []).append((root, path))
+    return copies
 
 
 def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:

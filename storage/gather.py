@@ -20,7 +20,7 @@ from pyarrow import fs
 from storage.data import open_data, reach
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.vectors import Matrix
+from storage.vectors import Matrix, pack_uuids
 
 Places = npt.NDArray[np.int64]
 RUN = 8  # row groups that are read at once: 4 MB a thread
@@ -92,7 +92,7 @@ def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Ar
         order = np.argsort(rows.to_numpy(), kind="stable")
         pieces.append(Piece(name, rows.to_numpy()[order], positions.to_numpy()[order]))
     pieces.sort(key=lambda piece: int(piece.positions.min()))
-    return _to_uuids(ids), tuple(pieces)
+    return pack_uuids(ids), tuple(pieces)
 
 
 def list_whole(table: Table, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...]] | None:
@@ -125,7 +125,7 @@ def list_whole(table: Table, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...
         for (name, ids), positions in zip(parts, np.split(places, ends), strict=True)
     ]
     pieces.sort(key=lambda piece: int(piece.positions.min()))
-    return _to_uuids(raw[order]), tuple(pieces)
+    return pack_uuids(raw[order]), tuple(pieces)
 
 
 def gather(table: Table, pieces: Sequence[Piece], dim: int) -> Matrix:
@@ -252,8 +252,3 @@ def _explain(name: str) -> Iterator[None]:
 
 def _unreadable(name: str, reason: str) -> LakeError:
     return LakeError(f"file {name}", f"cannot be read: {reason}", "See what `frostline doctor` finds")
-
-
-def _to_uuids(raw: npt.NDArray[np.uint8]) -> pa.Array:
-    binary = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), len(raw), [None, pa.py_buffer(raw)])
-    return pa.ExtensionArray.from_storage(pa.uuid(), binary)

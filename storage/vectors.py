@@ -171,5 +171,11 @@ def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors
 
 def to_uuids(image_ids: Sequence[str]) -> pa.Array:
     """Write ids as Arrow UUIDs."""
-    raw = pa.array([uuid.UUID(image_id).bytes for image_id in image_ids], pa.binary(16))
-    return pa.ExtensionArray.from_storage(pa.uuid(), raw)
+    return pack_uuids(bytes.fromhex("".join(image_ids).replace("-", "")))
+
+
+def pack_uuids(raw: bytes | npt.NDArray[np.uint8]) -> pa.Array:
+    """Take ids, 16 bytes each, as Arrow UUIDs."""
+    buffer = pa.py_buffer(raw)
+    binary = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), buffer.size // 16, [None, buffer])
+    return pa.ExtensionArray.from_storage(pa.uuid(), binary)

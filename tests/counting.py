@@ -75,12 +75,12 @@ def fake_modules(tally: Tally) -> dict[str, types.ModuleType]:
 def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     """Put the counting backbone in place for one test."""
     from tasks.embed import pack, step
-    from tasks.embed.pack import keep_open
+    from tasks.embed.pack import open_once
 
     for name, module in fake_modules(tally).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(pack, "open_images", open_images)
-    keep_open.cache_clear()
+    open_once.cache_clear()
     monkeypatch.setattr(step, "watch", lambda *_: False)  # the tally counts images; canaries have tests of their own
 
 

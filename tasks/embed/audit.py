@@ -14,7 +14,7 @@ from storage.recipes import get_recipe
 from storage.vectors import Matrix, write_features
 from tasks.embed.canaries import tolerate
 from tasks.embed.engine import embed_images
-from tasks.embed.pack import open_embedder
+from tasks.embed.pack import keep_open
 from tasks.embed.watch import read_image
 
 SAMPLE = 16
@@ -49,7 +49,7 @@ def draw_images(lake: Lake, recipe_id: str, seed: int) -> dict[str, bytes]:
 
 def _compare(lake: Lake, recipe_id: str, folder: Path, images: dict[str, bytes], moment: datetime) -> Iterator[Finding]:
     allowed = tolerate(get_recipe(lake, recipe_id))
-    now = embed_images(open_embedder(folder, None), list(images.values()))
+    now = embed_images(keep_open(folder, None, "auto", compiled=False), list(images.values()))
     stored = read_features(lake, recipe_id, list(images))
     far = np.linalg.norm(stored - now, axis=1) / np.maximum(np.linalg.norm(now, axis=1), 1e-12)
     for row, image_id in enumerate(images):

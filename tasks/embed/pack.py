@@ -33,26 +33,26 @@ def read_packed(folder: Path) -> tuple[Recipe, Weights]:
     return recipe, Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
 
 
-def open_embedder(folder: Path, batch: int | None, device: str = "auto", *, compiled: bool = False) -> Embedder:
-    """Open a packed backbone on a device.
+def keep_open(folder: Path, batch: int | None, device: str, *, compiled: bool) -> Embedder:
+    """Open a packed backbone once for all shards of a run, and for the check of its model, wherever the copy lies.
 
     Raises:
         WeightsError: where its weights are not the recipe's any more.
     """
+    recipe, weights = read_packed(folder)
+    return open_once(recipe, weights, batch, device, compiled=compiled)
+
+
+@lru_cache(maxsize=1)
+def open_once(recipe: Recipe, weights: Weights, batch: int | None, device: str, *, compiled: bool) -> Embedder:
+    """Open a recipe's backbone, unless it was the last one that was opened: weights are known by their digest."""
     from tasks.embed.backbone import open_backbone
 
-    recipe, weights = read_packed(folder)
     backbone, lanes = open_backbone(recipe, weights, device, batch, compiled=compiled)
     return Embedder(recipe, backbone, batch or lanes.batch, lanes)
 
 
-@lru_cache(maxsize=1)
-def keep_open(folder: Path, batch: int | None, device: str, *, compiled: bool) -> Embedder:
-    """Open a packed backbone once for all shards of a run."""
-    return open_embedder(folder, batch, device, compiled=compiled)
-
-
 def open_images(folder: Path, batch: int | None) -> Callable[[Sequence[bytes]], Matrix]:
     """Open a packed backbone as a function from encoded images to vectors [n, dim], as the lake has them."""
-    embedder = open_embedder(folder, batch)
+    embedder = keep_open(folder, batch, "auto", compiled=False)
     return lambda images: embed_images(embedder, images)

@@ -78,7 +78,7 @@ def _read(lake: Lake, known: Canaries) -> Iterator[tuple[Probe, bytes]]:
 
 def read_image(lake: Lake, image_id: str) -> bytes | None:
     """Read an image from where it lies; None where it is there no more."""
-    for root, path in find_copies(lake, image_id):
+    for root, path in find_copies(lake, [image_id]).get(image_id, []):
         file = Path(text_to_path(root)) / text_to_path(path)
         data = file.read_bytes() if file.is_file() else b""
         if is_image(data, image_id):

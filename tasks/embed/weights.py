@@ -2,7 +2,7 @@
 
 import hashlib
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.errors import WeightsError
@@ -15,9 +15,9 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights. ``by_order`` is set where its tensors bear other names than the architecture's."""
+    """A file of weights, the same wherever it lies. ``by_order``: its tensors bear other names than the network's."""
 
-    path: Path
+    path: Path = field(compare=False)
     digest: str
     by_order: bool = False
 

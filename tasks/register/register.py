@@ -125,7 +125,7 @@ def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]
     """Read a few test images whose files are still there."""
     found = 0
     for image_id, _ in list_split(lake, training.training_id, "test"):
-        for root, path in find_copies(lake, image_id):
+        for root, path in find_copies(lake, [image_id]).get(image_id, []):
             file = Path(text_to_path(root)) / text_to_path(path)
             if file.is_file() and found < EXAMPLES:
                 found += 1

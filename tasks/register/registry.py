@@ -18,10 +18,26 @@ TRAINING_TAG = "frostline.training_id"
 RECIPE_TAG = "frostline.recipe_id"
 
 
-def load_mlflow() -> None:
-    """Import MLflow, which takes seconds."""
+def load_mlflow(uri: str) -> None:
+    """Import MLflow and its store, where it is a local one; this takes seconds."""
     quiet_registry()
-    import mlflow  # noqa: F401
+    import mlflow
+
+    if is_local(uri):
+        import mlflow.store.model_registry.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+
+
+def list_installed() -> None:
+    """Let MLflow list which packages are installed: it does so once, a second long, when it logs its first model."""
+    from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
+
+    warn_dependency_requirement_mismatches(["mlflow"])
+
+
+def is_local(uri: str) -> bool:
+    """Say whether MLflow keeps its store in a file of this machine."""
+    return uri.startswith("sqlite:///")
 
 
 @contextlib.contextmanager
@@ -39,7 +55,7 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        if uri.startswith("sqlite:///"):
+        if is_local(uri):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         with keep_environment():
             mlflow.set_tracking_uri(uri)
@@ -59,7 +75,7 @@ def find_experiment(client: "MlflowClient", home: Home, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found:
         return str(found.experiment_id)
-    local = str(client.tracking_uri).startswith("sqlite:///")
+    local = is_local(str(client.tracking_uri))
     place = (home.registry / "artifacts").as_uri() if local else None
     return str(client.create_experiment(name, artifact_location=place))
 

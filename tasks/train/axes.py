@@ -34,9 +34,9 @@ class Axes:
 
     def lay(self, features: Matrix) -> Matrix:
         """Give the features along the directions, [n, r], float32."""
-        laid = np.empty((len(features), len(self.squares)), np.float32)
+        laid, directions = np.empty((len(features), len(self.squares)), np.float32), self.directions.astype(np.float32)
         for part, standard in self.standardise(features):
-            laid[part] = standard @ self.directions
+            laid[part] = standard.astype(np.float32) @ directions
         return laid
 
 

@@ -1,7 +1,7 @@
 """An evaluation, read again: what was recorded with a head, and its mistakes, which the lake's rows give."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
     predicted, sureness = np.array(head.classes)[probabilities.argmax(axis=1)], probabilities.max(axis=1)
     surest = np.lexsort((image_ids, -sureness))
     wrong = surest[(predicted != names)[surest]][:MOST]
-    places = [_find_place(lake, image_ids[at]) for at in wrong]
+    copies = find_copies(lake, [image_ids[at] for at in wrong])
+    places = [_choose_place(copies.get(image_ids[at], [])) for at in wrong]
     return [
         Mistake(image_ids[at], str(names[at]), str(predicted[at]), float(sureness[at]), place)
         for at, place in zip(wrong, places, strict=True)
@@ -96,6 +97,6 @@ def _read_test(lake: Lake, training: Training) -> tuple[list[str], Any, Matrix]:
     return image_ids, np.array([name for _, name in rows]), read_features(lake, training.recipe_id, image_ids)
 
 
-def _find_place(lake: Lake, image_id: str) -> str | None:
-    places = [f"{root}/{path}" for root, path in find_copies(lake, image_id)]
+def _choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
+    places = [f"{root}/{path}" for root, path in copies]
     return next((place for place in places if Path(text_to_path(place)).is_file()), next(iter(places), None))

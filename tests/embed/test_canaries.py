@@ -20,7 +20,7 @@ from tasks.embed import watch as watching
 from tasks.embed.canaries import make_probes, tolerate
 from tasks.embed.decode import Pixels, decode
 from tasks.embed.engine import Lanes
-from tasks.embed.pack import keep_open
+from tasks.embed.pack import open_once
 from tasks.embed.watch import watch
 from tests.counting import Tally
 from tests.embed.test_engine import RECIPE
@@ -40,7 +40,7 @@ def change_numbers(monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], M
     """Let the backbone compute other numbers from now on, as another library or device may."""
     embed = Tally.embed
     monkeypatch.setattr(Tally, "embed", lambda self, pixels: change(embed(self, pixels)))
-    keep_open.cache_clear()
+    open_once.cache_clear()
 
 
 def canaries_of(home: Path, recipe_id: str) -> Canaries:
@@ -153,7 +153,7 @@ def test_compiling_that_gives_other_numbers_is_not_used(
         return (lambda pixels: -tally.embed(pixels)) if compiled else tally.embed, Lanes()
 
     monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
-    keep_open.cache_clear()
+    open_once.cache_clear()
     report = watched(embed={"compile": "on"})
     assert opened == [False, True, False]
     assert any("without compiling" in record.message for record in caplog.records)
@@ -172,7 +172,7 @@ def test_a_run_goes_on_compiled_only_where_that_is_faster(
 
     monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
     monkeypatch.setattr("tasks.embed.plan.SECONDS_WORTH_COMPILING", 0)
-    keep_open.cache_clear()
+    open_once.cache_clear()
     assert watched()["features"]["computed"] == 60
     assert asked == opened
 
@@ -203,5 +203,5 @@ def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_pat
     resolved = resolve(home, settings)
     keep_recipe.fn(home, resolved)
     for _ in range(2):
-        keep_open.cache_clear()
+        open_once.cache_clear()
         assert watching.watch(home, "none", resolved.recipe.recipe_id, 1, settings) is False

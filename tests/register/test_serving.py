@@ -78,7 +78,8 @@ def registered(
         assert training
         image_ids = list_predictable(lake, "photos", training.recipe_id)[::10]
         features = read_features(lake, training.recipe_id, image_ids)
-        copies = [next(iter(find_copies(lake, image_id))) for image_id in image_ids]
+        found = find_copies(lake, image_ids)
+        copies = [found[image_id][0] for image_id in image_ids]
     expected = load_head(head_path(home, training.training_id)).probabilities(features)
     images = tuple((Path(root) / path).read_bytes() for root, path in copies)
     version = client.get_model_version_by_alias("photos", "champion")
