@@ -17,7 +17,7 @@ from cyclopts.config import Dict, Env
 from flows.answer import Output
 from flows.config import check_environment, read_config
 from flows.lake_commands import diff, doctor, erase, export, lineage, maintain, move, sql, status, tag
-from flows.run_commands import cuts, demo, evaluate, plan, run, train
+from flows.run_commands import cuts, demo, evaluate, plan, review, run, train
 from flows.settings import read_environment
 from storage.errors import FrostlineError, SettingsError
 
@@ -41,7 +41,7 @@ def build_app(arguments: Sequence[str]) -> App:
         suppress_keyboard_interrupt=False,
         config=(Env("FROSTLINE_", command=False), file),
     )
-    runs = (demo, run, plan, cuts, train, evaluate)
+    runs = (demo, run, plan, cuts, train, evaluate, review)
     for command in (*runs, sql, status, lineage, export, tag, diff, maintain, erase, doctor, move):
         app.command(command)
     return app

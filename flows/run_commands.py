@@ -120,6 +120,33 @@ def evaluate(
     answer(out, found, lambda: describe(found))
 
 
+def review(
+    source: Path | None = None,
+    /,
+    *,
+    folder: Path = Path("review"),
+    apply: Path | None = None,
+    settings: Settings = RunSettings(),
+    out: Output = Output(),
+) -> None:
+    """Write down which labels a person should look at; --apply takes decisions back. Changes nothing by itself.
+
+    Args:
+        source: The folder whose labels are looked at; or name it by --name alone.
+        folder: Where to write the table of suspects and the contact sheet.
+        apply: A table in which somebody wrote decisions: they become the images' labels.
+        settings: What a run is told.
+        out: How the command answers.
+    """
+    from flows.review import describe, take_back
+    from flows.review import review as look_for
+
+    settings = _with_source(settings, source)
+    place, title = settings.place, settings.title
+    found = take_back(place, title, apply) if apply else look_for(place, title, folder)
+    answer(out, found, lambda: describe(found))
+
+
 def demo(*, home: Path = HOME, out: Output = Output()) -> None:
     """Run the pipeline three times over scanned digits that need no download.
 

@@ -12,7 +12,7 @@ from storage.vectors import Matrix
 ROWS = 1024
 NEAREST = 10
 FENCE = 3.0
-"""Interquartile ranges above the third quartile from which a value is far out (Tukey, Exploratory Data Analysis, 1977)."""
+"""A value that many interquartile ranges above the third quartile is far out (Tukey, Exploratory Data Analysis)."""
 
 Numbers = npt.NDArray[np.int64]
 

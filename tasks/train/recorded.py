@@ -60,7 +60,7 @@ def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
     surest = np.lexsort((image_ids, -sureness))
     wrong = surest[(predicted != names)[surest]][:MOST]
     copies = find_copies(lake, [image_ids[at] for at in wrong])
-    places = [_choose_place(copies.get(image_ids[at], [])) for at in wrong]
+    places = [choose_place(copies.get(image_ids[at], [])) for at in wrong]
     return [
         Mistake(image_ids[at], str(names[at]), str(predicted[at]), float(sureness[at]), place)
         for at, place in zip(wrong, places, strict=True)
@@ -97,6 +97,7 @@ def _read_test(lake: Lake, training: Training) -> tuple[list[str], Any, Matrix]:
     return image_ids, np.array([name for _, name in rows]), read_features(lake, training.recipe_id, image_ids)
 
 
-def _choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
+def choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
+    """Choose where an image lies of (root, path), as text: rather where a file is."""
     places = [f"{root}/{path}" for root, path in copies]
     return next((place for place in places if Path(text_to_path(place)).is_file()), next(iter(places), None))

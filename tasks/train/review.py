@@ -97,9 +97,7 @@ def predict_unseen(features: Matrix, names: Names, settings: TrainSettings) -> F
     for number in range(FOLDS):
         asked, choosing = folds == number, folds == (number + 1) % FOLDS
         training = ~(asked | choosing)
-        head = fit_heads(
-            (features[training], names[training]), (features[choosing], names[choosing]), softmax
-        )[0].head
+        head = fit_heads((features[training], names[training]), (features[choosing], names[choosing]), softmax)[0].head
         columns = np.searchsorted(classes, np.array(head.classes))
         chances[np.ix_(asked, columns)] = head.probabilities(features[asked])
     return chances

@@ -1,0 +1,136 @@
+"""Reviews: planted faults are found, and only a person's decisions change labels."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.review import review, take_back
+from storage.attach import read_lake
+from storage.errors import ReviewError
+from storage.paths import Home
+from tasks.train.review import Suspect, find_suspects
+from tasks.train.settings import TrainSettings
+from tests.pictures import write_image
+
+COUNT, DIM = 240, 16
+RANDOM = np.random.default_rng(0)
+NAMES = np.array(["cat", "dog", "owl"])[np.arange(COUNT) % 3]
+FEATURES = (3 * np.eye(DIM)[np.arange(COUNT) % 3] + RANDOM.normal(size=(COUNT, DIM))).astype(np.float32)
+
+
+def find(features: np.ndarray[Any, Any], names: np.ndarray[Any, Any], *, same: bool = True) -> list[Suspect]:
+    return find_suspects(features, names, TrainSettings(l2=(0.1,)), lambda *_: same, lambda _: None)
+
+
+def test_labels_that_were_swapped_are_found_with_the_class_that_they_had() -> None:
+    names = NAMES.copy()
+    swapped = RANDOM.choice(COUNT, 12, replace=False)
+    names[swapped] = np.array(["cat", "dog", "owl"])[(swapped + 1) % 3]
+    found = {suspect.image: suspect.suggestion for suspect in find(FEATURES, names) if suspect.problem == "label"}
+    hits = set(found) & set(swapped.tolist())
+    assert len(hits) >= 10
+    assert len(found) <= 24
+    assert all(found[at] == NAMES[at] for at in hits)
+
+
+def test_the_worst_label_comes_first() -> None:
+    names = NAMES.copy()
+    names[5] = "dog" if NAMES[5] != "dog" else "cat"
+    scores = [suspect.score for suspect in find(FEATURES, names) if suspect.problem == "label"]
+    assert scores == sorted(scores)
+
+
+def test_near_duplicates_of_different_classes_are_found_where_they_look_the_same() -> None:
+    features = FEATURES.copy()
+    features[1] = features[0] + 0.01
+    pairs = [(each.image, each.other) for each in find(features, NAMES) if each.problem == "duplicate"]
+    assert pairs == [(0, 1), (1, 0)]
+    assert not [each for each in find(features, NAMES, same=False) if each.problem == "duplicate"]
+
+
+def test_an_image_unlike_all_others_is_found() -> None:
+    features = FEATURES.copy()
+    features[:, :3] *= 10  # classes of which every image has neighbours
+    features[7] = -40
+    assert [each.image for each in find(features, NAMES) if each.problem == "outlier"] == [7]
+
+
+def test_a_class_of_one_image_is_not_judged() -> None:
+    names = NAMES.astype("<U9")
+    names[9] = "once"
+    assert 9 not in {each.image for each in find(FEATURES, names) if each.problem == "label"}
+
+
+def test_too_few_images_are_refused() -> None:
+    with pytest.raises(ReviewError, match="3 labelled images: a review needs more than 5"):
+        find(FEATURES[:3], NAMES[:3])
+
+
+def decide(table: Path, **decisions: str) -> None:
+    """Write decisions by file name into a table."""
+    with table.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows:
+        row["decision"] = decisions.get(Path(row["file"]).stem, "")
+    with table.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def labels_of(home: Home, name: str) -> list[tuple[str, str]]:
+    with read_lake(home) as lake:
+        return lake.rows(
+            "SELECT class, l.source FROM labels l JOIN files USING (image_id) WHERE path LIKE ?", [f"%{name}%"]
+        )
+
+
+def test_decisions_come_back_as_labels_and_compute_no_feature(
+    run: Callable[..., dict[str, Any]], photos: Path, home: Path, tmp_path: Path
+) -> None:
+    write_image(photos / "red" / "stray.png", "blue", 7)
+    first = run()
+    place, folder = Home(home), tmp_path / "review"
+    found = review(place, "photos", folder)
+    assert found["suspects"]["label"] >= 1
+    assert "stray.png" in (folder / "review.html").read_text()
+    assert run()["training"] == first["training"]  # nothing is changed by itself
+    decide(folder / "review.csv", stray="blue")
+    assert take_back(place, "photos", folder / "review.csv")["changed"] == 1
+    assert labels_of(place, "stray") == [("blue", "review:review.csv")]
+    with pytest.raises(ReviewError, match="has decisions, which would be lost"):
+        review(place, "photos", folder)
+    again = run()
+    assert again["backbone_calls"] == 0
+    assert again["training"] != first["training"]
+    write_image(photos / "red" / "new.png", "red", 8)
+    run()  # a scan that changes files leaves decisions alone
+    assert labels_of(place, "stray") == [("blue", "review:review.csv")]
+    assert take_back(place, "photos", folder / "review.csv")["changed"] == 0
+    (photos / "red" / "stray.png").unlink()
+    run()
+    with read_lake(place) as lake:
+        assert lake.value("SELECT count(*) FROM labels WHERE starts_with(source, 'review:')") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,b\n1,2\n", "has no column decision and no column image_id"),
+        ("image_id,decision\nx,\n", "has no decision"),
+        ("image_id,decision\nx,cat\n", "image 'x' in .* is no image_id"),
+        (
+            "image_id,decision\n00000000-0000-0000-0000-000000000000,cat\n00000000-0000-0000-0000-000000000000,dog\n",
+            "has several decisions",
+        ),
+    ],
+)
+def test_a_table_that_says_nothing_clear_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    table = tmp_path / "review.csv"
+    table.write_text(text)
+    with pytest.raises(ReviewError, match=message):
+        take_back(Home(tmp_path / "home"), "photos", table)
