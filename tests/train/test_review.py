@@ -1,6 +1,7 @@
 """Reviews: planted faults are found, and only a person's decisions change labels."""
 
 import csv
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.review import review, take_back
+from flows.cli import obey
+from flows.review import take_back
 from storage.attach import read_lake
 from storage.errors import ReviewError
 from storage.paths import Home
@@ -16,6 +18,7 @@ from tasks.train.review import Suspect, find_suspects
 from tasks.train.settings import TrainSettings
 from tests.pictures import write_image
 
+PAGE = (Path(__file__).parents[2] / "docs" / "review.md").read_text(encoding="utf-8")
 COUNT, DIM = 240, 16
 RANDOM = np.random.default_rng(0)
 NAMES = np.array(["cat", "dog", "owl"])[np.arange(COUNT) % 3]
@@ -90,20 +93,24 @@ def labels_of(home: Home, name: str) -> list[tuple[str, str]]:
 
 
 def test_decisions_come_back_as_labels_and_compute_no_feature(
-    run: Callable[..., dict[str, Any]], photos: Path, home: Path, tmp_path: Path
+    run: Callable[..., dict[str, Any]], photos: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_image(photos / "red" / "stray.png", "blue", 7)
+    monkeypatch.chdir(tmp_path)
+    (_, first_run), look, take = (
+        shlex.split(line, comments=True)[1:] for line in PAGE.split("```sh\n")[1].split("```")[0].splitlines()
+    )
+    assert first_run == "photos"
     first = run()
     place, folder = Home(home), tmp_path / "review"
-    found = review(place, "photos", folder)
-    assert found["suspects"]["label"] >= 1
+    obey([*look, "--home", str(home)])
     assert "stray.png" in (folder / "review.html").read_text()
     assert run()["training"] == first["training"]  # nothing is changed by itself
     decide(folder / "review.csv", stray="blue")
-    assert take_back(place, "photos", folder / "review.csv")["changed"] == 1
+    obey([*take, "--home", str(home)])
     assert labels_of(place, "stray") == [("blue", "review:review.csv")]
-    with pytest.raises(ReviewError, match="has decisions, which would be lost"):
-        review(place, "photos", folder)
+    with pytest.raises(SystemExit, match="2"):  # the decisions in the table would be lost
+        obey([*look, "--home", str(home)])
     again = run()
     assert again["backbone_calls"] == 0
     assert again["training"] != first["training"]
