@@ -70,4 +70,5 @@ def _point(features: Matrix) -> Matrix:
     scale = standard.std(axis=0)
     standard /= np.where(scale > 0, scale, 1)
     lengths = np.linalg.norm(standard, axis=1, keepdims=True)
-    return np.divide(standard, lengths, out=np.zeros_like(standard), where=lengths > 0)
+    pointed: Matrix = np.divide(standard, lengths, out=np.zeros_like(standard), where=lengths > 0)
+    return pointed
