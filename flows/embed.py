@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embed run did; the throughput leaves canaries out."""
+    """What an embed run did to features, those of the views among them; the throughput leaves canaries out."""
 
     recipe_id: str
     computed: int
@@ -43,10 +43,31 @@ class Embedded:
     throughput: Throughput
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What was done under one recipe; ``present`` features are there now, ``added`` among them."""
+
+    recipe_id: str
+    added: int
+    present: int
+    failed: int
+    shards: list[Shard]
+
+
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
 def embed(settings: RunSettings) -> Embedded:
-    """Compute the features that are missing under the recipe that the settings mean, shard by shard."""
-    resolved = resolve_recipe(settings.place, settings.embed)
+    """Compute the features that are missing under the recipes that the settings mean: the images', then each view's."""
+    parts = [_embed_view(settings, view) for view in range(settings.embed.views + 1)]
+    shards = [shard for part in parts for shard in part.shards]
+    added, present, failed = (sum(getattr(part, name) for part in parts) for name in ("added", "present", "failed"))
+    done = Embedded(parts[0].recipe_id, added, present - added, failed, measure(shards))
+    _check_budget(settings, done)
+    return done
+
+
+def _embed_view(settings: RunSettings, view: int) -> _Part:
+    """Compute what is missing under one recipe, shard by shard."""
+    resolved = resolve_recipe(settings.place, settings.embed, view)
     wanted = Wanted(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
     drop_lost(settings.place, wanted.recipe_id)
     counts = count_images(settings.place, wanted)
@@ -59,9 +80,7 @@ def embed(settings: RunSettings) -> Embedded:
         wanted = replace(wanted, recipe_id=recipe.recipe_id)
         shards, added = _run(settings, wanted, counts.missing, compiled=compiled)
         counts = count_images(settings.place, wanted)
-    done = Embedded(wanted.recipe_id, added, counts.present - added, _count_failed(settings, wanted), measure(shards))
-    _check_budget(settings, done)
-    return done
+    return _Part(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
 
 
 def _prove(settings: RunSettings, resolved: Resolved, missing: int) -> tuple[Recipe, bool]:

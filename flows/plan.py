@@ -1,7 +1,7 @@
 """What a run would compute, why, how long and how much disk. Writes nothing, and imports neither Prefect nor torch."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ MOST = 5
 
 @dataclass(frozen=True)
 class Plan:
-    """How many images a run would embed and reuse, why, and what it would cost."""
+    """How many images a run would embed and reuse, themselves and each view, why, and what it would cost."""
 
     source: str
     recipe_id: str | None
@@ -65,15 +65,24 @@ def make_plan(settings: RunSettings) -> Plan:
     """Compare the source with the lake; new and changed files are read to know them, nothing is written."""
     home = settings.place
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
-    recipe = find_known(home, settings.embed, weights)
-    recipe_id = recipe.recipe_id if recipe else ""
+    views = range(settings.embed.views + 1)
+    recipes = [find_known(home, settings.embed, weights, view) for view in views]
+    recipe_ids = [recipe.recipe_id if recipe else "" for recipe in recipes]
     found = scan(home, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry)
     with read_lake(home) as lake:
-        wanted = Wanted(recipe_id, settings.title, settings.retry, lost=locate_lost(lake, recipe_id))
-        missing = tuple(explain_missing(lake, wanted, found))
-        reuse = count_present(lake, wanted, found)
-        pace = measure_pace(lake, wanted.recipe_id or None)
-    return Plan(settings.title, wanted.recipe_id or None, missing, reuse, _count_failed(found), pace)
+        wanted = [Wanted(each, settings.title, settings.retry, lost=locate_lost(lake, each)) for each in recipe_ids]
+        missing = _add_up([part for each in wanted for part in explain_missing(lake, each, found)])
+        reuse = sum(count_present(lake, each, found) for each in wanted)
+        pace = measure_pace(lake, recipe_ids[0] or None)
+    return Plan(settings.title, recipe_ids[0] or None, missing, reuse, _count_failed(found), pace)
+
+
+def _add_up(parts: Sequence[Missing]) -> tuple[Missing, ...]:
+    """Add up what is missing of the images and of their views, by class and reason."""
+    images = Counter[tuple[str | None, str]]()
+    for part in parts:
+        images[part.label, part.reason] += part.images
+    return tuple(Missing(*key, count) for key, count in images.items())
 
 
 def _count_failed(found: Scan) -> int:

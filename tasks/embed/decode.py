@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from storage.formats import FORMATS
 from storage.recipe import Transform
+from tasks.embed.views import cut_window, draw_window
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -25,8 +26,10 @@ _RESAMPLING = {
 }
 
 
-def decode(data: bytes, transform: Transform) -> Pixels:
+def decode(data: bytes, transform: Transform, view: int = 0) -> Pixels:
     """Decode, turn upright, resize and cut one image; the first frame where there are several.
+
+    A view above 0 is a random window of the image instead of its middle.
 
     Plain JPEG goes through libjpeg-turbo and an antialiased resize of bytes, which let go of the interpreter's lock.
     They differ from Pillow's pixels by at most 1. Pillow decides the rest.
@@ -37,39 +40,44 @@ def decode(data: bytes, transform: Transform) -> Pixels:
     Raises:
         Exception: of any kind, where the bytes are broken or their pixels have no agreed range.
     """
-    (result,) = decode_all([data], transform)
+    (result,) = decode_all([data], transform, view)
     if isinstance(result, Exception):
         raise result
     return result
 
 
-def decode_all(images: Sequence[bytes], transform: Transform) -> list[Pixels | Exception]:
+def decode_all(images: Sequence[bytes], transform: Transform, view: int = 0) -> list[Pixels | Exception]:
     """Decode several images, each as if it were alone; one that is broken gives its error."""
     done: dict[int, Pixels | None] = {}
-    if transform.decoder == "gpu":
+    if transform.decoder == "gpu" and not view:
         from tasks.embed.decode_gpu import decode_on_gpu
 
         fit = [at for at, data in enumerate(images) if _is_smooth(data, transform) and _read_plain_size(data)]
         done = dict(zip(fit, decode_on_gpu([images[at] for at in fit], transform), strict=True)) if fit else {}
-    return [_decode_alone(data, transform, done.get(at)) for at, data in enumerate(images)]
+    return [_decode_alone(data, transform, view, done.get(at)) for at, data in enumerate(images)]
 
 
-def _decode_alone(data: bytes, transform: Transform, done: Pixels | None) -> Pixels | Exception:
+def _decode_alone(data: bytes, transform: Transform, view: int, done: Pixels | None) -> Pixels | Exception:
     try:
-        return _decode(data, transform) if done is None else done
+        return _decode(data, transform, view) if done is None else done
     except Exception as error:  # noqa: BLE001 - broken pixels raise anything; the caller records or raises it
         return error
 
 
-def _decode(data: bytes, transform: Transform) -> Pixels:
+def _decode(data: bytes, transform: Transform, view: int) -> Pixels:
     if transform.decoder != "gpu" and _is_smooth(data, transform):
         pixels = _decode_jpeg(data, transform)
         if pixels is not None:
-            return _resize(pixels, transform)
+            return _cut_view(Image.fromarray(pixels), data, transform, view) if view else _resize(pixels, transform)
     Image.init()  # once in a process: registers every format
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(_cut(_to_rgb(upright), transform))
+        upright = _to_rgb(ImageOps.exif_transpose(image))
+        return _cut_view(upright, data, transform, view) if view else np.asarray(_cut(upright, transform))
+
+
+def _cut_view(image: Image.Image, data: bytes, transform: Transform, view: int) -> Pixels:
+    window = draw_window(data, view, image.size)
+    return np.asarray(cut_window(image, window, transform.crop, _RESAMPLING[transform.interpolation]))
 
 
 def _is_smooth(data: bytes, transform: Transform) -> bool:

@@ -140,7 +140,7 @@ def embed_images(embedder: Embedder, images: Sequence[bytes]) -> Matrix:
     Raises:
         Exception: of any kind, at the first that cannot be decoded.
     """
-    pixels = (decode(data, embedder.recipe.transform) for data in images)
+    pixels = (decode(data, embedder.recipe.transform, embedder.recipe.view) for data in images)
     batches = group(pixels, embedder.batch)
     parts = map_ahead(
         embedder.pool, partial(run_backbone, embedder), batches, embedder.lanes.count, Meter(), "backbone"
@@ -226,7 +226,7 @@ def _read_chunk(root: Path, recipe: Recipe, items: Sequence[Item]) -> _Chunk:
     read = [(item, _read(root, item)) for item in items]
     good = [(item, data) for item, data in read if not isinstance(data, Failure)]
     reading = time.perf_counter() - began
-    pixels = decode_all([data for _, data in good], recipe.transform)
+    pixels = decode_all([data for _, data in good], recipe.transform, recipe.view)
     results: dict[Item, Pixels | Failure] = {item: data for item, data in read if isinstance(data, Failure)}
     results |= {item: _judge(item, each) for (item, _), each in zip(good, pixels, strict=True)}
     decoding = time.perf_counter() - began - reading

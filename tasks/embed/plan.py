@@ -1,6 +1,6 @@
 """Which recipe the settings mean. Imports torch only for one that is new."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from storage.attach import read_lake
 from storage.paths import Home
@@ -22,8 +22,8 @@ class Resolved:
     new: bool
 
 
-def resolve(home: Home, settings: EmbedSettings) -> Resolved:
-    """Find the recipe that the settings mean, deciding what they leave open where it is new; the lake stays as it is.
+def resolve(home: Home, settings: EmbedSettings, view: int = 0) -> Resolved:
+    """Find the recipe that the settings mean for a view, deciding what they leave open where it is new; writes nothing.
 
     Raises:
         BackboneError, WeightsError, SettingsError: where the settings name what does not exist or does not fit.
@@ -34,30 +34,31 @@ def resolve(home: Home, settings: EmbedSettings) -> Resolved:
 
         home.make()
         weights = fetch_weights(home, settings.weights)
-    request = request_of(settings, weights)
-    known = find_known(home, settings, weights)
+    request = request_of(settings, weights, view)
+    known = find_known(home, settings, weights, view)
     if known:
         return Resolved(known, request, weights, new=False)
     from tasks.embed.resolve import resolve_recipe
 
-    return Resolved(resolve_recipe(settings, weights), request, weights, new=True)
+    return Resolved(replace(resolve_recipe(settings, weights), view=view), request, weights, new=True)
 
 
-def find_known(home: Home, settings: EmbedSettings, weights: Weights | None) -> Recipe | None:
+def find_known(home: Home, settings: EmbedSettings, weights: Weights | None, view: int = 0) -> Recipe | None:
     """Find the recipe that these settings led to before; None where they never did."""
     if weights is None:
         return None
     with read_lake(home) as lake:
-        return find_recipe(lake, request_of(settings, weights))
+        return find_recipe(lake, request_of(settings, weights, view))
 
 
-def request_of(settings: EmbedSettings, weights: Weights) -> dict[str, object]:
+def request_of(settings: EmbedSettings, weights: Weights, view: int = 0) -> dict[str, object]:
     """Write down what decides a recipe: the digest of the weights' bytes, not where they lie."""
     decides = {"backbone", "cut", "pooling", "resize", "crop", "interpolation", "decoder", "dtype", "stored"}
     named = (
         settings.weights if ":" in settings.weights else None
     )  # a name also brings the transform it was trained with
-    return {**settings.model_dump(include=decides), "named": named, "weights": weights.digest}
+    request = {**settings.model_dump(include=decides), "named": named, "weights": weights.digest}
+    return {**request, "view": view} if view else request  # as the first release, which had no views, wrote it
 
 
 def repays_compiling(settings: EmbedSettings, images: int, images_per_second: float) -> bool:

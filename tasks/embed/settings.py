@@ -28,6 +28,12 @@ class EmbedSettings(BaseModel):
     resize: int | None = Field(None, ge=1, description="Pixels of the shorter side; by default the network's own.")
     crop: int | None = Field(None, ge=1, description="Pixels of the square middle; by default the network's own.")
     interpolation: Interpolation | None = Field(None, description="How to resize; by default the network's own.")
+    views: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Random windows of each image to train on beside it, mirrored or not; each is computed once.",
+    )
     decoder: Decoder = Field(
         "full",
         description="'full' decodes every pixel; 'scaled' decodes large JPEGs at a fraction of their size: faster, "

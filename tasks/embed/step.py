@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 @task(task_run_name="resolve {settings.backbone}", cache_policy=NO_CACHE, persist_result=False)
-def resolve_recipe(home: Home, settings: EmbedSettings) -> Resolved:
-    """Find or decide the recipe that the settings mean; writes nothing to the lake."""
-    return resolve(home, settings)
+def resolve_recipe(home: Home, settings: EmbedSettings, view: int = 0) -> Resolved:
+    """Find or decide the recipe that the settings mean for a view; writes nothing to the lake."""
+    return resolve(home, settings, view)
 
 
 @task(task_run_name="keep recipe", cache_policy=NO_CACHE, persist_result=False)
