@@ -64,11 +64,12 @@ def test_images_of_several_classes_and_classes_left_out_are_not_kept() -> None:
 )
 def test_labels_that_cannot_train_or_measure_a_head_are_refused(labels: dict[str, str], words: str) -> None:
     with pytest.raises(TrainError, match=words):
-        check_splits(labels, SETTINGS)
+        check_splits(list(labels.items()), SETTINGS)
 
 
 def test_a_class_without_a_test_image_is_reported_with_its_count_and_what_to_do() -> None:
     thin = [*ids_in("train", 103)[-3:], ids_in("validation", 40)[-1]]
-    coverage = check_splits({**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}, SETTINGS)
+    labels = {**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}
+    coverage = check_splits(list(labels.items()), SETTINGS)
     assert coverage.warnings == ("class thin has 4 images and none in test: add images of it",)
     assert coverage.counts["thin"] == {"train": 3, "validation": 1, "test": 0}
