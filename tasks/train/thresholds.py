@@ -33,9 +33,10 @@ def _choose(probabilities: Floats, has: Marks) -> float:
     if not has.any():
         return UNSURE
     order = np.argsort(-probabilities, kind="stable")
-    falling = np.append(probabilities[order], 0.0)
-    ends = np.flatnonzero(np.diff(falling) < 0)  # images of one probability come together
+    falling = probabilities[order]
+    ends = np.flatnonzero(np.append(np.diff(falling) < 0, True))  # images of one probability come together
     f1 = 2 * np.cumsum(has[order])[ends] / (ends + 1 + has.sum())
     best = ends[f1.argmax()]
-    middle = (falling[best] + falling[best + 1]) / 2
-    return float(max(middle, np.nextafter(falling[best + 1], 1)))
+    below = np.append(falling, 0.0)[best + 1]
+    middle = (falling[best] + below) / 2
+    return float(middle if middle > below else falling[best])  # nothing may lie between the two
