@@ -62,8 +62,8 @@ def describe(found: dict[str, Any]) -> list[Any]:
     if slices:
         lines += table(("slice", "value", "images", "accuracy", *ends), [*map(_say, slices)], "worst slices")
     if mistakes:
-        columns = ("image", "class", "taken for", "probability", "file")
-        lines += table(columns, [*map(_say, mistakes)], "surest mistakes")
+        shown = ("image", "class", "taken for", "probability", "file")
+        lines += table(shown, [*map(_say, mistakes)], "surest mistakes")
     return lines
 
 

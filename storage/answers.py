@@ -27,7 +27,7 @@ def name_likeliest(head: Classifier, probabilities: Floats) -> npt.NDArray[np.st
 
 def mark_labels(head: Head, probabilities: Floats) -> Marks:
     """Tell which labels each image has [n, classes]: those that are as likely as their thresholds, or more."""
-    return cast("Marks", probabilities >= np.array(head.thresholds))
+    return probabilities >= np.array(head.thresholds)
 
 
 def name_labels(classes: Sequence[str], marks: Marks) -> list[list[str]]:
@@ -76,7 +76,7 @@ def find_average_precisions(scores: Floats, truth: Marks, counts: Floats) -> Flo
     hits = np.cumsum(counted * truth[order, None], axis=0)[ends]
     precision = hits / np.maximum(everything, 1)
     area = (precision * np.diff(hits, axis=0, prepend=0)).sum(axis=0)
-    return np.divide(area, hits[-1], out=np.full(len(area), np.nan), where=hits[-1] > 0)
+    return cast("Floats", np.divide(area, hits[-1], out=np.full(len(area), np.nan), where=hits[-1] > 0))
 
 
 def find_mean_average_precision(scores: Floats, truth: Marks) -> float:

@@ -1,7 +1,7 @@
 """Multi-label: an image has any number of labels, each told by a sigmoid of its own."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -22,9 +22,16 @@ from tasks.train.thresholds import UNSURE, choose_thresholds
 Images = tuple[Matrix, Marks]
 
 
+@dataclass(frozen=True)
+class LabelCandidate(Candidate):
+    """A candidate whose head gives labels."""
+
+    head: Head
+
+
 def train_labels(
     features: Matrix, rows: Sequence[tuple[str, str, str]], facts: pa.Table, settings: TrainSettings
-) -> tuple[tuple[Candidate, ...], Evaluation]:
+) -> tuple[tuple[LabelCandidate, ...], Evaluation]:
     """Fit sigmoid heads, choose among them on validation, and measure the best on test.
 
     Args:
@@ -44,7 +51,7 @@ def train_labels(
 
 def fit_label_heads(
     train: Images, validation: Images, classes: tuple[str, ...], settings: TrainSettings
-) -> tuple[Candidate, ...]:
+) -> tuple[LabelCandidate, ...]:
     """Fit a head for each strength of L2, with thresholds, and give them by their loss on validation, best first."""
     features, truth = train
     axes = find_axes(features, np.full(len(features), 1 / len(features)))
@@ -56,7 +63,7 @@ def fit_label_heads(
         chances = head.probabilities(validation[0])
         head = replace(head, thresholds=choose_thresholds(chances, validation[1]))
         loss = float(find_label_losses(chances, validation[1]).mean())
-        candidates.append(Candidate({"head": "sigmoid", "l2": l2}, head, loss))
+        candidates.append(LabelCandidate({"head": "sigmoid", "l2": l2}, head, loss))
     return tuple(sorted(candidates, key=lambda candidate: candidate.loss))
 
 

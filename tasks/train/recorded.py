@@ -61,7 +61,7 @@ def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
         return []
     predicted, sureness = _answer(head, head.probabilities(features), labels)
     names = np.array([tell_labels(each) for each in labels])
-    surest = np.lexsort((image_ids, -sureness))
+    surest = np.lexsort((np.array(image_ids), -sureness))
     wrong = surest[(predicted != names)[surest]][:MOST]
     places = [_find_place(lake, image_ids[at]) for at in wrong]
     return [

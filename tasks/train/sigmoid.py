@@ -112,7 +112,8 @@ def _count(truth: Marks, *, balanced: bool) -> Singles:
     if not balanced:
         return np.broadcast_to(np.float32(1 / len(truth)), truth.shape)
     having = truth.sum(axis=0)
-    return np.where(truth, 0.5 / having, 0.5 / (len(truth) - having)).astype(np.float32)
+    counts: Singles = np.where(truth, 0.5 / having, 0.5 / (len(truth) - having)).astype(np.float32)
+    return counts
 
 
 def _begin(rows: Rows) -> Floats:
@@ -179,5 +180,5 @@ def _lose(rows: Rows, weights: Floats, logits: Singles, ridge: Floats, columns: 
 def _slope(rows: Rows, point: Point, ridge: Floats, columns: Columns) -> Floats:
     signs = rows.signs[:, columns]
     errors = -signs * expit(-signs * point.logits[:, columns]) * rows.counts[:, columns]
-    slopes: Floats = (rows.inputs.T @ errors).astype(np.float64)
-    return slopes + ridge * point.weights[:, columns]
+    slopes: Floats = (rows.inputs.T @ errors).astype(np.float64) + ridge * point.weights[:, columns]
+    return slopes

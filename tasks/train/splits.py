@@ -70,7 +70,7 @@ def check_splits(rows: Sequence[Row], settings: TrainSettings) -> Coverage:
             f"{len(places)} labelled images of {found}", "a head needs two classes", "Put images into class folders"
         )
     counts = {name: {str(split): counted[name, split] for split in SPLITS} for name in classes}
-    images = {split: sum(place == split for place in places.values()) for split in SPLITS}
+    images = {str(split): sum(place == split for place in places.values()) for split in SPLITS}
     _refuse(counts)
     if settings.multi_label:
         _refuse_everywhere(counts, images["train"])

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.pyfunc import PyFuncModel
+from mlflow.pyfunc import load_model as load_pyfunc
 from PIL import Image
 
 from flows.evaluate import describe, look, write_html
@@ -45,15 +46,15 @@ def write_scene(path: Path, colors: Sequence[str], seed: int) -> None:
     Image.fromarray(np.clip(halves + noise, 1, 255).astype(np.uint8)).save(path)
 
 
-def load_model(home: Path) -> mlflow.pyfunc.PyFuncModel:
+def load_model(home: Path) -> PyFuncModel:
     uri = f"sqlite:///{home}/mlflow/mlflow.db"
     client = MlflowClient(uri, uri)
     source = client.get_model_version(client.search_registered_models()[0].name, "1").source
     place = client.get_logged_model(str(source).removeprefix("models:/")).artifact_location
-    return mlflow.pyfunc.load_model(unquote(urlparse(place).path))
+    return load_pyfunc(unquote(urlparse(place).path))
 
 
-def ask(model: mlflow.pyfunc.PyFuncModel, paths: Sequence[Path]) -> pd.DataFrame:
+def ask(model: PyFuncModel, paths: Sequence[Path]) -> pd.DataFrame:
     return model.predict(pd.DataFrame({"image": [path.read_bytes() for path in paths]}))
 
 

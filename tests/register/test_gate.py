@@ -125,6 +125,7 @@ def train_labels(lake: Lake, name: str, sureness: float) -> Training:
     """Record a head of labels, whose logit for a cat is ``sureness`` times the feature."""
     training = train(lake, name, sureness, BOTH)
     head = load_head(head_path(lake.home, name))
+    assert isinstance(head, Head)
     save_head(replace(head, thresholds=(0.5, 0.5)), head_path(lake.home, name))
     return training
 

@@ -63,4 +63,4 @@ def test_no_threshold_has_a_higher_f1_on_the_images_that_it_was_chosen_on(images
 
 def test_a_threshold_lies_in_the_middle_of_the_last_that_is_answered_and_the_first_that_is_not() -> None:
     chances, has = np.array([[0.9], [0.7], [0.3], [0.1]]), np.array([[True], [True], [False], [False]])
-    assert choose_thresholds(chances, has) == (pytest.approx(0.5),)
+    assert choose_thresholds(chances, has) == pytest.approx([0.5])
