@@ -10,8 +10,9 @@ from storage.errors import ExportError, TrainError
 from storage.lake import Lake
 from storage.paths import Home
 from storage.trainings import Training, find_training, newest_training, registered_training
-from tasks.train.recorded import find_mistakes, list_figures, read_evaluation
+from tasks.train.recorded import find_mistakes, list_classes, list_figures, list_unknown, read_evaluation
 
+TITLE = "on test images, with 95 % intervals"
 SHOWN = 10
 """Slices and mistakes that are shown; --json has all."""
 
@@ -48,18 +49,21 @@ def write_html(place: Home, training_id: str, file: Path) -> None:
 def describe(found: dict[str, Any]) -> list[Any]:
     """Tell the figures, the worst slices, the classes and the surest mistakes as tables."""
     ends = ("from", "to")
-    figures, classes = list_figures(found["metrics"]), [row.values() for row in found["classes"]]
+    columns, classes = list_classes(found)
     lines = [
         f"training  {found['training']} · recipe {found['recipe'][:12]} · snapshot {found['snapshot']}",
-        *table(("figure", "value", *ends), [*map(_say, figures)], title="on test images, with 95 % intervals"),
-        *table(("class", "precision", "recall", *ends, "F1", "images"), [*map(_say, classes)]),
+        *table(("figure", "value", *ends), [*map(_say, list_figures(found["metrics"]))], title=TITLE),
+        *table(columns, [*map(_say, classes)]),
     ]
+    if "refuse_below" in found["metrics"]:
+        lines.append(f"neither   where no class has a probability of {found['metrics']['refuse_below']:.4f}")
+        lines += table(("class", "images", "accepted", *ends), [*map(_say, list_unknown(found))], "unknown classes")
     slices, mistakes = ([row.values() for row in found[key][:SHOWN]] for key in ("slices", "mistakes"))
     if slices:
         lines += table(("slice", "value", "images", "accuracy", *ends), [*map(_say, slices)], "worst slices")
     if mistakes:
-        columns = ("image", "class", "taken for", "probability", "file")
-        lines += table(columns, [*map(_say, mistakes)], "surest mistakes")
+        shown = ("image", "class", "taken for", "probability", "file")
+        lines += table(shown, [*map(_say, mistakes)], "surest mistakes")
     return lines
 
 

@@ -7,7 +7,7 @@ from flows.settings import RunSettings
 from storage.files import ScanCounts
 from tasks.ingest.scan import foresee_labels
 from tasks.ingest.step import commit_source, scan_source
-from tasks.train.splits import check_splits, keep_single
+from tasks.train.splits import check_splits, keep_rows
 
 
 @flow(flow_run_name="ingest {settings.source}", persist_result=False)
@@ -20,5 +20,5 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
         settings.place, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
     )
     if for_training and not found.unchanged:
-        check_splits(keep_single(foresee_labels(settings.place, found), settings.train), settings.train)
+        check_splits(keep_rows(foresee_labels(settings.place, found), settings.train), settings.train)
     return commit_source(settings.place, settings.title, found)

@@ -40,7 +40,7 @@ def pipeline(settings: RunSettings) -> RunReport:
 def _look(settings: RunSettings) -> tuple[int, int]:
     """Read the snapshot that the training pins, and the conflicts in it."""
     with read_lake(settings.place) as lake:
-        return lake.snapshot, count_conflicts(lake, settings.title)
+        return lake.snapshot, 0 if settings.train.multi_label else count_conflicts(lake, settings.title)
 
 
 def _artifact_key(name: str) -> str:

@@ -98,16 +98,24 @@ def describe_head(trained: Trained) -> str:
     """Tell what a head is worth in one line."""
     metrics = trained.training.metrics
     did = "trained" if trained.new else "nothing changed, nothing trained"
+    if "mean_average_precision" in metrics:
+        others = f"micro F1 {metrics['micro_f1']:.4f} · all labels right {metrics['accuracy']:.4f}"
+        return f"head      {did} · test {_tell(metrics, 'mean_average_precision', 'mAP')} · {others}"
     others = f"balanced {metrics['balanced_accuracy']:.4f} · log loss {metrics['log_loss']:.4f}"
-    return f"head      {did} · test {describe_accuracy(metrics)} · {others}"
+    refused = f" · neither {metrics['refused']:.4f}" if "refused" in metrics else ""
+    return f"head      {did} · test {describe_accuracy(metrics)} · {others}{refused}"
 
 
 def describe_accuracy(metrics: dict[str, float]) -> str:
     """Tell the accuracy with its 95 % interval, which heads of earlier releases have not."""
-    told = f"accuracy {metrics['accuracy']:.4f}"
-    if "accuracy_low" not in metrics:
+    return _tell(metrics, "accuracy", "accuracy")
+
+
+def _tell(metrics: dict[str, float], name: str, words: str) -> str:
+    told = f"{words} {metrics[name]:.4f}"
+    if f"{name}_low" not in metrics:
         return told
-    return f"{told} ({metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f})"
+    return f"{told} ({metrics[f'{name}_low']:.4f} to {metrics[f'{name}_high']:.4f})"
 
 
 def model_url(registered: Registered) -> str | None:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,10 @@ class Head:
 
     ``mean`` and ``scale`` are [dim], ``weights`` are [dim, classes] and ``bias`` [classes], in the order of
     ``classes``; all float64. What a layer of ``hidden`` gives is rectified. Logits are divided by ``temperature``,
-    which makes the probabilities calibrated ones.
+    which makes the probabilities calibrated ones. Where no class is as likely as ``refuse_below``, the answer is none.
+
+    Where there are ``thresholds``, one a class, classes are labels of which an image has any number: each has a
+    sigmoid of its own, and is an answer from its threshold on.
     """
 
     classes: tuple[str, ...]
@@ -38,6 +41,8 @@ class Head:
     bias: Floats
     temperature: float = 1.0
     hidden: tuple[Layer, ...] = ()
+    refuse_below: float = 0.0
+    thresholds: tuple[float, ...] = ()
 
     def logits(self, features: Matrix) -> Floats:
         """Give [n, classes] for features [n, dim], before the temperature."""
@@ -47,8 +52,11 @@ class Head:
         return value @ self.weights + self.bias
 
     def probabilities(self, features: Matrix) -> Floats:
-        """Give [n, classes], rows summing to 1, for features [n, dim]."""
-        return soften(self.logits(features), self.temperature)
+        """Give [n, classes] for features [n, dim]; rows sum to 1, unless the classes are labels."""
+        logits = self.logits(features)
+        if self.thresholds:
+            return cast("Floats", np.exp(-np.logaddexp(0, -logits)))
+        return soften(logits, self.temperature)
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,7 @@ class Neighbours:
     labels: npt.NDArray[np.int64]
     nearest: npt.NDArray[np.int64]
     temperature: float = 1.0
+    refuse_below: float = 0.0
 
     def logits(self, features: Matrix) -> Floats:
         """Give the log of each class's share of the votes [n, classes] for features [n, dim]."""
@@ -110,6 +119,10 @@ def save_head(head: Classifier, path: Path) -> None:
     """Write a head as safetensors, the same bytes for the same head."""
     arrays = {name: np.ascontiguousarray(getattr(head, name)) for name in ARRAYS[type(head)]}
     arrays["temperature"] = np.array([head.temperature])
+    if head.refuse_below:
+        arrays["refuse_below"] = np.array([head.refuse_below])
+    if isinstance(head, Head) and head.thresholds:
+        arrays["thresholds"] = np.array(head.thresholds)
     for place, layer in enumerate(head.hidden if isinstance(head, Head) else ()):
         for name, array in zip(("weights", "bias"), layer, strict=True):
             arrays[f"hidden.{place}.{name}"] = np.ascontiguousarray(array)
@@ -120,16 +133,19 @@ def save_head(head: Classifier, path: Path) -> None:
 
 
 def load_head(path: Path) -> Classifier:
-    """Read a head that :func:`save_head` wrote; those of earlier releases have no temperature, which is 1."""
+    """Read a head that :func:`save_head` wrote; what those of earlier releases have not is what does nothing."""
     with safe_open(path, framework="numpy") as file:
         classes = tuple(json.loads(file.metadata()["classes"]))
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    temperature = float(arrays.pop("temperature", np.ones(1))[0])
+    numbers: dict[str, Any] = {"temperature": float(arrays.get("temperature", np.ones(1))[0])}
+    numbers["refuse_below"] = float(arrays.get("refuse_below", np.zeros(1))[0])
     kind: type[Any] = Neighbours if "vectors" in arrays else Head
     own = {name: arrays[name] for name in ARRAYS[kind]}
     depth = sum(name.startswith("hidden.") for name in arrays) // 2
     layers = tuple((arrays[f"hidden.{place}.weights"], arrays[f"hidden.{place}.bias"]) for place in range(depth))
-    found: Classifier = kind(classes=classes, **own, temperature=temperature, **({"hidden": layers} if layers else {}))
+    if kind is Head:
+        numbers |= {"hidden": layers, "thresholds": tuple(map(float, arrays.get("thresholds", ())))}
+    found: Classifier = kind(classes=classes, **own, **numbers)
     return found
 
 

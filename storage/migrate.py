@@ -6,7 +6,7 @@ import duckdb
 
 from storage.lake import Lake
 
-VERSION = 2
+VERSION = 3
 
 
 def make_tables(lake: Lake) -> None:

@@ -1,4 +1,4 @@
--- The lake, version 2. One snapshot number pins all of these tables together.
+-- The lake, version 3. One snapshot number pins all of these tables together.
 
 CREATE TABLE lake_version (version INTEGER, made_at TIMESTAMPTZ);
 COMMENT ON TABLE lake_version IS 'One row: which release of this file made the lake';
@@ -130,7 +130,7 @@ COMMENT ON COLUMN heads.trained_at IS 'When';
 COMMENT ON COLUMN heads.code IS 'Release and commit of Frostline that trained it';
 
 CREATE TABLE training_sets (training_id VARCHAR, image_id UUID, class VARCHAR, split VARCHAR);
-COMMENT ON TABLE training_sets IS 'The exact rows behind a head';
+COMMENT ON TABLE training_sets IS 'The exact rows behind a head: one an image, of several labels one a label';
 COMMENT ON COLUMN training_sets.training_id IS 'The training';
 COMMENT ON COLUMN training_sets.image_id IS 'The image';
 COMMENT ON COLUMN training_sets.class IS 'Its class then';
@@ -150,7 +150,7 @@ COMMENT ON TABLE predictions IS 'What a registered model says of the images of i
 COMMENT ON COLUMN predictions.name IS 'Registered name';
 COMMENT ON COLUMN predictions.version IS 'Registered version';
 COMMENT ON COLUMN predictions.image_id IS 'The image';
-COMMENT ON COLUMN predictions.class IS 'The likeliest class';
+COMMENT ON COLUMN predictions.class IS 'The likeliest class, or neither; of several labels, each that is given has a row';
 COMMENT ON COLUMN predictions.probability IS 'Its probability';
 COMMENT ON COLUMN predictions.predicted_at IS 'When';
 
@@ -192,17 +192,27 @@ COMMENT ON VIEW unlabelled IS 'Images that lie in a source and have no label';
 CREATE VIEW conflicts AS
   SELECT label_set, image_id, list_sort(list(class)) AS classes FROM labels
   GROUP BY label_set, image_id HAVING count(DISTINCT class) > 1;
-COMMENT ON VIEW conflicts IS 'The same bytes under several classes: left out of training';
+COMMENT ON VIEW conflicts IS 'The same bytes under several classes: left out of training, unless an image may have several labels';
 
 CREATE VIEW latest_predictions AS
   SELECT * FROM predictions QUALIFY version = max(version) OVER (PARTITION BY name);
 COMMENT ON VIEW latest_predictions IS 'What the newest version of each model says';
 
 CREATE VIEW image_lineage AS
-  SELECT image_id, name, version, s.class, s.split, p.class AS predicted, p.probability, m.run_id, h.recipe_id, h.snapshot
-  FROM (FROM training_sets JOIN models USING (training_id)) s FULL JOIN predictions p USING (image_id, name, version)
-  JOIN models m USING (name, version) JOIN heads h ON h.training_id = m.training_id;
-COMMENT ON VIEW image_lineage IS 'A row for each image and model version that used it: the class and split (null where it was not trained or measured on it) and what the model says of it (null where it was not asked)';
+  WITH made AS (
+    SELECT m.name, m.version, m.training_id, m.run_id, h.recipe_id, h.snapshot,
+      contains(coalesce(h.settings, ''), '"multi_label":true') AS several
+    FROM models m JOIN heads h USING (training_id)
+  ), used AS (
+    SELECT t.image_id, m.name, m.version, t.class, t.split, CASE WHEN m.several THEN t.class ELSE '' END AS label
+    FROM training_sets t JOIN made m USING (training_id)
+  ), said AS (
+    SELECT p.image_id, p.name, p.version, p.class, p.probability, CASE WHEN m.several THEN p.class ELSE '' END AS label
+    FROM predictions p JOIN made m USING (name, version)
+  )
+  SELECT image_id, name, version, u.class, u.split, s.class AS predicted, s.probability, m.run_id, m.recipe_id, m.snapshot
+  FROM used u FULL JOIN said s USING (image_id, name, version, label) JOIN made m USING (name, version);
+COMMENT ON VIEW image_lineage IS 'A row for each image and model version that used it, of several labels a row for each: the class and split (null where it was not trained or measured on it) and what the model says of it (null where it was not asked, or does not give this label)';
 
 CREATE VIEW model_lineage AS
   SELECT m.name, m.version, m.alias, m.run_id, m.registered_at, m.training_id, h.label_set, h.snapshot, h.recipe_id,
@@ -216,5 +226,5 @@ CREATE VIEW model_rows AS
   LEFT JOIN features f ON f.recipe_id = h.recipe_id AND f.image_id = t.image_id;
 COMMENT ON VIEW model_rows IS 'The exact rows that each model version was trained, chosen and measured on, with their features';
 
-INSERT INTO lake_version VALUES (2, now());
+INSERT INTO lake_version VALUES (3, now());
 INSERT INTO guard VALUES (0);

@@ -17,6 +17,8 @@ from storage.paths import Home
 _LABELLED = """SELECT image_id, min(class) AS class FROM labels
   SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)
   WHERE label_set = $1 GROUP BY image_id HAVING min(class) = max(class)"""
+_ALL_LABELS = """SELECT DISTINCT image_id, class FROM labels
+  SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id) WHERE label_set = $1"""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,17 @@ def evaluation_path(home: Home, training_id: str) -> Path:
     return home.heads / training_id / "evaluation.json"
 
 
-def list_labelled(lake: Lake, label_set: str, recipe_id: str) -> list[tuple[str, str]]:
-    """List the (image_id, class) of images with one class and a feature, ordered by image."""
-    return lake.rows(f"SELECT image_id::VARCHAR, class FROM ({_LABELLED}) ORDER BY image_id", [label_set, recipe_id])
+def list_labelled(lake: Lake, label_set: str, recipe_id: str, *, several: bool = False) -> list[tuple[str, str]]:
+    """List the (image_id, class) of images with a feature and one class, or ``several``, ordered by image."""
+    labelled = _ALL_LABELS if several else _LABELLED
+    return lake.rows(
+        f"SELECT image_id::VARCHAR, class FROM ({labelled}) ORDER BY image_id, class", [label_set, recipe_id]
+    )
 
 
-def digest_labelled(lake: Lake, label_set: str, recipe_id: str, leave_out: Sequence[str]) -> str:
+def digest_labelled(
+    lake: Lake, label_set: str, recipe_id: str, leave_out: Sequence[str], *, several: bool = False
+) -> str:
     """Hash what :func:`list_labelled` lists, less some classes: SHA-256 over ``["image_id", "class"]`` of each row.
 
     DuckDB writes the rows as text, which is hashed as it lies in memory.
@@ -71,8 +78,8 @@ def digest_labelled(lake: Lake, label_set: str, recipe_id: str, leave_out: Seque
     with lake.lend(_texts=texts.cast(pa.schema([("class", pa.string()), ("text", pa.string())]))):
         rows = lake.table(
             f"""SELECT concat('["', image_id::VARCHAR, '", ', text, ']') AS row
-                FROM ({_LABELLED}) JOIN _texts USING (class)
-                WHERE class NOT IN (SELECT unnest($3::VARCHAR[])) ORDER BY image_id""",
+                FROM ({_ALL_LABELS if several else _LABELLED}) JOIN _texts USING (class)
+                WHERE class NOT IN (SELECT unnest($3::VARCHAR[])) ORDER BY image_id, class""",
             [label_set, recipe_id, list(leave_out)],
         )
     for piece in rows["row"].cast(pa.large_binary()).chunks:

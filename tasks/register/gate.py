@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storage.answers import find_label_losses, find_mean_average_precision, gives_labels, mark_known
 from storage.features import keep_known, read_features
-from storage.heads import load_head
+from storage.heads import Classifier, load_head
 from storage.lake import Lake
 from storage.paths import Home
 from storage.trainings import Training, find_training, head_path, list_split
@@ -22,7 +23,8 @@ class Verdict:
 def judge(home: Home, lake: Lake, training: Training, champion_id: str | None) -> Verdict:
     """Compare a training's head with the champion's on test images that neither was trained on.
 
-    The higher accuracy wins; at the same accuracy the lower log loss does.
+    The higher accuracy wins, of heads that give labels the higher mAP; at the same one the lower log loss does. A head
+    that may answer "neither" is judged by its likeliest class, as its champion is.
     """
     if champion_id == training.training_id:
         return Verdict(promoted=True, reason="is the champion already")
@@ -31,13 +33,19 @@ def judge(home: Home, lake: Lake, training: Training, champion_id: str | None) -
         return Verdict(promoted=True, reason="first")
     if champion is None or not head_path(home, champion.training_id).exists():
         return Verdict(promoted=False, reason="the champion's head is not in this lake: compare by hand")
+    heads = [load_head(head_path(home, each.training_id)) for each in (training, champion)]
+    labels = [gives_labels(head) for head in heads]
+    if labels[0] != labels[1]:
+        return Verdict(promoted=False, reason="one gives an image one class, the other several: compare by hand")
     rows = _shared_rows(lake, training, champion)
     if not rows:
         return Verdict(promoted=False, reason="no test image that both have features of: measure by hand")
-    new, old = (_measure(home, lake, each, rows) for each in (training, champion))
-    words = (
-        f"accuracy {new[0]:.4f} against {old[0]:.4f}, log loss {-new[1]:.4f} against {-old[1]:.4f}, {len(rows)} images"
+    name, measure = ("mAP", _measure_labels) if labels[0] else ("accuracy", _measure)
+    new, old = (
+        measure(head, lake, each.recipe_id, rows) for head, each in zip(heads, (training, champion), strict=True)
     )
+    images = len({image_id for image_id, _ in rows})
+    words = f"{name} {new[0]:.4f} against {old[0]:.4f}, log loss {-new[1]:.4f} against {-old[1]:.4f}, {images} images"
     return Verdict(promoted=new > old, reason=f"{'better' if new > old else 'not better'}: {words}")
 
 
@@ -53,12 +61,20 @@ def _shared_rows(lake: Lake, training: Training, champion: Training) -> list[tup
     return [(image_id, name) for image_id, name in rows if image_id in known]
 
 
-def _measure(home: Home, lake: Lake, training: Training, rows: list[tuple[str, str]]) -> tuple[float, float]:
+def _measure(head: Classifier, lake: Lake, recipe_id: str, rows: list[tuple[str, str]]) -> tuple[float, float]:
     """Give accuracy and mean log probability of the true class."""
-    head = load_head(head_path(home, training.training_id))
-    features = read_features(lake, training.recipe_id, [image_id for image_id, _ in rows])
-    probabilities = head.probabilities(features)
+    probabilities = head.probabilities(read_features(lake, recipe_id, [image_id for image_id, _ in rows]))
     column = {name: index for index, name in enumerate(head.classes)}
     true = np.array([column.get(name, -1) for _, name in rows])
     given = np.where(true >= 0, probabilities[np.arange(len(rows)), true], 0.0)
     return float(np.mean(probabilities.argmax(axis=1) == true)), float(np.log(np.maximum(given, 1e-15)).mean())
+
+
+def _measure_labels(head: Classifier, lake: Lake, recipe_id: str, rows: list[tuple[str, str]]) -> tuple[float, float]:
+    """Give mAP and mean log probability of labels and lacks; a label that the head does not know it gives to none."""
+    image_ids, classes = list(dict.fromkeys(image_id for image_id, _ in rows)), sorted({name for _, name in rows})
+    known = head.probabilities(read_features(lake, recipe_id, image_ids))
+    columns = dict(zip(head.classes, known.T, strict=True))
+    probabilities = np.stack([columns.get(name, np.zeros(len(image_ids))) for name in classes], axis=1)
+    truth = mark_known(image_ids, rows, classes)
+    return find_mean_average_precision(probabilities, truth), -float(find_label_losses(probabilities, truth).mean())

@@ -31,7 +31,8 @@ class Package:
 
     ``backbone`` is a folder that ``embedder`` ("module:function") opens; ``batch`` is the one batch size of the lake's
     vectors; ``page`` ("module:function") writes pictures and a page of a training's evaluation; ``examples`` are images
-    of the test split, and ``expected`` the probabilities [n, classes] that the lake's features give them.
+    of the test split, and ``expected`` the probabilities [n, classes] that the lake's features give them; ``labels``
+    where an image may be given several classes.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Package:
     page: str
     examples: tuple[bytes, ...]
     expected: Floats
+    labels: bool
 
 
 def log_run(client: "MlflowClient", home: Home, package: Package) -> str:
@@ -70,7 +72,7 @@ def _log_figures(home: Home, package: Package) -> None:
 
     training = package.training
     evaluation = json.loads(evaluation_path(home, training.training_id).read_text(encoding="utf-8"))
-    totals = {
+    totals = evaluation.get("images") or {  # of earlier releases
         split: sum(row[split] for row in evaluation["splits"].values()) for split in ("train", "validation", "test")
     }
     mlflow.set_tags({TRAINING_TAG: training.training_id, RECIPE_TAG: training.recipe_id})
@@ -105,27 +107,23 @@ def _log_model(home: Home, package: Package) -> None:
         artifacts={"backbone": str(package.backbone), "head": str(head_path(home, package.training.training_id))},
         code_paths=[str(root / "storage"), str(root / "tasks")],
         model_config={"embedder": package.embedder, "batch": package.batch},
-        signature=_signature(),
+        signature=_signature(labels=package.labels),
         input_example=pd.DataFrame({"image": [package.examples[0]]}),
         pip_requirements=[f"{name}=={installed(name)}" for name in REQUIRED],
         metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
     )
 
 
-def _signature() -> "ModelSignature":
+def _signature(*, labels: bool) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Map
+    from mlflow.types.schema import Array, Map
 
+    one = [ColSpec(DataType.string, "class"), ColSpec(DataType.double, "probability")]
+    answer = [ColSpec(Array(DataType.string), "classes")] if labels else one
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
-        outputs=Schema(
-            [
-                ColSpec(DataType.string, "class"),
-                ColSpec(DataType.double, "probability"),
-                ColSpec(Map(DataType.double), "probabilities"),
-            ]
-        ),
+        outputs=Schema([*answer, ColSpec(Map(DataType.double), "probabilities")]),
     )
 
 

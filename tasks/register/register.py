@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from storage.answers import gives_labels, mark_labels, name_likeliest
 from storage.attach import open_lake, read_lake
 from storage.errors import RegistryError
 from storage.features import read_features
@@ -117,14 +118,14 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, pa
         raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
     head = load_head(head_path(home, training_id))
     expected = head.probabilities(read_features(lake, training.recipe_id, list(examples)))
-    backbone = home.backbones / training.recipe_id
-    return Package(name, training, recipe, backbone, embedder, batch, page, tuple(examples.values()), expected)
+    backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
+    return Package(name, training, recipe, backbone, embedder, batch, page, images, expected, gives_labels(head))
 
 
 def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:
     """Read a few test images whose files are still there."""
     found = 0
-    for image_id, _ in list_split(lake, training.training_id, "test"):
+    for image_id in dict(list_split(lake, training.training_id, "test")):
         for root, path in find_copies(lake, [image_id]).get(image_id, []):
             file = Path(text_to_path(root)) / text_to_path(path)
             if file.is_file() and found < EXAMPLES:
@@ -183,7 +184,7 @@ def _describe(
 
 
 def _predict(lake: Lake, home: Home, training: Training) -> pa.Table:
-    """Predict every image of the source from its stored feature: image_id, class, probability."""
+    """Predict every image of the source from its stored feature: image_id, class, probability; a row for each label."""
     head = load_head(head_path(home, training.training_id))
     image_ids = list_predictable(lake, training.label_set, training.recipe_id)
     parts = [
@@ -195,9 +196,13 @@ def _predict(lake: Lake, home: Home, training: Training) -> pa.Table:
 
 def _predict_chunk(lake: Lake, head: Classifier, recipe_id: str, image_ids: list[str]) -> pa.Table:
     probabilities = head.probabilities(read_features(lake, recipe_id, image_ids))
-    names = np.array(head.classes)[probabilities.argmax(axis=1)]
-    best = probabilities.max(axis=1).astype(np.float32)
-    return pa.table({"image_id": image_ids, "class": names, "probability": best})
+    if gives_labels(head):
+        images, labels = np.nonzero(mark_labels(head, probabilities))
+        said, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]
+    else:
+        said, names, best = np.array(image_ids), name_likeliest(head, probabilities), probabilities.max(axis=1)
+    columns = {"image_id": said.astype(str), "class": names.astype(str), "probability": best.astype(np.float32)}
+    return pa.table(columns)
 
 
 def _get_training(lake: Lake, training_id: str) -> Training:

@@ -10,6 +10,7 @@ import mlflow
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from storage.answers import gives_labels, mark_labels, name_labels, name_likeliest
 from storage.heads import load_head
 
 
@@ -23,17 +24,19 @@ class ImageClassifier(PythonModel):
         self._head = load_head(Path(context.artifacts["head"]))
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401, ARG002 - MLflow's signature
-        """Give a row an image: class, its probability, and the probability of every class."""
-        images = [_to_bytes(value) for value in model_input["image"]]
-        probabilities = self._head.probabilities(self._embed(images))
-        best = probabilities.argmax(axis=1)
-        return pd.DataFrame(
-            {
-                "class": [self._head.classes[index] for index in best],
-                "probability": probabilities.max(axis=1),
-                "probabilities": [dict(zip(self._head.classes, map(float, row), strict=True)) for row in probabilities],
-            }
-        )
+        """Give a row an image: class, its probability, and the probability of every class.
+
+        The class is "neither" where the head is less sure than it must be. A head that gives labels has, in place of
+        class and probability, the list of classes that are as likely as their thresholds or more.
+        """
+        head = self._head
+        probabilities = head.probabilities(self._embed([_to_bytes(value) for value in model_input["image"]]))
+        table = [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities]
+        if gives_labels(head):
+            labels = name_labels(head.classes, mark_labels(head, probabilities))
+            return pd.DataFrame({"classes": labels, "probabilities": table})
+        names = name_likeliest(head, probabilities).tolist()
+        return pd.DataFrame({"class": names, "probability": probabilities.max(axis=1), "probabilities": table})
 
 
 def _to_bytes(value: bytes | str) -> bytes:

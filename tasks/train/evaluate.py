@@ -31,6 +31,7 @@ class Evaluation:
     confusion: tuple[tuple[int, ...], ...]
     reliability: dict[str, Table]
     slices: Table
+    unknown: Table = ()
 
 
 def evaluate(head: Classifier, features: Matrix, names: npt.NDArray[np.str_], facts: pa.Table, seed: int) -> Evaluation:

@@ -78,12 +78,13 @@ def measure(answers: Answers, seed: int) -> dict[str, float]:
     spread = _figure(np.split(resample(table, seed), ends, axis=1), images)
     metrics: dict[str, float] = {}
     for name, (value,) in found.items():
-        low, high = _find_ends(name, float(value), spread[name], images)
+        low, high = find_ends(name, float(value), spread[name], images)
         metrics |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
     return metrics
 
 
-def _find_ends(name: str, value: float, spread: Floats, images: int) -> tuple[float, float]:
+def find_ends(name: str, value: float, spread: Floats, images: int) -> tuple[float, float]:
+    """Give the ends of a figure's 95 % interval, from its values over resamples of so many images."""
     low, high = take_percentiles(spread)
     if name.startswith("calibration_error"):
         added = float(spread.mean()) - value
@@ -130,8 +131,8 @@ def _figure(sums: Sequence[Floats], images: int) -> dict[str, Floats]:
     names = ["accuracy", *(f"top_{top}_accuracy" for top in TOPS)]
     return {
         **dict(zip(names, tops.T / images, strict=False)),
-        "balanced_accuracy": _mean(hits, true),
-        "macro_f1": _mean(2 * hits, true + predicted),
+        "balanced_accuracy": average_shares(hits, true),
+        "macro_f1": average_shares(2 * hits, true + predicted),
         "log_loss": losses[:, 0] / images,
         "log_loss_before": losses[:, 1] / images,
         "calibration_error": np.abs(gaps).sum(axis=1) / images,
@@ -139,7 +140,7 @@ def _figure(sums: Sequence[Floats], images: int) -> dict[str, Floats]:
     }
 
 
-def _mean(parts: Floats, wholes: Floats) -> Floats:
+def average_shares(parts: Floats, wholes: Floats) -> Floats:
     """Average the shares [r, classes] of wholes that are not empty."""
     shares = np.divide(parts, wholes, out=np.zeros_like(parts), where=wholes > 0)
     return cast("Floats", shares.sum(axis=1) / np.maximum((wholes > 0).sum(axis=1), 1))

@@ -1,5 +1,6 @@
 """How sure a figure is: bootstrap intervals of figures, Wilson's of shares."""
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -13,8 +14,22 @@ CELLS = 1 << 20
 """Counts that are held at once."""
 
 
+def draw(images: int, seed: int) -> Iterator[Floats]:
+    """Draw as many images as there are, with replacement, 1,000 times (Efron 1979).
+
+    Yields:
+        how often each image was drawn, [k, images], for some of the draws at once.
+    """
+    random = np.random.default_rng(seed)
+    at_once = max(1, CELLS // images)
+    for start in range(0, RESAMPLES, at_once):
+        draws = random.integers(0, images, (min(at_once, RESAMPLES - start), images))
+        cells = draws + np.arange(len(draws))[:, None] * images
+        yield np.bincount(cells.ravel(), minlength=cells.size).reshape(cells.shape).astype(np.float64)
+
+
 def resample(table: csr_array, seed: int) -> Floats:
-    """Draw as many images as there are, with replacement, 1,000 times, and sum their rows (Efron 1979).
+    """Sum the rows of the images of each draw.
 
     Args:
         table: what each image adds to each sum, [n, m].
@@ -23,16 +38,7 @@ def resample(table: csr_array, seed: int) -> Floats:
     Returns:
         the sums, [1000, m].
     """
-    random = np.random.default_rng(seed)
-    images = table.shape[0]
-    at_once = max(1, CELLS // images)
-    parts = []
-    for start in range(0, RESAMPLES, at_once):
-        draws = random.integers(0, images, (min(at_once, RESAMPLES - start), images))
-        cells = draws + np.arange(len(draws))[:, None] * images
-        counts = np.bincount(cells.ravel(), minlength=cells.size).reshape(cells.shape)
-        parts.append(counts.astype(np.float64) @ table)
-    return np.concatenate(parts)
+    return np.concatenate([counts @ table for counts in draw(table.shape[0], seed)])
 
 
 def take_percentiles(figures: Floats) -> tuple[float, float]:

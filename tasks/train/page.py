@@ -13,7 +13,15 @@ from storage.paths import Home
 from storage.recipes import get_recipe
 from storage.trainings import Training, find_training
 from tasks.train.pictures import draw_confusion, draw_reliability
-from tasks.train.recorded import Mistake, find_mistakes, list_figures, read_evaluation
+from tasks.train.recorded import (
+    Mistake,
+    count_images,
+    find_mistakes,
+    list_classes,
+    list_figures,
+    list_unknown,
+    read_evaluation,
+)
 from tasks.train.thumbnails import show, to_uri
 
 WORST = 20
@@ -28,6 +36,9 @@ img { max-width: 100% }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); gap: 1rem }
 figure { margin: 0; overflow-wrap: anywhere }
 """
+CALIBRATION = "<h2>Calibration</h2><p>How often the head is right, when it says how sure it is.</p>"
+UNKNOWN = """<h2>Unknown classes</h2>
+<p>How many test images of a class were given another one, by a head that had never seen their class.</p>"""
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -40,7 +51,7 @@ class Page:
 
 
 def write_page(home: Home, training_id: str, folder: Path) -> None:
-    """Write ``evaluation.html``, ``confusion.png`` and ``reliability.png`` of a training into a folder.
+    """Write ``evaluation.html`` of a training into a folder, and the pictures that it has.
 
     Raises:
         TrainError: where the lake has no such training, or the home not its head.
@@ -64,23 +75,30 @@ def make_page(home: Home, training_id: str) -> Page:
         found = read_evaluation(lake, home, training)
         mistakes = find_mistakes(lake, home, training)
         facts = _list_facts(lake, training, found)
-    pictures = {
+    pictures = _draw(found) if found["confusion"] else {}
+    return Page(_write(training.label_set, facts, found, mistakes, pictures), pictures)
+
+
+def _draw(found: dict[str, Any]) -> dict[str, bytes]:
+    return {
         "confusion.png": draw_confusion(found["confusion"], [row["class"] for row in found["classes"]]),
         "reliability.png": draw_reliability(found["reliability"]),
     }
-    return Page(_write(training.label_set, facts, found, mistakes, pictures), pictures)
 
 
 def _list_facts(lake: Lake, training: Training, found: dict[str, Any]) -> list[tuple[str, object]]:
     recipe = get_recipe(lake, training.recipe_id)
-    images = {split: sum(row[split] for row in found["splits"].values()) for split in ("train", "validation", "test")}
+    numbers = {
+        "temperature": found["metrics"].get("temperature"),
+        "neither below": found["metrics"].get("refuse_below"),
+    }
     return [
         ("training", training.training_id),
         ("backbone", f"{recipe.architecture}, cut at {recipe.cut}"),
         ("recipe", training.recipe_id),
         ("snapshot", training.snapshot),
-        ("images", ", ".join(f"{count} {split}" for split, count in images.items())),
-        ("temperature", f"{found['metrics']['temperature']:.4f}"),
+        ("images", ", ".join(f"{count} {split}" for split, count in count_images(found).items())),
+        *((name, f"{value:.4f}") for name, value in numbers.items() if value is not None),
     ]
 
 
@@ -92,7 +110,7 @@ def _write(
     pictures: dict[str, bytes],
 ) -> str:
     slices = [tuple(row.values()) for row in found["slices"][:WORST]]
-    classes = [tuple(row.values()) for row in found["classes"]]
+    unknown, classes = list_unknown(found), list_classes(found)
     between = ("from", "to")
     body = [
         f"<h1>{escape(name)}</h1>",
@@ -101,11 +119,11 @@ def _write(
         _table(("figure", "value", *between), list_figures(found["metrics"])),
         "<h2>Worst slices</h2><p>Of 20 test images and more, by the upper end of the 95 % interval.</p>",
         _table(("slice", "value", "images", "accuracy", *between), slices),
-        "<h2>Calibration</h2><p>How often the head is right, when it says how sure it is.</p>",
-        _picture("reliability diagram", pictures["reliability.png"]),
+        *_show_picture("reliability", CALIBRATION, pictures),
         "<h2>Classes</h2>",
-        _table(("class", "precision", "recall", *between, "F1", "images"), classes),
-        _picture("confusion matrix", pictures["confusion.png"]),
+        _table(*classes),
+        *_show_picture("confusion", "", pictures),
+        *((UNKNOWN, _table(("class", "images", "accepted", *between), unknown)) if unknown else ()),
         "<h2>Surest mistakes</h2><p>Look at these first: some are labels that are wrong.</p>",
         f'<div class="gallery">{"".join(map(_show, mistakes))}</div>' if mistakes else "<p>None.</p>",
     ]
@@ -132,8 +150,9 @@ def _say(cell: object) -> str:
     return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
 
 
-def _picture(words: str, png: bytes) -> str:
-    return f'<p><img class="picture" alt="{escape(words)}" src="{to_uri("png", png)}"></p>'
+def _show_picture(name: str, title: str, pictures: dict[str, bytes]) -> Iterable[str]:
+    if png := pictures.get(f"{name}.png"):
+        yield f'{title}<p><img class="picture" alt="{name}" src="{to_uri("png", png)}"></p>'
 
 
 def _show(mistake: Mistake) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from storage.answers import gives_labels, mark_labels, name_labels, tell_labels
 from storage.errors import TrainError
 from storage.features import keep_known, read_features
 from storage.files import find_copies
-from storage.heads import load_head
+from storage.heads import Classifier, Floats, load_head
 from storage.images import list_facts
 from storage.lake import Lake
 from storage.paths import Home, text_to_path
@@ -24,7 +25,10 @@ MOST = 24
 
 @dataclass(frozen=True)
 class Mistake:
-    """A test image that a head takes for another class, how sure it is, and where the image lay; None where nowhere."""
+    """A test image that a head takes for another class, how sure it is, and where the image lay; None where nowhere.
+
+    Of several labels, ``label`` and ``predicted`` have all, and the head is so sure of one that is wrong.
+    """
 
     image_id: str
     label: str
@@ -52,12 +56,12 @@ def read_evaluation(lake: Lake, home: Home, training: Training) -> dict[str, Any
 def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
     """Find the test images of which a head is surest in vain, surest first, as far as the lake still has them."""
     head = load_head(head_path(home, training.training_id))
-    image_ids, names, features = _read_test(lake, training)
+    image_ids, labels, features = _read_test(lake, training)
     if not image_ids:
         return []
-    probabilities = head.probabilities(features)
-    predicted, sureness = np.array(head.classes)[probabilities.argmax(axis=1)], probabilities.max(axis=1)
-    surest = np.lexsort((image_ids, -sureness))
+    predicted, sureness = _answer(head, head.probabilities(features), labels)
+    names = np.array([tell_labels(each) for each in labels])
+    surest = np.lexsort((np.array(image_ids), -sureness))
     wrong = surest[(predicted != names)[surest]][:MOST]
     copies = find_copies(lake, [image_ids[at] for at in wrong])
     places = [choose_place(copies.get(image_ids[at], [])) for at in wrong]
@@ -65,6 +69,16 @@ def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
         Mistake(image_ids[at], str(names[at]), str(predicted[at]), float(sureness[at]), place)
         for at, place in zip(wrong, places, strict=True)
     ]
+
+
+def _answer(head: Classifier, probabilities: Floats, labels: Sequence[Sequence[str]]) -> tuple[Any, Floats]:
+    """Give what a head says of each image, in words, and how sure it is; of labels, of the surest that is wrong."""
+    if not gives_labels(head):
+        return np.array(head.classes)[probabilities.argmax(axis=1)], probabilities.max(axis=1)
+    marks = mark_labels(head, probabilities)
+    truth = np.array([[name in each for name in head.classes] for each in labels])
+    sureness = np.where(marks, probabilities, 1 - probabilities) * (marks != truth)
+    return np.array([tell_labels(names) for names in name_labels(head.classes, marks)]), sureness.max(axis=1)
 
 
 def list_figures(metrics: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
@@ -76,25 +90,46 @@ def list_figures(metrics: Mapping[str, float]) -> list[tuple[str, float, float, 
     ]
 
 
+def list_classes(found: Mapping[str, Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """List the classes as a table: columns in words, and a row each."""
+    words = {"recall_low": "from", "recall_high": "to", "f1": "F1"}
+    columns = [words.get(name, name.replace("_", " ")) for name in found["classes"][0]]
+    return columns, [tuple(row.values()) for row in found["classes"]]
+
+
+def list_unknown(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """List, for a head that answers "neither", how often each class was accepted while it was unknown, worst first."""
+    rows = sorted(found.get("unknown", ()), key=lambda row: (-row["false_accept"], row["class"]))
+    return [tuple(row.values()) for row in rows]
+
+
+def count_images(found: Mapping[str, Any]) -> dict[str, int]:
+    """Count the images of each split; earlier releases counted them by class alone."""
+    splits = ("train", "validation", "test")
+    return found.get("images") or {split: sum(row[split] for row in found["splits"].values()) for split in splits}
+
+
 def _measure(lake: Lake, home: Home, training: Training) -> dict[str, Any]:
     from tasks.train.evaluate import evaluate
 
-    image_ids, names, features = _read_test(lake, training)
+    image_ids, labels, features = _read_test(lake, training)
     if not image_ids:
         raise TrainError(
             f"training {training.training_id}", "has no test image left in the lake", "Train again: frostline train"
         )
     head, seed = load_head(head_path(home, training.training_id)), training.settings["seed"]
+    names = np.array([name for (name,) in labels])
     return asdict(evaluate(head, features, names, list_facts(lake, image_ids), int(str(seed))))
 
 
-def _read_test(lake: Lake, training: Training) -> tuple[list[str], Any, Matrix]:
-    """Read the ids, class names and features of the test images that the lake still has."""
-    rows = list_split(lake, training.training_id, "test")
-    known = keep_known(lake, training.recipe_id, [image_id for image_id, _ in rows])
-    rows = [row for row in rows if row[0] in known]
-    image_ids = [image_id for image_id, _ in rows]
-    return image_ids, np.array([name for _, name in rows]), read_features(lake, training.recipe_id, image_ids)
+def _read_test(lake: Lake, training: Training) -> tuple[list[str], list[list[str]], Matrix]:
+    """Read the ids, labels and features of the test images that the lake still has."""
+    labels: dict[str, list[str]] = {}
+    for image_id, name in sorted(list_split(lake, training.training_id, "test")):
+        labels.setdefault(image_id, []).append(name)
+    known = keep_known(lake, training.recipe_id, list(labels))
+    image_ids = [image_id for image_id in labels if image_id in known]
+    return image_ids, [labels[image_id] for image_id in image_ids], read_features(lake, training.recipe_id, image_ids)
 
 
 def choose_place(copies: Sequence[tuple[str, str]]) -> str | None:

@@ -37,6 +37,16 @@ class TrainSettings(BaseModel):
     class_weights: bool = Field(False, description="Weigh rare classes up, so that every class counts the same.")
     leave_out: tuple[str, ...] = Field((), description="Classes to leave out.")
     iterations: int = Field(500, ge=1, description="Most steps of L-BFGS.")
+    multi_label: bool = Field(
+        False, description="An image in several class folders has all those labels, each learned by a sigmoid."
+    )
+    false_accept: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Answer 'neither' where the head is unsure, so that of images of unknown classes at most this share"
+        " is given a class; by default every image is.",
+    )
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> Self:
@@ -47,4 +57,14 @@ class TrainSettings(BaseModel):
                 raise ValueError(f"{name} {getattr(self, name)} must be positive")
         if any(value < 0 for value in self.weight_decays):
             raise ValueError(f"weight_decays {self.weight_decays} must not be negative")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_have_heads_of_their_own(self) -> Self:
+        if self.multi_label and self.heads != type(self).model_fields["heads"].default:
+            raise ValueError(
+                f"heads {self.heads} give one class an image: with multi_label leave them at their default"
+            )
+        if self.multi_label and self.false_accept is not None:
+            raise ValueError(f"false_accept {self.false_accept} has no use with multi_label, which may give no label")
         return self

@@ -2,22 +2,26 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from storage.errors import TrainError
 from tasks.train.settings import TrainSettings
+from tasks.train.unknown import check_unknown
 
+Row = tuple[str, str]
+"""(image_id, class)"""
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many images of each class fall into each split, and what is thin about it, in words."""
+    """How many images of each class, and of all, fall into each split, and what is thin about it, in words."""
 
     counts: Mapping[str, Mapping[str, int]]
+    images: Mapping[str, int]
     warnings: tuple[str, ...]
 
 
@@ -42,23 +46,37 @@ def keep_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> d
     return {image_id: name for image_id, name in sorted(single.items()) if name not in settings.leave_out}
 
 
-def check_splits(labels: Mapping[str, str], settings: TrainSettings) -> Coverage:
+def keep_rows(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> list[Row]:
+    """Give the rows to train and measure on, by image: one an image, with ``multi_label`` one a label."""
+    if settings.multi_label:
+        return sorted((image_id, name) for image_id, name in set(labels) if name not in settings.leave_out)
+    return list(keep_single(labels, settings).items())
+
+
+def check_splits(rows: Sequence[Row], settings: TrainSettings) -> Coverage:
     """Count what each class has to train, choose and measure with.
 
     Raises:
         TrainError: with fewer than two classes; where a class has no image to train on, or none in validation and test
-            together, so that it cannot be trained or measured at all; where a whole split is empty.
+            together, so that it cannot be trained or measured at all; where a whole split is empty; where what the
+            settings ask for asks more of the labels than they have.
     """
-    counted = Counter((name, assign_split(image_id, settings)) for image_id, name in labels.items())
-    classes = sorted(set(labels.values()))
+    places = {image_id: assign_split(image_id, settings) for image_id, _ in rows}
+    counted = Counter((name, places[image_id]) for image_id, name in rows)
+    classes = sorted({name for _, name in rows})
     if len(classes) < 2:  # noqa: PLR2004 - a choice needs two
         found = f"1 class ({classes[0]})" if classes else "no class"
         raise TrainError(
-            f"{len(labels)} labelled images of {found}", "a head needs two classes", "Put images into class folders"
+            f"{len(places)} labelled images of {found}", "a head needs two classes", "Put images into class folders"
         )
     counts = {name: {str(split): counted[name, split] for split in SPLITS} for name in classes}
+    images = {str(split): sum(place == split for place in places.values()) for split in SPLITS}
     _refuse(counts)
-    return Coverage(counts, warn_thin(counts))
+    if settings.multi_label:
+        _refuse_everywhere(counts, images["train"])
+    if settings.false_accept is not None:
+        check_unknown({name: row["train"] for name, row in counts.items()}, settings.false_accept)
+    return Coverage(counts, images, warn_thin(counts))
 
 
 def warn_thin(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
@@ -69,6 +87,15 @@ def warn_thin(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
         for split in SPLITS
         if not row[split]
     )
+
+
+def _refuse_everywhere(counts: Mapping[str, Mapping[str, int]], images: int) -> None:
+    for name, row in counts.items():
+        if row["train"] == images:
+            remedy = "Add images without it, or leave it out with --train.leave-out"
+            raise TrainError(
+                f"label {name}", f"is on all {images} images to train on, so that nothing tells it", remedy
+            )
 
 
 def _refuse(counts: Mapping[str, Mapping[str, int]]) -> None:

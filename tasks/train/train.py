@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -27,8 +27,10 @@ from storage.trainings import (
 )
 from storage.vectors import Matrix
 from tasks.train.evaluate import Evaluation, evaluate
+from tasks.train.labelling import train_labels
+from tasks.train.neither import add_neither
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_single, warn_thin
+from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_rows, warn_thin
 from tasks.train.sweep import Candidate, fit_heads
 
 FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
@@ -60,13 +62,15 @@ def train_head(
         known = _find(home, lake, training_id)
         if known:
             return known
-        labels = keep_single(list_labelled(lake, label_set, recipe_id), settings)
+        labels = keep_rows(list_labelled(lake, label_set, recipe_id, several=settings.multi_label), settings)
         coverage = check_splits(labels, settings)
-        rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels.items()]
+        rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels]
         snapshot = lake.snapshot if at is None else at
-        features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
-        facts = list_facts(lake, [image_id for image_id, _, split in rows if split == "test"])
-    candidates, evaluation = _fit(features, rows, facts, settings)
+        images = {image_id: split for image_id, _, split in rows}
+        features = read_features(lake, recipe_id, list(images))
+        facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
+    fit = train_labels if settings.multi_label else _fit
+    candidates, evaluation = fit(features, rows, facts, settings)
     chosen = {**settings.model_dump(), **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
     training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage)
@@ -85,7 +89,7 @@ def identify(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings
         "label_set": label_set,
         "recipe": recipe_id,
         "settings": asked,
-        "rows": digest_labelled(lake, label_set, recipe_id, settings.leave_out),
+        "rows": digest_labelled(lake, label_set, recipe_id, settings.leave_out, several=settings.multi_label),
     }
     return digest(decides)
 
@@ -105,7 +109,12 @@ def _fit(
     splits = np.array([split for _, _, split in rows])
     train, validation, test = ((features[splits == split], names[splits == split]) for split in SPLITS)
     candidates = fit_heads(train, validation, settings)
-    return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)
+    if settings.false_accept is None:
+        return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)
+    found = add_neither(candidates[0], train, validation, test, settings, settings.false_accept)
+    evaluation = evaluate(found.candidate.head, *test, facts, settings.seed)
+    metrics = {**evaluation.metrics, **found.metrics}
+    return (found.candidate, *candidates[1:]), replace(evaluation, metrics=metrics, unknown=found.classes)
 
 
 def _keep(
@@ -117,6 +126,7 @@ def _keep(
     report = {
         **asdict(evaluation),
         "splits": coverage.counts,
+        "images": coverage.images,
         "candidates": [{**candidate.choice, "validation_log_loss": candidate.loss} for candidate in candidates],
     }
     evaluation_path(home, training.training_id).write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -1,6 +1,7 @@
 """The gate: first, better on the same test rows, or not champion."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 
 from storage.attach import open_lake
 from storage.features import commit_shard
-from storage.heads import Head, save_head
+from storage.heads import Head, load_head, save_head
 from storage.lake import Lake
 from storage.paths import Home
 from storage.trainings import Training, head_path, save_training
@@ -115,6 +116,34 @@ def test_without_a_common_test_image_the_champion_stays(lake: Lake) -> None:
 @pytest.mark.parametrize("champion_id", ["a training of another lake", ""], ids=["another lake's", "not Frostline's"])
 def test_a_champion_that_cannot_be_measured_stays(lake: Lake, champion_id: str) -> None:
     assert not judge(lake.home, lake, train(lake, "new", GOOD), champion_id).promoted
+
+
+BOTH = [(0, "cat", "test"), (0, "dog", "test"), (1, "dog", "test"), (2, "cat", "test")]
+
+
+def train_labels(lake: Lake, name: str, sureness: float) -> Training:
+    """Record a head of labels, whose logit for a cat is ``sureness`` times the feature."""
+    training = train(lake, name, sureness, BOTH)
+    head = load_head(head_path(lake.home, name))
+    assert isinstance(head, Head)
+    save_head(replace(head, thresholds=(0.5, 0.5)), head_path(lake.home, name))
+    return training
+
+
+def test_heads_of_labels_are_compared_by_their_mean_average_precision(lake: Lake) -> None:
+    old, new = train_labels(lake, "old", BAD), train_labels(lake, "new", CRUDE)
+    verdict = judge(lake.home, lake, new, "old")
+    assert verdict.promoted
+    assert verdict.reason.startswith("better: mAP 0.8333 against 0.6667, log loss")
+    assert verdict.reason.endswith("3 images")
+    assert not judge(lake.home, lake, old, "new").promoted
+
+
+def test_a_head_of_labels_and_one_of_classes_are_compared_by_hand(lake: Lake) -> None:
+    train(lake, "old", BAD)
+    verdict = judge(lake.home, lake, train_labels(lake, "new", CRUDE), "old")
+    assert not verdict.promoted
+    assert verdict.reason == "one gives an image one class, the other several: compare by hand"
 
 
 def test_a_worse_version_is_registered_without_the_alias_and_a_human_may_give_it_the_alias(

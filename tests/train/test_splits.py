@@ -7,7 +7,7 @@ import pytest
 
 from storage.errors import TrainError
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import assign_split, check_splits, keep_single
+from tasks.train.splits import assign_split, check_splits, keep_rows, keep_single
 
 SETTINGS = TrainSettings()
 
@@ -64,11 +64,33 @@ def test_images_of_several_classes_and_classes_left_out_are_not_kept() -> None:
 )
 def test_labels_that_cannot_train_or_measure_a_head_are_refused(labels: dict[str, str], words: str) -> None:
     with pytest.raises(TrainError, match=words):
-        check_splits(labels, SETTINGS)
+        check_splits(list(labels.items()), SETTINGS)
 
 
 def test_a_class_without_a_test_image_is_reported_with_its_count_and_what_to_do() -> None:
     thin = [*ids_in("train", 103)[-3:], ids_in("validation", 40)[-1]]
-    coverage = check_splits({**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}, SETTINGS)
+    labels = {**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}
+    coverage = check_splits(list(labels.items()), SETTINGS)
     assert coverage.warnings == ("class thin has 4 images and none in test: add images of it",)
     assert coverage.counts["thin"] == {"train": 3, "validation": 1, "test": 0}
+
+
+def test_with_several_labels_an_image_is_kept_with_those_that_are_not_left_out() -> None:
+    one, two = ids(2)
+    labels = [(one, "a"), (one, "b"), (two, "c"), (one, "a")]
+    assert keep_rows(labels, TrainSettings(multi_label=True)) == [(one, "a"), (one, "b"), (two, "c")]
+    assert keep_rows(labels, TrainSettings(multi_label=True, leave_out=("a", "c"))) == [(one, "b")]
+    assert keep_rows(labels, SETTINGS) == [(two, "c")]
+
+
+def test_images_are_counted_once_and_their_labels_each() -> None:
+    rows = [*((image_id, "a") for image_id in ids(60)), *((image_id, "b") for image_id in ids(80, 20))]
+    coverage = check_splits(rows, TrainSettings(multi_label=True))
+    assert sum(coverage.images.values()) == 100
+    assert sum(sum(row.values()) for row in coverage.counts.values()) == 140
+
+
+def test_a_label_that_every_image_has_is_refused() -> None:
+    rows = [*((image_id, "a") for image_id in ids(100)), *((image_id, "b") for image_id in ids(100)[:60])]
+    with pytest.raises(TrainError, match=r"label a: is on all \d+ images to train on"):
+        check_splits(rows, TrainSettings(multi_label=True))
