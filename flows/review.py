@@ -79,7 +79,11 @@ def _find_training(lake: Lake, name: str) -> tuple[str, TrainSettings]:
     if training is None:
         raise ReviewError(name, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")
     asked = {key: value for key, value in training.settings.items() if key in TrainSettings.model_fields}
-    return training.recipe_id, TrainSettings.model_validate(asked)
+    settings = TrainSettings.model_validate(asked)
+    if settings.multi_label:
+        rule = "was trained with several labels an image, of which a review cannot say which one is wrong"
+        raise ReviewError(name, rule, "Review another label set")
+    return training.recipe_id, settings
 
 
 def _enter(known: Labelled, suspect: Suspect) -> Entry:
