@@ -5,10 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from storage.features import keep_known, read_features
-from storage.heads import load_head
 from storage.lake import Lake
 from storage.paths import Home
-from storage.trainings import Training, find_training, head_path, list_split
+from storage.trainings import Training, find_training, head_path, list_split, read_head
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def _shared_rows(lake: Lake, training: Training, champion: Training) -> list[tup
 
 def _measure(home: Home, lake: Lake, training: Training, rows: list[tuple[str, str]]) -> tuple[float, float]:
     """Give accuracy and mean log probability of the true class."""
-    head = load_head(head_path(home, training.training_id))
+    head = read_head(home, training)
     features = read_features(lake, training.recipe_id, [image_id for image_id, _ in rows])
     probabilities = head.probabilities(features)
     column = {name: index for index, name in enumerate(head.classes)}
