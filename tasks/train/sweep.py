@@ -211,8 +211,10 @@ def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
 
 def _pass_through(problem: Problem, layers: "Trainable") -> Problem:
     """Put what the layers give in the place of the features."""
-    samples = (replace(rows, features=layers.run(rows.features)) for rows in (problem.train, problem.validation))
-    return replace(problem, **dict(zip(("train", "validation"), samples, strict=True)))
+    train, validation = (
+        replace(rows, features=layers.run(rows.features)) for rows in (problem.train, problem.validation)
+    )
+    return replace(problem, train=train, validation=validation)
 
 
 def _join(head: Head, layers: "Trainable", opener: str) -> Tail:

@@ -134,7 +134,8 @@ class _Whole(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         value = (self.layers(features.view(-1, *self.shape)) - self.mean) / self.scale
-        return value @ self.weights + self.bias
+        logits: Tensor = value @ self.weights + self.bias
+        return logits
 
 
 class _Tuning:
