@@ -149,10 +149,10 @@ def save_head(head: Classifier, path: Path) -> None:
     for place, layer in enumerate(head.hidden if isinstance(head, Head) else ()):
         for name, array in zip(("weights", "bias"), layer, strict=True):
             arrays[f"hidden.{place}.{name}"] = np.ascontiguousarray(array)
-    facts = {"classes": json.dumps(head.classes)}
+    facts = {"classes": json.dumps(head.classes)}  # one fact alone: safetensors writes several in any order
     if isinstance(head, Tail):
         arrays |= {f"{LAYERS}{name}": array for name, array in head.layers.state().items()}
-        facts["opener"] = head.opener
+        facts = {"tail": json.dumps({"classes": head.classes, "opener": head.opener})}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
     unfinished.write_bytes(save(arrays, metadata=facts))
@@ -170,10 +170,10 @@ def load_head(path: Path, backbone: Path | None = None) -> Classifier:
         TrainError: where a tail is read without its backbone, or names no function of a step to open it.
     """
     with safe_open(path, framework="numpy") as file:
-        facts = file.metadata()
-        classes = tuple(json.loads(facts["classes"]))
+        facts = {name: json.loads(text) for name, text in file.metadata().items()}
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     temperature = float(arrays.pop("temperature", np.ones(1))[0])
+    facts = facts.get("tail", facts)
     kind: type[Any] = Neighbours if "vectors" in arrays else Tail if "opener" in facts else Head
     own: dict[str, Any] = {name: arrays[name] for name in ARRAYS[kind]}
     if kind is Tail:
@@ -181,6 +181,7 @@ def load_head(path: Path, backbone: Path | None = None) -> Classifier:
         own |= {"layers": open_layers(facts["opener"], backbone, state), "opener": facts["opener"]}
     depth = sum(name.startswith("hidden.") for name in arrays) // 2
     layers = tuple((arrays[f"hidden.{place}.weights"], arrays[f"hidden.{place}.bias"]) for place in range(depth))
+    classes = tuple(facts["classes"])
     found: Classifier = kind(classes=classes, **own, temperature=temperature, **({"hidden": layers} if layers else {}))
     return found
 
