@@ -280,9 +280,9 @@ def test_at_the_cut_input_pixels_are_stored_and_the_whole_network_is_trained(
     np.testing.assert_allclose(levels, levels.round(), atol=0.1)
     before = open_tail(embedded.home.backbones / embedded.recipe.recipe_id).state()
     after = read_tail(embedded, training).layers.state()
-    assert after.keys() >= {"conv1.weight", "layer4.0.conv1.weight"} or any("conv1" in name for name in after)
     assert list_candidates(embedded, training)[0]["epoch"] > 0
     first = next(iter(before))
+    assert before[first].shape[1] == 3
     assert (before[first] != after[first]).any()
 
 
@@ -297,7 +297,7 @@ def test_a_lost_tail_is_trained_again_by_the_doctor(embedded: Embedded) -> None:
 
 def test_where_a_tail_is_trained_is_no_part_of_its_identity(embedded: Embedded) -> None:
     training = embedded.train()
-    assert embedded.train(TAIL.model_copy(update={"device": "cuda"})) == training
+    assert embedded.train(TAIL.model_copy(update={"device": "cuda"})).training_id == training.training_id
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
