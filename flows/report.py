@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from flows.embed import Embedded
 from storage.files import ScanCounts
+from storage.trainings import Training
 from tasks.register.register import Registered
 from tasks.train.train import Trained
 
@@ -79,9 +80,16 @@ def trained_to_json(trained: Trained) -> dict[str, Any]:
         "label_set": training.label_set,
         "recipe": training.recipe_id,
         "snapshot": training.snapshot,
+        "chosen": find_chosen(training),
         "metrics": training.metrics,
         "warnings": list(trained.warnings),
     }
+
+
+def find_chosen(training: Training) -> dict[str, object]:
+    """Give what makes the head that was chosen on validation: its kind, and what there was to choose about it."""
+    mark = "chosen_"
+    return {name.removeprefix(mark): value for name, value in training.settings.items() if name.startswith(mark)}
 
 
 def describe_trained(trained: Trained) -> list[str]:
@@ -89,6 +97,7 @@ def describe_trained(trained: Trained) -> list[str]:
     training = trained.training
     return [
         describe_head(trained),
+        f"chosen    {' · '.join(f'{name} {value}' for name, value in find_chosen(training).items())}",
         f"lake      snapshot {training.snapshot} · recipe {training.recipe_id[:12]}",
         *(f"warning   {warning}" for warning in trained.warnings),
     ]

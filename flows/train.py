@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.progress import show_progress
 from flows.settings import OPENER, RunSettings
 from storage.attach import read_lake
 from storage.errors import TrainError
@@ -18,7 +19,7 @@ def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     settings.check()
     snapshot = None if at is None else _find(settings, at)
     recipe_id = find_recipe_id(settings)
-    return fit_and_evaluate(settings.place, settings.title, recipe_id, settings.train, OPENER, snapshot)
+    return fit_and_evaluate(settings.place, settings.title, recipe_id, settings.train, OPENER, show_progress, snapshot)
 
 
 def _find(settings: RunSettings, at: int | str) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.numpy import save
 
 from storage.errors import TrainError
 from storage.heads import Arrays
+from storage.paths import Home
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     except OSError as error:
         remedy = "Make room on the disk, then train again: it goes on from the last one"
         raise TrainError(f"checkpoint {path}", f"cannot be written ({error.strerror})", remedy) from error
+
+
+def list_left(home: Home, before: datetime) -> list[Path]:
+    """List the checkpoints that were written before a moment: of trainings that nobody has gone on with since."""
+    return sorted(path for path in home.heads.glob("*/checkpoints/*") if path.stat().st_mtime < before.timestamp())
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from storage.errors import TrainError
 from storage.heads import Classifier, Floats, Head, Neighbours, Tail, open_layers
+from storage.progress import Progress, silent
 from storage.vectors import Matrix
 from tasks.train.axes import Axes, find_axes
 from tasks.train.calibrate import calibrate
@@ -52,12 +53,13 @@ class Candidate:
 class Pretrained:
     """Where the layers after the cut come from, and where the checkpoints of their training go.
 
-    ``opener`` ("module:function") opens the layers of the packed ``backbone``.
+    ``opener`` ("module:function") opens the layers of the packed ``backbone``; ``progress`` is told of their training.
     """
 
     opener: str
     backbone: Path
     checkpoints: Path
+    progress: Progress = silent
 
 
 @dataclass(frozen=True)
@@ -201,12 +203,14 @@ def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
     train, validation = (
         mlp.Sample(rows.features, rows.labels, rows.shares) for rows in (problem.train, problem.validation)
     )
-    for rate in settings.tail.learning_rates:
-        layers, plan = copy.deepcopy(opened), tail.Plan(settings.tail, rate, l2, settings.seed, settings.device)
-        checkpoint = known.checkpoints / f"tail-{rate}.safetensors"
-        epoch, trained = tail.fit_tail(layers, head, train, validation, plan, checkpoint)
-        choice: Choice = {"head": "tail", "learning_rate": rate, "epoch": epoch, "l2": l2}
-        yield choice, _join(trained, layers, known.opener)
+    rates = settings.tail.learning_rates
+    with known.progress("train", len(rates) * settings.tail.epochs * len(train.labels)) as advance:
+        for rate in rates:
+            layers, plan = copy.deepcopy(opened), tail.Plan(settings.tail, rate, l2, settings.seed, settings.device)
+            checkpoint = known.checkpoints / f"tail-{rate}.safetensors"
+            epoch, trained = tail.fit_tail(layers, head, train, validation, plan, checkpoint, advance)
+            choice: Choice = {"head": "tail", "learning_rate": rate, "epoch": epoch, "l2": l2}
+            yield choice, _join(trained, layers, known.opener)
 
 
 def _pass_through(problem: Problem, layers: "Trainable") -> Problem:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from storage.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from storage.errors import SettingsError
 from storage.heads import Arrays, Head, Layers, soften
+from storage.progress import Advance
 from tasks.train.calibrate import find_temperature
 from tasks.train.figures import find_losses
 from tasks.train.mlp import Sample
@@ -62,7 +63,13 @@ class Progress:
 
 
 def fit_tail(
-    layers: Trainable, start: Head, train: Sample, validation: Sample, plan: Plan, checkpoint: Path
+    layers: Trainable,
+    start: Head,
+    train: Sample,
+    validation: Sample,
+    plan: Plan,
+    checkpoint: Path,
+    advance: Advance = lambda _: None,
 ) -> tuple[int, Head]:
     """Train layers and their head together, and leave both as they were after the epoch that validates best.
 
@@ -78,6 +85,7 @@ def fit_tail(
         validation: What decides on the epoch.
         plan: How.
         checkpoint: The file to go on from.
+        advance: Is told how many more images were seen.
 
     Returns:
         The best epoch, from 0, which is the start; and its head.
@@ -90,8 +98,9 @@ def fit_tail(
         progress = tuning.resume(load_checkpoint(checkpoint)) or Progress(
             0, 0, tuning.measure(validation), tuning.state()
         )
+        advance(progress.epochs * len(train.labels))
         while progress.epochs < plan.settings.epochs:
-            tuning.run_epoch(train, progress.epochs)
+            tuning.run_epoch(train, progress.epochs, advance)
             progress = _judge(progress, tuning.measure(validation), tuning)
             save_checkpoint(checkpoint, tuning.suspend(progress))
         head = tuning.finish(progress.arrays)
@@ -147,7 +156,7 @@ class _Tuning:
         self.optimizer = _make_optimizer(self.whole, plan)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
 
-    def run_epoch(self, train: Sample, epoch: int) -> None:
+    def run_epoch(self, train: Sample, epoch: int, advance: Advance) -> None:
         """Show each image once, in an order that follows from the seed and the epoch."""
         random = np.random.default_rng([self.plan.seed, epoch])
         order = random.permutation(len(train.labels))
@@ -159,6 +168,7 @@ class _Tuning:
             for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
                 group["lr"] = rate * float(np.cos(np.pi * passed / 2) ** 2)
             self._step(train, rows)
+            advance(len(rows))
 
     def _step(self, train: Sample, rows: "np.ndarray[Any, np.dtype[np.int64]]") -> None:
         place = self.plan.device

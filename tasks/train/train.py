@@ -17,6 +17,7 @@ from storage.heads import save_head
 from storage.images import list_facts
 from storage.lake import Lake
 from storage.paths import Home
+from storage.progress import Progress, silent
 from storage.release import name_release
 from storage.trainings import (
     Training,
@@ -60,6 +61,7 @@ def train_head(
     now: datetime,
     at: int | None = None,
     opener: str = "",
+    progress: Progress = silent,
 ) -> Trained:
     """Train a head on a snapshot's rows, or find the one that the same rows, recipe and settings gave before.
 
@@ -71,6 +73,7 @@ def train_head(
         now: The present.
         at: A snapshot; by default the newest one.
         opener: "module:function" that opens the layers after a packed backbone's cut, for tails.
+        progress: Is told of what takes long.
 
     Raises:
         TrainError: where the labels cannot train or measure a head.
@@ -88,7 +91,7 @@ def train_head(
         features = read_features(lake, recipe_id, [image_id for image_id, _, _ in rows])
         facts = list_facts(lake, [image_id for image_id, _, split in rows if split == "test"])
     checkpoints = checkpoint_folder(home, training_id)
-    pretrained = Pretrained(opener, home.backbones / recipe_id, checkpoints)
+    pretrained = Pretrained(opener, home.backbones / recipe_id, checkpoints, progress)
     candidates, evaluation = _fit(features, rows, facts, settings, pretrained)
     chosen = {**settings.model_dump(), **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
     training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from flows.doctor import examine
+from flows.maintain import plan_maintenance
 from flows.settings import OPENER, RunSettings
 from storage.attach import open_lake, read_lake
 from storage.checkpoints import load_checkpoint
@@ -51,6 +52,7 @@ from tests.pictures import write_folder
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+NEVER = timedelta(days=9999)
 TAIL = TrainSettings(heads=("tail",), l2=(0.1,), tail=TailSettings(epochs=3, batch=8))
 
 AGAIN = """
@@ -230,6 +232,8 @@ def test_a_training_that_is_killed_goes_on_and_gives_the_same_bytes(
         time.sleep(0.01)
     process.kill()
     assert process.wait() != 0
+    assert plan_maintenance(other.home, NEVER, timedelta(hours=1), datetime.now(UTC)).checkpoints == ()
+    assert str(found[0]) in plan_maintenance(other.home, NEVER, timedelta(0), datetime.now(UTC)).checkpoints
     with caplog.at_level(logging.INFO, "tasks.train.tail"):
         resumed = other.train(settings)
     (said,) = re.findall(r"goes on after epoch (\d+)", caplog.text)
