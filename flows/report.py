@@ -56,6 +56,7 @@ class RunReport:
             "pace": embedded.throughput.to_json(),
             "trained": self.trained.new,
             "training": self.trained.training.training_id,
+            "chosen": find_chosen(self.trained.training),
             "metrics": self.trained.training.metrics,
             "model": {
                 "name": registered.name,
@@ -92,12 +93,17 @@ def find_chosen(training: Training) -> dict[str, object]:
     return {name.removeprefix(mark): value for name, value in training.settings.items() if name.startswith(mark)}
 
 
+def describe_chosen(training: Training) -> str:
+    """Tell what makes the head in one line."""
+    return f"chosen    {' · '.join(f'{name} {value}' for name, value in find_chosen(training).items())}"
+
+
 def describe_trained(trained: Trained) -> list[str]:
     """Tell a training in a few lines."""
     training = trained.training
     return [
         describe_head(trained),
-        f"chosen    {' · '.join(f'{name} {value}' for name, value in find_chosen(training).items())}",
+        describe_chosen(training),
         f"lake      snapshot {training.snapshot} · recipe {training.recipe_id[:12]}",
         *(f"warning   {warning}" for warning in trained.warnings),
     ]
@@ -134,6 +140,7 @@ def describe(report: RunReport) -> list[str]:
         f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone",
         f"features  embedded {embedded.computed} · reused {embedded.reused} · failed {embedded.failed}",
         describe_head(report.trained),
+        describe_chosen(report.trained.training),
         f"model     {version} · {registered.reason}",
         f"lake      snapshot {report.snapshot} · recipe {embedded.recipe_id[:12]} · {report.seconds['total']:.1f} s",
     ]

@@ -108,7 +108,9 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Embedded]:
             packed = home.backbones / recipe.recipe_id
             pack_backbone(recipe, weights, packed)
             commit_shard(
-                lake, embed_shard(home, "photos", photos, open_embedder(packed, 8, "cpu"), items, 1, silent("", 0)), NOW
+                lake,
+                embed_shard(home, "photos", photos, open_embedder(packed, 8, "cpu"), items, 1, lambda _: None),
+                NOW,
             )
         return Embedded(home, recipe)
 
@@ -226,7 +228,7 @@ def test_a_training_that_is_killed_goes_on_and_gives_the_same_bytes(
 ) -> None:
     settings = TAIL.model_copy(update={"tail": TailSettings(epochs=20, batch=8)})
     other = embedded.copy(tmp_path / "other")
-    command = [sys.executable, "-c", AGAIN, other.home.root, other.recipe.recipe_id, settings.model_dump_json()]
+    command = [sys.executable, "-c", AGAIN, str(other.home.root), other.recipe.recipe_id, settings.model_dump_json()]
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
     while not (found := list(other.home.heads.glob("*/checkpoints/tail-*.safetensors"))) and process.poll() is None:
         time.sleep(0.01)
