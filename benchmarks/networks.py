@@ -47,7 +47,7 @@ def get_weights(network: Network) -> Weights:
         found = find_weights(Home(KEPT), network.architecture, "embedded")
     except WeightsError:
         found = None
-    return found or _write_random(network)
+    return found or write_random(network)
 
 
 def make_recipe(network: Network, weights: Weights, dtype: Dtype, decoder: Decoder = "full") -> Recipe:
@@ -68,7 +68,8 @@ def open_engine(network: Network, dtype: Dtype, device: str, batch: int, *, comp
     return Embedder(recipe, backbone, batch, lanes)
 
 
-def _write_random(network: Network) -> Weights:
+def write_random(network: Network) -> Weights:
+    """Write weights as the network's library starts them, from one seed."""
     path = KEPT / "weights" / f"{network.architecture.replace('/', '_')}.pth"
     if not path.exists():
         import torch

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from flows.settings import OPENER
 from storage.attach import open_lake, read_lake
 from storage.checksums import seal_files
 from storage.doctor import LostHead, check_lake, check_pages, list_lost_heads
@@ -115,4 +116,4 @@ def _train_again(home: Home, head: LostHead, now: datetime) -> None:
     from tasks.train.train import train_head
 
     asked = {name: value for name, value in json.loads(head.settings).items() if name in TrainSettings.model_fields}
-    train_head(home, head.label_set, head.recipe_id, TrainSettings(**asked), now, head.snapshot)
+    train_head(home, head.label_set, head.recipe_id, TrainSettings(**asked), now, head.snapshot, OPENER)

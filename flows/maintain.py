@@ -6,6 +6,7 @@ from typing import Any
 
 from storage.attach import read_lake, reopen_lake
 from storage.catalog import delete_files, find_orphans
+from storage.checkpoints import list_left
 from storage.compaction import compact, list_small
 from storage.expiry import delete_unread, expire, list_expirable, list_unread
 from storage.lake import Lake
@@ -14,12 +15,16 @@ from storage.paths import Home
 
 @dataclass(frozen=True)
 class Maintained:
-    """What maintenance did, or would do: files of vectors rewritten, snapshots expired, files deleted."""
+    """What maintenance did, or would do: files of vectors rewritten, snapshots expired, files deleted.
+
+    ``checkpoints`` are those of trainings that broke off, and that nobody has gone on with.
+    """
 
     compacted: int
     expired: tuple[int, ...]
     unread: tuple[str, ...]
     orphans: tuple[str, ...]
+    checkpoints: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Give the object that ``frostline maintain --json`` prints."""
@@ -34,6 +39,7 @@ def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: d
             tuple(list_expirable(lake, now - older_than)),
             tuple(list_unread(lake, now - grace)),
             _list_orphans(lake, now - grace),
+            tuple(map(str, list_left(home, now - grace))),
         )
 
 
@@ -52,7 +58,10 @@ def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime)
         unread = tuple(delete_unread(lake, now - grace))
         orphans = _list_orphans(lake, now - grace)
         delete_files(lake, orphans)
-    return Maintained(compacted, tuple(expired), unread, orphans)
+    left = list_left(home, now - grace)
+    for path in left:
+        path.unlink(missing_ok=True)
+    return Maintained(compacted, tuple(expired), unread, orphans, tuple(map(str, left)))
 
 
 def _list_orphans(lake: Lake, before: datetime) -> tuple[str, ...]:
@@ -67,4 +76,5 @@ def describe_maintained(done: Maintained, *, dry: bool) -> list[str]:
         f"snapshots {len(done.expired)} {would}expired",
         f"files     {len(done.unread)} that no snapshot reads {would}deleted",
         f"orphans   {len(done.orphans)} {would}deleted",
+        f"left      {len(done.checkpoints)} checkpoints of trainings that broke off {would}deleted",
     ]

@@ -19,6 +19,7 @@ from tasks.embed.step import resolve_recipe
 @flow(flow_run_name="pipeline {settings.source}", persist_result=False)
 def pipeline(settings: RunSettings) -> RunReport:
     """Ingest, embed what is missing, train where anything changed, register what is new."""
+    settings.check()
     watch = Stopwatch()
     with watch.time("total"):
         with watch.time("resolve"):

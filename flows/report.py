@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from flows.embed import Embedded
 from storage.files import ScanCounts
+from storage.trainings import Training
 from tasks.register.register import Registered
 from tasks.train.train import Trained
 
@@ -55,6 +56,7 @@ class RunReport:
             "pace": embedded.throughput.to_json(),
             "trained": self.trained.new,
             "training": self.trained.training.training_id,
+            "chosen": find_chosen(self.trained.training),
             "metrics": self.trained.training.metrics,
             "model": {
                 "name": registered.name,
@@ -79,9 +81,21 @@ def trained_to_json(trained: Trained) -> dict[str, Any]:
         "label_set": training.label_set,
         "recipe": training.recipe_id,
         "snapshot": training.snapshot,
+        "chosen": find_chosen(training),
         "metrics": training.metrics,
         "warnings": list(trained.warnings),
     }
+
+
+def find_chosen(training: Training) -> dict[str, object]:
+    """Give what makes the head that was chosen on validation: its kind, and what there was to choose about it."""
+    mark = "chosen_"
+    return {name.removeprefix(mark): value for name, value in training.settings.items() if name.startswith(mark)}
+
+
+def describe_chosen(training: Training) -> str:
+    """Tell what makes the head in one line."""
+    return f"chosen    {' · '.join(f'{name} {value}' for name, value in find_chosen(training).items())}"
 
 
 def describe_trained(trained: Trained) -> list[str]:
@@ -89,6 +103,7 @@ def describe_trained(trained: Trained) -> list[str]:
     training = trained.training
     return [
         describe_head(trained),
+        describe_chosen(training),
         f"lake      snapshot {training.snapshot} · recipe {training.recipe_id[:12]}",
         *(f"warning   {warning}" for warning in trained.warnings),
     ]
@@ -133,6 +148,7 @@ def describe(report: RunReport) -> list[str]:
         f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone",
         f"features  embedded {embedded.computed} · reused {embedded.reused} · failed {embedded.failed}",
         describe_head(report.trained),
+        describe_chosen(report.trained.training),
         f"model     {version} · {registered.reason}",
         f"lake      snapshot {report.snapshot} · recipe {embedded.recipe_id[:12]} · {report.seconds['total']:.1f} s",
     ]

@@ -84,6 +84,7 @@ def train(
     """
     settings = _with_source(settings, source)
     settings.title  # noqa: B018 - raises where no part could bear the name
+    settings.check()
     quiet_prefect(debug=out.debug)
     from flows.report import describe_trained, trained_to_json
     from flows.train import train as train_flow
@@ -201,4 +202,5 @@ def _refuse_early(settings: RunSettings) -> None:
 
     check_folder(settings.root)
     settings.title  # noqa: B018 - raises where no part could bear the name
+    settings.check()
     settings.place.check()

@@ -18,6 +18,8 @@ from tasks.train.settings import TrainSettings
 HOME = Path(".frostline")
 KEPT, GRACE = timedelta(days=30), timedelta(days=1)
 """The ages from which maintenance expires a snapshot, and deletes a file that none names."""
+OPENER = "tasks.embed.cuts:open_tail"
+"""What opens the layers after a packed backbone's cut, for the train step."""
 NAME = re.compile(r"[^\W_][\w .-]*")
 
 
@@ -74,6 +76,19 @@ class RunSettings(HomeSettings):
     registry: RegisterSettings = Field(
         default_factory=RegisterSettings, description="From a head to a model in MLflow."
     )
+
+    def check(self) -> None:
+        """Refuse parts that do not fit together.
+
+        Raises:
+            SettingsError: where a tail is to be trained on features that keep too little for it.
+        """
+        if "tail" in self.train.heads and (self.embed.cut == "avgpool" or self.embed.pooling != "flatten"):
+            raise SettingsError(
+                f"train.heads tail with embed.cut {self.embed.cut} and embed.pooling {self.embed.pooling}",
+                "needs layers after the cut, and features with all their places",
+                "Take --embed.pooling flatten and a cut before avgpool: see `frostline cuts`",
+            )
 
     @property
     def root(self) -> Path:

@@ -2,7 +2,8 @@
 
 from prefect import flow
 
-from flows.settings import RunSettings
+from flows.progress import show_progress
+from flows.settings import OPENER, RunSettings
 from storage.attach import read_lake
 from storage.errors import TrainError
 from storage.snapshots import find_snapshot
@@ -15,8 +16,10 @@ from tasks.train.train import Trained
 @flow(flow_run_name="train {settings.source}", persist_result=False)
 def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     """Train a head on the features that the lake has, as it is now or at a snapshot, by number or tag."""
+    settings.check()
     snapshot = None if at is None else _find(settings, at)
-    return fit_and_evaluate(settings.place, settings.title, find_recipe_id(settings), settings.train, snapshot)
+    recipe_id = find_recipe_id(settings)
+    return fit_and_evaluate(settings.place, settings.title, recipe_id, settings.train, OPENER, show_progress, snapshot)
 
 
 def _find(settings: RunSettings, at: int | str) -> int:

@@ -1,21 +1,28 @@
 """Heads: what was trained on features, as a file and as numbers."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from pkgutil import resolve_name
+from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from storage.errors import TrainError
 from storage.vectors import Matrix
 
 Floats = npt.NDArray[np.float64]
+Arrays = Mapping[str, npt.NDArray[Any]]
+"""Numbers by name."""
 Layer = tuple[Floats, Floats]
 """Weights [in, out] and biases [out]."""
 
+LAYERS = "layers."
+STEPS = "tasks."
 ROWS = 1024
 SHARPNESS = 0.07
 UNSEEN = 1e-3
@@ -57,6 +64,34 @@ class Head:
         if self.thresholds:
             return cast("Floats", np.exp(-np.logaddexp(0, -logits)))
         return soften(logits, self.temperature)
+
+
+class Layers(Protocol):
+    """The layers of a network after a cut, opened."""
+
+    def run(self, features: Matrix) -> Matrix:
+        """Give what the classifier was given, [n, width], for features [n, dim]."""
+        ...
+
+    def state(self) -> Arrays:
+        """Give the layers' numbers, by name."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tail(Head):
+    """A head behind layers of the backbone that were trained with it.
+
+    ``opener`` ("module:function") opens the ``layers``, given a packed backbone and their numbers. What the head is
+    given is what they give.
+    """
+
+    layers: Layers
+    opener: str
+
+    def logits(self, features: Matrix) -> Floats:
+        """Give [n, classes] for features [n, dim], before the temperature."""
+        return super().logits(self.layers.run(features))
 
 
 @dataclass(frozen=True)
@@ -103,8 +138,9 @@ class Neighbours:
         return np.log(shares + UNSEEN)
 
 
-Classifier = Head | Neighbours
-ARRAYS = {Head: ("mean", "scale", "weights", "bias"), Neighbours: ("mean", "scale", "vectors", "labels", "nearest")}
+Classifier = Head | Tail | Neighbours
+LINEAR = ("mean", "scale", "weights", "bias")
+ARRAYS = {Head: LINEAR, Tail: LINEAR, Neighbours: ("mean", "scale", "vectors", "labels", "nearest")}
 
 
 def soften(logits: Floats, temperature: float) -> Floats:
@@ -126,27 +162,55 @@ def save_head(head: Classifier, path: Path) -> None:
     for place, layer in enumerate(head.hidden if isinstance(head, Head) else ()):
         for name, array in zip(("weights", "bias"), layer, strict=True):
             arrays[f"hidden.{place}.{name}"] = np.ascontiguousarray(array)
+    facts = {"classes": json.dumps(head.classes)}  # one fact alone: safetensors writes several in any order
+    if isinstance(head, Tail):
+        arrays |= {f"{LAYERS}{name}": array for name, array in head.layers.state().items()}
+        facts = {"tail": json.dumps({"classes": head.classes, "opener": head.opener})}
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(save(arrays, metadata={"classes": json.dumps(head.classes)}))
+    unfinished.write_bytes(save(arrays, metadata=facts))
     unfinished.rename(path)
 
 
-def load_head(path: Path) -> Classifier:
-    """Read a head that :func:`save_head` wrote; what those of earlier releases have not is what does nothing."""
+def load_head(path: Path, backbone: Path | None = None) -> Classifier:
+    """Read a head that :func:`save_head` wrote; what those of earlier releases have not is what does nothing.
+
+    Args:
+        path: The head's file.
+        backbone: The packed backbone of the head's recipe, which a tail needs.
+
+    Raises:
+        TrainError: where a tail is read without its backbone, or names no function of a step to open it.
+    """
     with safe_open(path, framework="numpy") as file:
-        classes = tuple(json.loads(file.metadata()["classes"]))
+        facts = {name: json.loads(text) for name, text in file.metadata().items()}
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    numbers: dict[str, Any] = {"temperature": float(arrays.get("temperature", np.ones(1))[0])}
-    numbers["refuse_below"] = float(arrays.get("refuse_below", np.zeros(1))[0])
-    kind: type[Any] = Neighbours if "vectors" in arrays else Head
-    own = {name: arrays[name] for name in ARRAYS[kind]}
+    facts = facts.get("tail", facts)
+    kind: type[Any] = Neighbours if "vectors" in arrays else Tail if "opener" in facts else Head
+    own: dict[str, Any] = {name: arrays[name] for name in ARRAYS[kind]}
+    own["temperature"] = float(arrays.get("temperature", np.ones(1))[0])
+    own["refuse_below"] = float(arrays.get("refuse_below", np.zeros(1))[0])
+    if kind is Tail:
+        state = {name.removeprefix(LAYERS): array for name, array in arrays.items() if name.startswith(LAYERS)}
+        own |= {"layers": open_layers(facts["opener"], backbone, state), "opener": facts["opener"]}
     depth = sum(name.startswith("hidden.") for name in arrays) // 2
     layers = tuple((arrays[f"hidden.{place}.weights"], arrays[f"hidden.{place}.bias"]) for place in range(depth))
-    if kind is Head:
-        numbers |= {"hidden": layers, "thresholds": tuple(map(float, arrays.get("thresholds", ())))}
-    found: Classifier = kind(classes=classes, **own, **numbers)
+    if kind is not Neighbours:
+        own |= {"hidden": layers, "thresholds": tuple(map(float, arrays.get("thresholds", ())))}
+    found: Classifier = kind(classes=tuple(facts["classes"]), **own)
     return found
+
+
+def open_layers(opener: str, backbone: Path | None, state: Arrays | None = None) -> Layers:
+    """Open the layers after a packed backbone's cut, with numbers of their own where there are some.
+
+    Raises:
+        TrainError: where no backbone is given, or the opener is no step's: a file could name any function.
+    """
+    if backbone is None or not opener.startswith(STEPS):
+        raise TrainError(f"layers opened by {opener}", "need a step's function and a backbone", "Train the head again")
+    layers: Layers = resolve_name(opener)(backbone, state)
+    return layers
 
 
 def count_neighbours(path: Path) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.canonical import canonical
+from storage.heads import Classifier, load_head
 from storage.lake import Lake
 from storage.paths import Home
 
@@ -50,6 +51,16 @@ class Version:
 def head_path(home: Home, training_id: str) -> Path:
     """Name the file of a trained head."""
     return home.heads / training_id / "head.safetensors"
+
+
+def read_head(home: Home, training: Training) -> Classifier:
+    """Read a trained head; a tail is opened with its backbone."""
+    return load_head(head_path(home, training.training_id), home.backbones / training.recipe_id)
+
+
+def checkpoint_folder(home: Home, training_id: str) -> Path:
+    """Name the folder of what a training that breaks off goes on from; it goes when the training is recorded."""
+    return home.heads / training_id / "checkpoints"
 
 
 def evaluation_path(home: Home, training_id: str) -> Path:

@@ -150,12 +150,14 @@ def cut_off(network: nn.Module, cut: str, probe: Tensor) -> Callable[[Tensor], T
 
     Args:
         network: Is changed: its classifier goes, or a hook comes.
-        cut: avgpool, or a layer's name.
+        cut: input, avgpool, or a layer's name.
         probe: A batch that the network takes.
 
     Raises:
         BackboneError: where there is no such layer, or it is not run.
     """
+    if cut == "input":
+        return nn.Identity()
     layer = _find_cut(network, cut)
     hook = _break_off(layer, before=cut == "avgpool")
     at_cut = _run_to_hook(network, cut, probe)

@@ -6,10 +6,13 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import fx, nn
 
-from storage.errors import BackboneError
+from storage.errors import BackboneError, WeightsError
+from storage.heads import Arrays
+from storage.vectors import Matrix
 from tasks.embed.backbone import pool
 from tasks.embed.graph import NetworkGraph, trace_network
 from tasks.embed.networks import expected_input, load_network, sketch_network
@@ -21,6 +24,7 @@ PASSING = (nn.Identity, nn.modules.dropout._DropoutNd)  # noqa: SLF001 - no publ
 WORDS = ("input", "avgpool")
 """Names of cuts that are no layers."""
 TOLERANCE = 1e-5
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,20 @@ class Tail(NamedTuple):
     module: nn.Module
     shape: tuple[int, ...]
     width: int
+
+    @torch.inference_mode()
+    def run(self, features: Matrix) -> Matrix:
+        """Give what the classifier was given, [n, width], for features [n, dim] as the lake has them."""
+        self.module.eval()
+        place = next(self.module.parameters()).device
+        starts = range(0, len(features), BATCH)
+        batches = (torch.from_numpy(features[at : at + BATCH]).view(-1, *self.shape).to(place) for at in starts)
+        parts = [self.module(batch).cpu().numpy() for batch in batches]
+        return np.concatenate([np.empty((0, self.width), np.float32), *parts])
+
+    def state(self) -> Arrays:
+        """Give a copy of the layers' numbers, by name."""
+        return {name: tensor.cpu().numpy().copy() for name, tensor in self.module.state_dict().items()}
 
 
 def list_cuts(settings: EmbedSettings) -> list[Cut]:
@@ -167,15 +185,25 @@ def find_place(traced: NetworkGraph, cut: str) -> fx.Node:
     return node
 
 
-def open_tail(folder: Path) -> Tail:
+def open_tail(folder: Path, state: Arrays | None = None) -> Tail:
     """Open what follows a packed backbone's cut, with pretrained weights, to be trained on the lake's features.
 
+    Args:
+        folder: The packed backbone.
+        state: Numbers to put in the place of the pretrained ones, as :meth:`Tail.state` gives them.
+
     Raises:
-        WeightsError: where its weights are not the recipe's any more.
+        WeightsError: where the backbone is not there, or its weights are not the recipe's any more.
         BackboneError: where the network cannot be traced, cut there, or given a new classifier; or where the recipe's
             features are averages.
     """
+    if not (folder / "recipe.json").is_file():
+        raise WeightsError(f"backbone {folder}", "is not in this home", "Run `frostline run` here, which packs it")
     recipe, weights = read_packed(folder)
+    if weights.digest != recipe.weights:
+        raise WeightsError(
+            f"weights {weights.path}", f"are not those of recipe {recipe.recipe_id}", "See `frostline doctor`"
+        )
     traced = trace_network(load_network(recipe.architecture, weights), recipe.transform.crop)
     node, last = find_place(traced, recipe.cut), traced.classifier_input
     if last is None:
@@ -192,4 +220,7 @@ def open_tail(folder: Path) -> Tail:
             "Embed with --embed.pooling flatten",
         )
     _split(traced, node)
-    return Tail(traced.extract(node, last).requires_grad_(), shape, traced.shapes[last][-1])
+    module = traced.extract(node, last).requires_grad_()
+    if state:
+        module.load_state_dict({name: torch.from_numpy(array) for name, array in state.items()})
+    return Tail(module, shape, traced.shapes[last][-1])

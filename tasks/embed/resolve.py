@@ -31,10 +31,16 @@ def resolve_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
         cut=settings.cut,
         pooling=settings.pooling,
         transform=transform,
-        dtype=cast("Dtype", settings.dtype) if settings.dtype != "auto" else fast_dtype(settings.device),
+        dtype=_resolve_dtype(settings),
         stored="float16" if settings.stored == "float16" else "float32",
         shape=shape,
     )
+
+
+def _resolve_dtype(settings: EmbedSettings) -> Dtype:
+    if settings.dtype != "auto":
+        return cast("Dtype", settings.dtype)
+    return "float32" if settings.cut == "input" else fast_dtype(settings.device)  # pixels are not multiplied
 
 
 def _resolve_transform(settings: EmbedSettings, expected: Input) -> Transform:

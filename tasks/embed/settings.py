@@ -22,7 +22,8 @@ class EmbedSettings(BaseModel):
     )
     cut: str = Field(
         "avgpool",
-        description="Where freezing ends: 'avgpool' freezes all but the classifier; any other layer by its name.",
+        description="Where freezing ends: 'avgpool' freezes all but the classifier; 'input' nothing; "
+        "any other layer by its name.",
     )
     pooling: Pooling = Field("average", description="A cut before the pooling: average over places, or keep them all.")
     resize: int | None = Field(None, ge=1, description="Pixels of the shorter side; by default the network's own.")

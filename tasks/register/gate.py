@@ -6,10 +6,10 @@ import numpy as np
 
 from storage.answers import find_label_losses, find_mean_average_precision, gives_labels, mark_known
 from storage.features import keep_known, read_features
-from storage.heads import Classifier, load_head
+from storage.heads import Classifier
 from storage.lake import Lake
 from storage.paths import Home
-from storage.trainings import Training, find_training, head_path, list_split
+from storage.trainings import Training, find_training, head_path, list_split, read_head
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def judge(home: Home, lake: Lake, training: Training, champion_id: str | None) -
         return Verdict(promoted=True, reason="first")
     if champion is None or not head_path(home, champion.training_id).exists():
         return Verdict(promoted=False, reason="the champion's head is not in this lake: compare by hand")
-    heads = [load_head(head_path(home, each.training_id)) for each in (training, champion)]
+    heads = [read_head(home, each) for each in (training, champion)]
     labels = [gives_labels(head) for head in heads]
     if labels[0] != labels[1]:
         return Verdict(promoted=False, reason="one gives an image one class, the other several: compare by hand")

@@ -14,7 +14,7 @@ from storage.attach import open_lake, read_lake
 from storage.errors import RegistryError
 from storage.features import read_features
 from storage.files import find_copies
-from storage.heads import Classifier, load_head
+from storage.heads import Classifier
 from storage.lake import Lake
 from storage.paths import Home, text_to_path
 from storage.recipes import get_recipe
@@ -23,9 +23,9 @@ from storage.trainings import (
     Version,
     find_training,
     find_version,
-    head_path,
     list_predictable,
     list_split,
+    read_head,
     save_version,
 )
 from tasks.register.gate import judge
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 EXAMPLES = 4
-CHUNK = 50_000
+NUMBERS = 1 << 26
+"""In the features that are read at once: a quarter of a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, pa
     examples = dict(_read_examples(lake, training))
     if not examples:
         raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
-    head = load_head(head_path(home, training_id))
+    head = read_head(home, training)
     expected = head.probabilities(read_features(lake, training.recipe_id, list(examples)))
     backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
     return Package(name, training, recipe, backbone, embedder, batch, page, images, expected, gives_labels(head))
@@ -185,11 +186,12 @@ def _describe(
 
 def _predict(lake: Lake, home: Home, training: Training) -> pa.Table:
     """Predict every image of the source from its stored feature: image_id, class, probability; a row for each label."""
-    head = load_head(head_path(home, training.training_id))
-    image_ids = list_predictable(lake, training.label_set, training.recipe_id)
+    head, recipe = read_head(home, training), get_recipe(lake, training.recipe_id)
+    image_ids = list_predictable(lake, training.label_set, recipe.recipe_id)
+    chunk = max(1, NUMBERS // recipe.dim)
     parts = [
-        _predict_chunk(lake, head, training.recipe_id, image_ids[start : start + CHUNK])
-        for start in range(0, len(image_ids), CHUNK)
+        _predict_chunk(lake, head, recipe.recipe_id, image_ids[start : start + chunk])
+        for start in range(0, len(image_ids), chunk)
     ]
     return pa.concat_tables(parts)
 

@@ -27,15 +27,19 @@ def calibrate(head: Classifier, features: Matrix, names: npt.NDArray[np.str_]) -
     column = {name: index for index, name in enumerate(head.classes)}
     known = np.array([name in column for name in names])
     true = np.array([column[name] for name in names[known]], np.int64)
-    logits = head.logits(features[known])
+    return replace(head, temperature=find_temperature(head.logits(features[known]), true))
+
+
+def find_temperature(logits: Floats, true: npt.NDArray[np.int64]) -> float:
+    """Find the temperature of logits [n, classes] whose true classes [n] are known, as :func:`calibrate` has it."""
     lead = logits - np.take_along_axis(logits, true[:, None], axis=1)
 
     def slope(coldness: float) -> float:
         return float((soften(lead, 1 / coldness) * lead).sum(axis=1).mean())
 
     if not len(true) or slope(1 / WARMEST) >= 0 or slope(WARMEST) <= 0:
-        return replace(head, temperature=1.0)
-    return replace(head, temperature=1 / float(brentq(slope, 1 / WARMEST, WARMEST)))
+        return 1.0
+    return 1 / float(brentq(slope, 1 / WARMEST, WARMEST))
 
 
 def find_bins(sureness: Floats) -> npt.NDArray[np.int64]:

@@ -12,11 +12,11 @@ from storage.answers import gives_labels, mark_labels, name_labels, tell_labels
 from storage.errors import TrainError
 from storage.features import keep_known, read_features
 from storage.files import find_copies
-from storage.heads import Classifier, Floats, load_head
+from storage.heads import Classifier, Floats
 from storage.images import list_facts
 from storage.lake import Lake
 from storage.paths import Home, text_to_path
-from storage.trainings import Training, evaluation_path, head_path, list_split
+from storage.trainings import Training, evaluation_path, head_path, list_split, read_head
 from storage.vectors import Matrix
 
 MOST = 24
@@ -55,7 +55,7 @@ def read_evaluation(lake: Lake, home: Home, training: Training) -> dict[str, Any
 
 def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
     """Find the test images of which a head is surest in vain, surest first, as far as the lake still has them."""
-    head = load_head(head_path(home, training.training_id))
+    head = read_head(home, training)
     image_ids, labels, features = _read_test(lake, training)
     if not image_ids:
         return []
@@ -117,7 +117,7 @@ def _measure(lake: Lake, home: Home, training: Training) -> dict[str, Any]:
         raise TrainError(
             f"training {training.training_id}", "has no test image left in the lake", "Train again: frostline train"
         )
-    head, seed = load_head(head_path(home, training.training_id)), training.settings["seed"]
+    head, seed = read_head(home, training), training.settings["seed"]
     names = np.array([name for (name,) in labels])
     return asdict(evaluate(head, features, names, list_facts(lake, image_ids), int(str(seed))))
 

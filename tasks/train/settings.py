@@ -2,9 +2,32 @@
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"]
+Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2", "tail"]
+
+
+class TailSettings(BaseModel):
+    """The backbone's layers after the cut, trained with a new head."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rates: tuple[float, ...] = Field(
+        (1e-4,), min_length=1, description="Learning rates of the pretrained layers to choose from."
+    )
+    head_factor: float = Field(10.0, ge=1, description="How many times faster the new head learns than they do.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay of the pretrained layers' weights.")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum 0.9.")
+    epochs: int = Field(10, ge=1, description="How often each image is seen; the best epoch is kept.")
+    batch: int = Field(32, ge=1, description="Most images a step.")
+    batch_norms: bool = Field(False, description="Let batch norms follow the batches; else they keep their statistics.")
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _are_positive(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if any(rate <= 0 for rate in rates):
+            raise ValueError(f"learning rates {rates} must be positive")
+        return rates
 
 
 class TrainSettings(BaseModel):
@@ -16,7 +39,9 @@ class TrainSettings(BaseModel):
     validation: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the best head is chosen.")
     test: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the model is measured, once.")
     heads: tuple[Kind, ...] = Field(
-        ("softmax",), min_length=1, description="Kinds of heads to choose from; mlp2 has two hidden layers."
+        ("softmax",),
+        min_length=1,
+        description="Kinds of heads to choose from; mlp2 has two hidden layers, tail the backbone's after the cut.",
     )
     l2: tuple[float, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
@@ -34,6 +59,8 @@ class TrainSettings(BaseModel):
         (1e-2, 1e-1), min_length=1, description="Weight decays to choose from, of mlp and mlp2."
     )
     epochs: int = Field(30, ge=1, description="How often mlp and mlp2 see each image.")
+    tail: TailSettings = Field(TailSettings(), description="Training the backbone's layers after the cut.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where tails are trained: cpu, cuda:0.")
     class_weights: bool = Field(False, description="Weigh rare classes up, so that every class counts the same.")
     leave_out: tuple[str, ...] = Field((), description="Classes to leave out.")
     iterations: int = Field(500, ge=1, description="Most steps of L-BFGS.")
@@ -67,4 +94,6 @@ class TrainSettings(BaseModel):
             )
         if self.multi_label and self.false_accept is not None:
             raise ValueError(f"false_accept {self.false_accept} has no use with multi_label, which may give no label")
+        if "tail" in self.heads and self.false_accept is not None:
+            raise ValueError(f"false_accept {self.false_accept} would train ten tails, each without some classes")
         return self

@@ -174,7 +174,8 @@ def _lose(rows: Rows, weights: Floats, logits: Singles, ridge: Floats, columns: 
     margins = rows.signs[:, columns] * logits
     losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps the digits of small losses
     loss: Floats = (losses * rows.counts[:, columns]).sum(axis=0, dtype=np.float64)
-    return loss + (ridge * weights**2).sum(axis=0) / 2
+    loss += (ridge * weights**2).sum(axis=0) / 2
+    return loss
 
 
 def _slope(rows: Rows, point: Point, ridge: Floats, columns: Columns) -> Floats:

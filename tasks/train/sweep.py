@@ -1,12 +1,18 @@
 """The sweep: heads of every kind that is asked for, calibrated and compared on validation."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from storage.heads import Classifier, Floats, Head, Neighbours
+from storage.errors import TrainError
+from storage.heads import Classifier, Floats, Head, Neighbours, Tail, open_layers
+from storage.progress import Progress, silent
 from storage.vectors import Matrix
 from tasks.train.axes import Axes, find_axes
 from tasks.train.calibrate import calibrate
@@ -15,6 +21,9 @@ from tasks.train.path import Labels, fit_path
 from tasks.train.prototypes import fit_prototypes
 from tasks.train.ridge import fit_ridge
 from tasks.train.settings import Kind, TrainSettings
+
+if TYPE_CHECKING:
+    from tasks.train.tail import Trainable
 
 Names = npt.NDArray[np.str_]
 Choice = dict[str, float | str]
@@ -41,21 +50,42 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Pretrained:
+    """Where the layers after the cut come from, and where the checkpoints of their training go.
+
+    ``opener`` ("module:function") opens the layers of the packed ``backbone``; ``progress`` is told of their training.
+    """
+
+    opener: str
+    backbone: Path
+    checkpoints: Path
+    progress: Progress = silent
+
+
+@dataclass(frozen=True)
 class Problem:
-    """What all kinds are fitted to: images to train on, by which axes, and to choose on; in which classes."""
+    """What all kinds are fitted to: images to train on, and to choose on; in which classes; after which layers."""
 
     classes: tuple[str, ...]
-    axes: Axes
     train: Sample
     validation: Sample
     settings: TrainSettings
+    pretrained: Pretrained | None = None
+
+    @cached_property
+    def axes(self) -> Axes:
+        """Those of the images to train on."""
+        return find_axes(self.train.features, self.train.shares)
 
 
 Fit = Callable[[Problem], Iterator[tuple[Choice, Classifier]]]
 
 
 def fit_heads(
-    train: tuple[Matrix, Names], validation: tuple[Matrix, Names], settings: TrainSettings
+    train: tuple[Matrix, Names],
+    validation: tuple[Matrix, Names],
+    settings: TrainSettings,
+    pretrained: Pretrained | None = None,
 ) -> tuple[Candidate, ...]:
     """Fit all candidates, on one decomposition of the features, and give them by their loss on validation, best first.
 
@@ -63,8 +93,12 @@ def fit_heads(
         train: features [n, dim] and class names [n].
         validation: features [m, dim] and class names [m].
         settings: kinds of heads, and what there is to choose about each.
+        pretrained: the layers that the kind "tail" trains.
+
+    Raises:
+        TrainError: where a tail is asked for, and there is none.
     """
-    problem = _prepare(train, validation, settings)
+    problem = replace(_prepare(train, validation, settings), pretrained=pretrained)
     fits = _list_fits()
     candidates = [
         _judge(problem, choice, head) for kind in dict.fromkeys(settings.heads) for choice, head in fits[kind](problem)
@@ -85,7 +119,6 @@ def _prepare(train: tuple[Matrix, Names], validation: tuple[Matrix, Names], sett
     shares = share(labels, balanced=settings.class_weights)
     return Problem(
         tuple(map(str, classes)),
-        find_axes(train[0], shares),
         Sample(*train, labels, shares),
         Sample(validation[0][known], validation[1][known], others, np.full(len(others), 1 / max(len(others), 1))),
         settings,
@@ -105,6 +138,7 @@ def _list_fits() -> Mapping[Kind, Fit]:
         "prototypes": _fit_prototypes,
         "knn": _keep_neighbours,
         "mlp": lambda problem: _fit_mlps(problem, "mlp", (problem.settings.hidden,)),
+        "tail": _fit_tails,
         "mlp2": lambda problem: _fit_mlps(problem, "mlp2", (problem.settings.hidden, -(-problem.settings.hidden // 2))),
     }
 
@@ -152,6 +186,43 @@ def _fit_mlps(problem: Problem, kind: Kind, hidden: tuple[int, ...]) -> Iterator
         *before, (weights, bias) = layers
         choice: Choice = {"head": kind, "learning_rate": rate.learning_rate, "weight_decay": rate.weight_decay}
         yield choice, Head(problem.classes, axes.mean, axes.scale, weights, bias, hidden=tuple(before))
+
+
+def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
+    """Give the pretrained layers with the softmax that suits them best, then both trained at each learning rate."""
+    from tasks.train import mlp, tail
+
+    settings, known = problem.settings, problem.pretrained
+    if known is None:
+        raise TrainError("heads tail", "needs the backbone's layers", "Train with `frostline train`")
+    opened = cast("Trainable", open_layers(known.opener, known.backbone))
+    behind = _pass_through(problem, opened)
+    start = min((_judge(behind, *each) for each in _fit_softmax(behind)), key=lambda candidate: candidate.loss)
+    head, l2 = cast("Head", start.head), float(start.choice["l2"])
+    yield {"head": "tail", "learning_rate": 0.0, "epoch": 0, "l2": l2}, _join(head, opened, known.opener)
+    train, validation = (
+        mlp.Sample(rows.features, rows.labels, rows.shares) for rows in (problem.train, problem.validation)
+    )
+    rates = settings.tail.learning_rates
+    with known.progress("train", len(rates) * settings.tail.epochs * len(train.labels)) as advance:
+        for rate in rates:
+            layers, plan = copy.deepcopy(opened), tail.Plan(settings.tail, rate, l2, settings.seed, settings.device)
+            checkpoint = known.checkpoints / f"tail-{rate}.safetensors"
+            epoch, trained = tail.fit_tail(layers, head, train, validation, plan, checkpoint, advance)
+            choice: Choice = {"head": "tail", "learning_rate": rate, "epoch": epoch, "l2": l2}
+            yield choice, _join(trained, layers, known.opener)
+
+
+def _pass_through(problem: Problem, layers: "Trainable") -> Problem:
+    """Put what the layers give in the place of the features."""
+    train, validation = (
+        replace(rows, features=layers.run(rows.features)) for rows in (problem.train, problem.validation)
+    )
+    return replace(problem, train=train, validation=validation)
+
+
+def _join(head: Head, layers: "Trainable", opener: str) -> Tail:
+    return Tail(head.classes, head.mean, head.scale, head.weights, head.bias, layers=layers, opener=opener)
 
 
 def _fall(settings: TrainSettings) -> list[float]:

@@ -1,0 +1,68 @@
+"""A tail from images to a served model, and against another one at the gate."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+
+from flows.pipeline import pipeline
+from flows.settings import OPENER, RunSettings
+from storage.attach import read_lake
+from storage.features import read_features
+from storage.files import find_copies
+from storage.lineage import trace
+from storage.paths import open_home
+from storage.trainings import find_training, list_predictable, read_head
+from tasks.register.gate import judge
+from tasks.train.settings import TrainSettings
+from tasks.train.train import train_head
+
+EMBED = {"cut": "blocks.5", "pooling": "flatten", "crop": 64, "resize": 64}
+TRAIN = {"heads": ["tail"], "l2": [0.1], "tail": {"epochs": 1}}
+
+
+def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_it(
+    prefect_api: str,  # noqa: ARG001 - the flows run in its harness
+    photos: Path,
+    home: Path,
+) -> None:
+    settings = {"source": photos, "home": home, "embed": EMBED, "train": TRAIN}
+    first, again = (pipeline(RunSettings.model_validate(settings)).to_json() for _ in range(2))
+    assert (first["backbone_calls"], again["backbone_calls"]) == (60, 0)
+    assert (first["trained"], again["trained"]) == (True, False)
+    assert first["model"]["alias"] == "champion"
+    place = open_home(home)
+    with read_lake(place) as lake:
+        training = find_training(lake, first["training"])
+        assert training
+        assert training.settings["chosen_head"] == "tail"
+        ids = list_predictable(lake, "photos", training.recipe_id)[::10]
+        expected = read_head(place, training).probabilities(read_features(lake, training.recipe_id, ids))
+        copies = find_copies(lake, ids)
+        images = [(Path(root) / path).read_bytes() for each in ids for root, path in copies[each]]
+        assert lake.value("SELECT count(*) FROM predictions WHERE version = 1") == 60
+        assert trace(lake, "photos", 1)["recipe_id"] == training.recipe_id
+    model = find_model(home)
+    answers = mlflow.pyfunc.load_model(str(model)).predict(pd.DataFrame({"image": images}))["probabilities"]
+    served = np.array([list(answer.values()) for answer in answers])
+    np.testing.assert_allclose(served, expected, rtol=0, atol=1e-5)
+    files = {path.suffix for path in (model / "artifacts").rglob("*") if path.is_file()}
+    assert files == {".safetensors", ".json", ".pth"}  # the head with its layers, the recipe, the backbone
+    assert json.loads((model / "artifacts" / training.recipe_id / "recipe.json").read_text())["cut"] == "blocks.5"
+    other = TrainSettings.model_validate({**TRAIN, "seed": 1})
+    second = train_head(place, "photos", training.recipe_id, other, datetime.now(UTC), opener=OPENER).training
+    with read_lake(place) as lake:
+        assert "accuracy" in judge(place, lake, second, training.training_id).reason
+
+
+def find_model(home: Path) -> Path:
+    uri = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    version = client.get_model_version("photos", "1")
+    logged = client.get_logged_model(str(version.source).removeprefix("models:/"))
+    return Path(unquote(urlparse(logged.artifact_location).path))
