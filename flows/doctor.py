@@ -113,7 +113,9 @@ def _tell(outcome: Outcome, *, repair: bool) -> str:
 
 def _train_again(home: Home, head: LostHead, now: datetime) -> None:
     from tasks.train.settings import TrainSettings
-    from tasks.train.train import train_head
+    from tasks.train.train import TrainingData, train_head
 
-    asked = {name: value for name, value in json.loads(head.settings).items() if name in TrainSettings.model_fields}
-    train_head(home, head.label_set, head.recipe_id, TrainSettings(**asked), now, head.snapshot, OPENER)
+    recorded = json.loads(head.settings)
+    asked = TrainSettings(**{name: value for name, value in recorded.items() if name in TrainSettings.model_fields})
+    data = TrainingData(head.label_set, head.recipe_id, tuple(recorded.get("views", ())), head.snapshot)
+    train_head(home, data, asked, now, OPENER)

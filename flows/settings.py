@@ -81,13 +81,18 @@ class RunSettings(HomeSettings):
         """Refuse parts that do not fit together.
 
         Raises:
-            SettingsError: where a tail is to be trained on features that keep too little for it.
+            SettingsError: where a tail is to be trained on features that keep too little for it, or answers are to
+                average over no views.
         """
         if "tail" in self.train.heads and (self.embed.cut == "avgpool" or self.embed.pooling != "flatten"):
             raise SettingsError(
                 f"train.heads tail with embed.cut {self.embed.cut} and embed.pooling {self.embed.pooling}",
                 "needs layers after the cut, and features with all their places",
                 "Take --embed.pooling flatten and a cut before avgpool: see `frostline cuts`",
+            )
+        if self.train.average_views and not self.embed.views:
+            raise SettingsError(
+                "train.average_views", "needs views to average over", "Say how many with --embed.views, such as 4"
             )
 
     @property

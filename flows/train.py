@@ -10,7 +10,7 @@ from storage.snapshots import find_snapshot
 from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
 from tasks.train.step import fit_and_evaluate
-from tasks.train.train import Trained
+from tasks.train.train import Trained, TrainingData
 
 
 @flow(flow_run_name="train {settings.source}", persist_result=False)
@@ -18,8 +18,9 @@ def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     """Train a head on the features that the lake has, as it is now or at a snapshot, by number or tag."""
     settings.check()
     snapshot = None if at is None else _find(settings, at)
-    recipe_id = find_recipe_id(settings)
-    return fit_and_evaluate(settings.place, settings.title, recipe_id, settings.train, OPENER, show_progress, snapshot)
+    recipe_id, *views = (find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
+    data = TrainingData(settings.title, recipe_id, tuple(views), snapshot)
+    return fit_and_evaluate(settings.place, data, settings.train, OPENER, show_progress)
 
 
 def _find(settings: RunSettings, at: int | str) -> int:
@@ -27,15 +28,15 @@ def _find(settings: RunSettings, at: int | str) -> int:
         return find_snapshot(lake, at)
 
 
-def find_recipe_id(settings: RunSettings) -> str:
-    """Find the recipe that the settings mean.
+def find_recipe_id(settings: RunSettings, view: int = 0) -> str:
+    """Find the recipe that the settings mean for a view.
 
     Raises:
         TrainError: where nothing was embedded under it.
     """
     home = settings.place
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
-    recipe = find_known(home, settings.embed, weights)
+    recipe = find_known(home, settings.embed, weights, view)
     if recipe is None:
         raise TrainError(f"{settings.title}", "has no features under these settings", "Run the embed flow first")
     return recipe.recipe_id

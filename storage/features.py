@@ -97,6 +97,23 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     return gather(Table(lake), pieces, dim)
 
 
+def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence[str]) -> Matrix:
+    """Put the vectors of views beside the images' own [n, dim]; the own one again where a view failed.
+
+    Returns:
+        [n, (1 + views) * dim].
+    """
+    columns = [own]
+    for view in views:
+        known = keep_known(lake, view, image_ids)
+        seen = [at for at, image_id in enumerate(image_ids) if image_id in known]
+        column = own.copy()
+        if seen:
+            column[seen] = read_features(lake, view, [image_ids[at] for at in seen])
+        columns.append(column)
+    return np.hstack(columns)
+
+
 def add_missing(
     lake: Lake, recipe_id: str, file: str, now: datetime, digest: tuple[int, str] | None = None
 ) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Heads: what was trained on features, as a file and as numbers."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -35,7 +35,8 @@ class Head:
 
     ``mean`` and ``scale`` are [dim], ``weights`` are [dim, classes] and ``bias`` [classes], in the order of
     ``classes``; all float64. What a layer of ``hidden`` gives is rectified. Logits are divided by ``temperature``,
-    which makes the probabilities calibrated ones. Where no class is as likely as ``refuse_below``, the answer is none.
+    which makes the probabilities calibrated ones. Features are of ``views`` of an image, side by side. Where no class
+    is as likely as ``refuse_below``, the answer is none.
 
     Where there are ``thresholds``, one a class, classes are labels of which an image has any number: each has a
     sigmoid of its own, and is an answer from its threshold on.
@@ -50,9 +51,13 @@ class Head:
     hidden: tuple[Layer, ...] = ()
     refuse_below: float = 0.0
     thresholds: tuple[float, ...] = ()
+    views: int = 1
 
     def logits(self, features: Matrix) -> Floats:
-        """Give [n, classes] for features [n, dim], before the temperature."""
+        """Give [n, classes] for features [n, views * dim], before the temperature: the mean over the views."""
+        return _average(self._score, features, self.views)
+
+    def _score(self, features: Matrix) -> Floats:
         value: Floats = (features.astype(np.float64) - self.mean) / self.scale
         for weights, bias in self.hidden:
             value = np.maximum(value @ weights + bias, 0)
@@ -89,9 +94,8 @@ class Tail(Head):
     layers: Layers
     opener: str
 
-    def logits(self, features: Matrix) -> Floats:
-        """Give [n, classes] for features [n, dim], before the temperature."""
-        return super().logits(self.layers.run(features))
+    def _score(self, features: Matrix) -> Floats:
+        return super()._score(self.layers.run(features))
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,13 @@ class Neighbours:
     nearest: npt.NDArray[np.int64]
     temperature: float = 1.0
     refuse_below: float = 0.0
+    views: int = 1
 
     def logits(self, features: Matrix) -> Floats:
-        """Give the log of each class's share of the votes [n, classes] for features [n, dim]."""
+        """Give the log of each class's share of the votes [n, classes], the mean over the views [n, views * dim]."""
+        return _average(self._score, features, self.views)
+
+    def _score(self, features: Matrix) -> Floats:
         known = self._point(self.vectors)
         parts = [self._vote(self._point(features[at : at + ROWS]) @ known.T) for at in range(0, len(features), ROWS)]
         return np.concatenate(parts) if parts else np.empty((0, len(self.classes)))
@@ -143,6 +151,13 @@ LINEAR = ("mean", "scale", "weights", "bias")
 ARRAYS = {Head: LINEAR, Tail: LINEAR, Neighbours: ("mean", "scale", "vectors", "labels", "nearest")}
 
 
+def _average(score: Callable[[Matrix], Floats], features: Matrix, views: int) -> Floats:
+    if views == 1:
+        return score(features)
+    total: Floats = sum((score(part) for part in np.split(features, views, axis=1)), np.zeros(1))
+    return total / views
+
+
 def soften(logits: Floats, temperature: float) -> Floats:
     """Give the softmax [n, classes] of logits over a temperature."""
     logits = logits / temperature
@@ -157,6 +172,8 @@ def save_head(head: Classifier, path: Path) -> None:
     arrays["temperature"] = np.array([head.temperature])
     if head.refuse_below:
         arrays["refuse_below"] = np.array([head.refuse_below])
+    if head.views > 1:
+        arrays["views"] = np.array([head.views])
     if isinstance(head, Head) and head.thresholds:
         arrays["thresholds"] = np.array(head.thresholds)
     for place, layer in enumerate(head.hidden if isinstance(head, Head) else ()):
@@ -189,6 +206,7 @@ def load_head(path: Path, backbone: Path | None = None) -> Classifier:
     kind: type[Any] = Neighbours if "vectors" in arrays else Tail if "opener" in facts else Head
     own: dict[str, Any] = {name: arrays[name] for name in ARRAYS[kind]}
     own["temperature"] = float(arrays.get("temperature", np.ones(1))[0])
+    own["views"] = int(arrays.get("views", np.ones(1))[0])
     own["refuse_below"] = float(arrays.get("refuse_below", np.zeros(1))[0])
     if kind is Tail:
         state = {name.removeprefix(LAYERS): array for name, array in arrays.items() if name.startswith(LAYERS)}

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 
 from storage.canonical import canonical
+from storage.features import add_views, read_features
 from storage.heads import Classifier, load_head
 from storage.lake import Lake
 from storage.paths import Home
+from storage.vectors import Matrix
 
 _LABELLED = """SELECT image_id, min(class) AS class FROM labels
   SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)
@@ -36,6 +39,12 @@ class Training:
     settings: dict[str, object]
     metrics: dict[str, float]
 
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The recipes of the views over which its answers average."""
+        views = cast("list[str]", self.settings.get("views", []))
+        return tuple(views) if self.settings.get("average_views") else ()
+
 
 @dataclass(frozen=True)
 class Version:
@@ -56,6 +65,19 @@ def head_path(home: Home, training_id: str) -> Path:
 def read_head(home: Home, training: Training) -> Classifier:
     """Read a trained head; a tail is opened with its backbone."""
     return load_head(head_path(home, training.training_id), home.backbones / training.recipe_id)
+
+
+def read_asked(lake: Lake, training: Training, image_ids: Sequence[str]) -> Matrix:
+    """Read what a trained head is asked about images: their vectors, and beside them those of views.
+
+    Returns:
+        [n, dim], or [n, (1 + views) * dim] where its answers average over views.
+
+    Raises:
+        KeyError: where an image has no feature under the training's recipe.
+    """
+    own = read_features(lake, training.recipe_id, image_ids)
+    return add_views(lake, own, training.averaged, image_ids) if training.averaged else own
 
 
 def checkpoint_folder(home: Home, training_id: str) -> Path:

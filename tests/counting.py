@@ -84,11 +84,11 @@ def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     monkeypatch.setattr(step, "watch", lambda *_: False)  # the tally counts images; canaries have tests of their own
 
 
-def open_images(folder: Path, batch: int | None) -> Callable[[Sequence[bytes]], Matrix]:
+def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
     """Open the backbone for a served model, whose answers the tally of the embed runs leaves out."""
     recipe = read_recipe((folder / "recipe.json").read_text())
     embedder = Embedder(recipe, Tally(folder / "served-calls").embed, batch or 8)
-    return lambda images: embed_images(embedder, images)
+    return lambda images: np.hstack([embed_images(embedder, images, view) for view in range(views)])
 
 
 def main() -> None:

@@ -134,13 +134,13 @@ def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], readers: 
         yield from map_ahead(embedder.pool, run, batches, embedder.lanes.count, meter, "backbone")
 
 
-def embed_images(embedder: Embedder, images: Sequence[bytes]) -> Matrix:
-    """Embed images given as bytes, by the code and in the lanes that fill the lake; a row each.
+def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> Matrix:
+    """Embed images given as bytes, or a view of each, by the code and in the lanes that fill the lake; a row each.
 
     Raises:
         Exception: of any kind, at the first that cannot be decoded.
     """
-    pixels = (decode(data, embedder.recipe.transform, embedder.recipe.view) for data in images)
+    pixels = (decode(data, embedder.recipe.transform, view) for data in images)
     batches = group(pixels, embedder.batch)
     parts = map_ahead(
         embedder.pool, partial(run_backbone, embedder), batches, embedder.lanes.count, Meter(), "backbone"

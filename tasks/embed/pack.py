@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from storage.recipe import Recipe, read_recipe
 from storage.vectors import Matrix
 from tasks.embed.engine import Embedder, embed_images
@@ -52,7 +54,10 @@ def open_once(recipe: Recipe, weights: Weights, batch: int | None, device: str, 
     return Embedder(recipe, backbone, batch or lanes.batch, lanes)
 
 
-def open_images(folder: Path, batch: int | None) -> Callable[[Sequence[bytes]], Matrix]:
-    """Open a packed backbone as a function from encoded images to vectors [n, dim], as the lake has them."""
+def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
+    """Open a packed backbone as a function from encoded images to vectors, as the lake has them.
+
+    They are [n, views * dim]: the images' own, and beside them those of their views.
+    """
     embedder = keep_open(folder, batch, "auto", compiled=False)
-    return lambda images: embed_images(embedder, images)
+    return lambda images: np.hstack([embed_images(embedder, images, view) for view in range(views)])

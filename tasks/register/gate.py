@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from storage.answers import find_label_losses, find_mean_average_precision, gives_labels, mark_known
-from storage.features import keep_known, read_features
+from storage.features import keep_known
 from storage.heads import Classifier
 from storage.lake import Lake
 from storage.paths import Home
-from storage.trainings import Training, find_training, head_path, list_split, read_head
+from storage.trainings import Training, find_training, head_path, list_split, read_asked, read_head
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ def judge(home: Home, lake: Lake, training: Training, champion_id: str | None) -
     if not rows:
         return Verdict(promoted=False, reason="no test image that both have features of: measure by hand")
     name, measure = ("mAP", _measure_labels) if labels[0] else ("accuracy", _measure)
-    new, old = (
-        measure(head, lake, each.recipe_id, rows) for head, each in zip(heads, (training, champion), strict=True)
-    )
+    new, old = (measure(head, lake, each, rows) for head, each in zip(heads, (training, champion), strict=True))
     images = len({image_id for image_id, _ in rows})
     words = f"{name} {new[0]:.4f} against {old[0]:.4f}, log loss {-new[1]:.4f} against {-old[1]:.4f}, {images} images"
     return Verdict(promoted=new > old, reason=f"{'better' if new > old else 'not better'}: {words}")
@@ -61,19 +59,21 @@ def _shared_rows(lake: Lake, training: Training, champion: Training) -> list[tup
     return [(image_id, name) for image_id, name in rows if image_id in known]
 
 
-def _measure(head: Classifier, lake: Lake, recipe_id: str, rows: list[tuple[str, str]]) -> tuple[float, float]:
+def _measure(head: Classifier, lake: Lake, training: Training, rows: list[tuple[str, str]]) -> tuple[float, float]:
     """Give accuracy and mean log probability of the true class."""
-    probabilities = head.probabilities(read_features(lake, recipe_id, [image_id for image_id, _ in rows]))
+    probabilities = head.probabilities(read_asked(lake, training, [image_id for image_id, _ in rows]))
     column = {name: index for index, name in enumerate(head.classes)}
     true = np.array([column.get(name, -1) for _, name in rows])
     given = np.where(true >= 0, probabilities[np.arange(len(rows)), true], 0.0)
     return float(np.mean(probabilities.argmax(axis=1) == true)), float(np.log(np.maximum(given, 1e-15)).mean())
 
 
-def _measure_labels(head: Classifier, lake: Lake, recipe_id: str, rows: list[tuple[str, str]]) -> tuple[float, float]:
+def _measure_labels(
+    head: Classifier, lake: Lake, training: Training, rows: list[tuple[str, str]]
+) -> tuple[float, float]:
     """Give mAP and mean log probability of labels and lacks; a label that the head does not know it gives to none."""
     image_ids, classes = list(dict.fromkeys(image_id for image_id, _ in rows)), sorted({name for _, name in rows})
-    known = head.probabilities(read_features(lake, recipe_id, image_ids))
+    known = head.probabilities(read_asked(lake, training, image_ids))
     columns = dict(zip(head.classes, known.T, strict=True))
     probabilities = np.stack([columns.get(name, np.zeros(len(image_ids))) for name in classes], axis=1)
     truth = mark_known(image_ids, rows, classes)

@@ -26,21 +26,31 @@ REQUIRED = ("mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "pillow
 
 
 @dataclass(frozen=True)
+class Opened:
+    """How a model gets vectors: ``embedder`` ("module:function") opens the ``backbone``, a folder.
+
+    ``batch`` is the one batch size of the lake's vectors; answers average over ``views``, the image itself the first.
+    """
+
+    backbone: Path
+    embedder: str
+    batch: int | None
+    views: int
+
+
+@dataclass(frozen=True)
 class Package:
     """What goes into a model beside its head.
 
-    ``backbone`` is a folder that ``embedder`` ("module:function") opens; ``batch`` is the one batch size of the lake's
-    vectors; ``page`` ("module:function") writes pictures and a page of a training's evaluation; ``examples`` are images
-    of the test split, and ``expected`` the probabilities [n, classes] that the lake's features give them; ``labels``
-    where an image may be given several classes.
+    ``page`` ("module:function") writes pictures and a page of a training's evaluation; ``examples`` are images of the
+    test split, and ``expected`` the probabilities [n, classes] that the lake's features give them; ``labels`` where an
+    image may be given several classes.
     """
 
     name: str
     training: Training
     recipe: Recipe
-    backbone: Path
-    embedder: str
-    batch: int | None
+    opened: Opened
     page: str
     examples: tuple[bytes, ...]
     expected: Floats
@@ -100,13 +110,13 @@ def _log_model(home: Home, package: Package) -> None:
     import mlflow
     import pandas as pd
 
-    root = Path(__file__).parents[2]
+    root, opened = Path(__file__).parents[2], package.opened
     mlflow.pyfunc.log_model(
         name="model",
         python_model=str(Path(__file__).with_name("served.py")),
-        artifacts={"backbone": str(package.backbone), "head": str(head_path(home, package.training.training_id))},
+        artifacts={"backbone": str(opened.backbone), "head": str(head_path(home, package.training.training_id))},
         code_paths=[str(root / "storage"), str(root / "tasks")],
-        model_config={"embedder": package.embedder, "batch": package.batch},
+        model_config={"embedder": opened.embedder, "batch": opened.batch, "views": opened.views},
         signature=_signature(labels=package.labels),
         input_example=pd.DataFrame({"image": [package.examples[0]]}),
         pip_requirements=[f"{name}=={installed(name)}" for name in REQUIRED],

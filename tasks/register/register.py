@@ -12,7 +12,6 @@ import pyarrow as pa
 from storage.answers import gives_labels, mark_labels, name_likeliest
 from storage.attach import open_lake, read_lake
 from storage.errors import RegistryError
-from storage.features import read_features
 from storage.files import find_copies
 from storage.heads import Classifier
 from storage.lake import Lake
@@ -25,11 +24,12 @@ from storage.trainings import (
     find_version,
     list_predictable,
     list_split,
+    read_asked,
     read_head,
     save_version,
 )
 from tasks.register.gate import judge
-from tasks.register.package import Package, log_run
+from tasks.register.package import Opened, Package, log_run
 from tasks.register.registry import (
     RECIPE_TAG,
     TRAINING_TAG,
@@ -118,9 +118,10 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, pa
     if not examples:
         raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
     head = read_head(home, training)
-    expected = head.probabilities(read_features(lake, training.recipe_id, list(examples)))
+    expected = head.probabilities(read_asked(lake, training, list(examples)))
     backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
-    return Package(name, training, recipe, backbone, embedder, batch, page, images, expected, gives_labels(head))
+    opened = Opened(backbone, embedder, batch, head.views)
+    return Package(name, training, recipe, opened, page, images, expected, gives_labels(head))
 
 
 def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:
@@ -188,16 +189,16 @@ def _predict(lake: Lake, home: Home, training: Training) -> pa.Table:
     """Predict every image of the source from its stored feature: image_id, class, probability; a row for each label."""
     head, recipe = read_head(home, training), get_recipe(lake, training.recipe_id)
     image_ids = list_predictable(lake, training.label_set, recipe.recipe_id)
-    chunk = max(1, NUMBERS // recipe.dim)
+    chunk = max(1, NUMBERS // (recipe.dim * head.views))
     parts = [
-        _predict_chunk(lake, head, recipe.recipe_id, image_ids[start : start + chunk])
+        _predict_chunk(lake, head, training, image_ids[start : start + chunk])
         for start in range(0, len(image_ids), chunk)
     ]
     return pa.concat_tables(parts)
 
 
-def _predict_chunk(lake: Lake, head: Classifier, recipe_id: str, image_ids: list[str]) -> pa.Table:
-    probabilities = head.probabilities(read_features(lake, recipe_id, image_ids))
+def _predict_chunk(lake: Lake, head: Classifier, training: Training, image_ids: list[str]) -> pa.Table:
+    probabilities = head.probabilities(read_asked(lake, training, image_ids))
     if gives_labels(head):
         images, labels = np.nonzero(mark_labels(head, probabilities))
         said, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]

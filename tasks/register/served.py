@@ -20,7 +20,7 @@ class ImageClassifier(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Open the backbone by the function that the model's config names, and the head."""
         open_packed, backbone = resolve_name(context.model_config["embedder"]), Path(context.artifacts["backbone"])
-        self._embed = open_packed(backbone, context.model_config["batch"])
+        self._embed = open_packed(backbone, context.model_config["batch"], context.model_config["views"])
         self._head = load_head(Path(context.artifacts["head"]), backbone)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401, ARG002 - MLflow's signature

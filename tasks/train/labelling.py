@@ -11,11 +11,12 @@ from storage.heads import Head
 from storage.vectors import Matrix
 from tasks.train.axes import find_axes
 from tasks.train.evaluate import Evaluation
+from tasks.train.inputs import Inputs, count_views
 from tasks.train.label_figures import measure_labels, tabulate_labels
 from tasks.train.settings import TrainSettings
 from tasks.train.sigmoid import fit_sigmoids
 from tasks.train.slices import find_slices
-from tasks.train.splits import SPLITS
+from tasks.train.splits import SPLITS, Split
 from tasks.train.sweep import Candidate
 from tasks.train.thresholds import UNSURE, choose_thresholds
 
@@ -30,13 +31,13 @@ class LabelCandidate(Candidate):
 
 
 def train_labels(
-    features: Matrix, rows: Sequence[tuple[str, str, str]], facts: pa.Table, settings: TrainSettings
+    inputs: Inputs, rows: Sequence[tuple[str, str, Split]], facts: pa.Table, settings: TrainSettings
 ) -> tuple[tuple[LabelCandidate, ...], Evaluation]:
     """Fit sigmoid heads, choose among them on validation, and measure the best on test.
 
     Args:
-        features: of each image once, in the order of the rows, [n, dim].
-        rows: (image_id, class, split), one for each label of an image, which are together.
+        inputs: features by split, their images in the order of the rows.
+        rows: (image_id, class, split), one for each label of an image, which are together, by split.
         facts: of the test images, as :func:`tasks.train.slices.find_slices` has them.
         settings: what there is to choose from.
     """
@@ -44,9 +45,10 @@ def train_labels(
     classes = tuple(sorted({name for _, name, _ in rows}))
     truth = mark_known(list(places), ((image_id, name) for image_id, name, _ in rows), classes)
     splits = np.array(list(places.values()))
-    train, validation, test = ((features[splits == split], truth[splits == split]) for split in SPLITS)
+    marks = [truth[splits == split] for split in SPLITS]
+    train, validation = (inputs.train, marks[0][inputs.numbers]), (inputs.validation, marks[1])
     candidates = fit_label_heads(train, validation, classes, settings)
-    return candidates, evaluate_labels(candidates[0].head, test, facts, settings.seed)
+    return candidates, evaluate_labels(candidates[0].head, (inputs.test, marks[2]), facts, settings.seed)
 
 
 def fit_label_heads(
@@ -59,7 +61,8 @@ def fit_label_heads(
     fitted = fit_sigmoids(axes, features, truth, strengths, settings.iterations, balanced=settings.class_weights)
     candidates = []
     for l2, (weights, bias) in zip(strengths, fitted, strict=True):
-        head = Head(classes, axes.mean, axes.scale, weights, bias, thresholds=(UNSURE,) * len(classes))
+        views = count_views(features, validation[0])
+        head = Head(classes, axes.mean, axes.scale, weights, bias, thresholds=(UNSURE,) * len(classes), views=views)
         chances = head.probabilities(validation[0])
         head = replace(head, thresholds=choose_thresholds(chances, validation[1]))
         loss = float(find_label_losses(chances, validation[1]).mean())

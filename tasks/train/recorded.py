@@ -10,13 +10,13 @@ import numpy as np
 
 from storage.answers import gives_labels, mark_labels, name_labels, tell_labels
 from storage.errors import TrainError
-from storage.features import keep_known, read_features
+from storage.features import keep_known
 from storage.files import find_copies
 from storage.heads import Classifier, Floats
 from storage.images import list_facts
 from storage.lake import Lake
 from storage.paths import Home, text_to_path
-from storage.trainings import Training, evaluation_path, head_path, list_split, read_head
+from storage.trainings import Training, evaluation_path, head_path, list_split, read_asked, read_head
 from storage.vectors import Matrix
 
 MOST = 24
@@ -129,7 +129,7 @@ def _read_test(lake: Lake, training: Training) -> tuple[list[str], list[list[str
         labels.setdefault(image_id, []).append(name)
     known = keep_known(lake, training.recipe_id, list(labels))
     image_ids = [image_id for image_id in labels if image_id in known]
-    return image_ids, [labels[image_id] for image_id in image_ids], read_features(lake, training.recipe_id, image_ids)
+    return image_ids, [labels[image_id] for image_id in image_ids], read_asked(lake, training, image_ids)
 
 
 def choose_place(copies: Sequence[tuple[str, str]]) -> str | None:

@@ -86,6 +86,10 @@ class TrainSettings(BaseModel):
             raise ValueError(f"weight_decays {self.weight_decays} must not be negative")
         return self
 
+    average_views: bool = Field(
+        False, description="Answers average over the image and its embed.views, which a served model then computes."
+    )
+
     @model_validator(mode="after")
     def _labels_have_heads_of_their_own(self) -> Self:
         if self.multi_label and self.heads != type(self).model_fields["heads"].default:
@@ -96,4 +100,6 @@ class TrainSettings(BaseModel):
             raise ValueError(f"false_accept {self.false_accept} has no use with multi_label, which may give no label")
         if "tail" in self.heads and self.false_accept is not None:
             raise ValueError(f"false_accept {self.false_accept} would train ten tails, each without some classes")
+        if self.average_views and self.false_accept is not None:
+            raise ValueError(f"false_accept {self.false_accept} is chosen on images alone: leave average_views out")
         return self

@@ -17,6 +17,7 @@ from storage.vectors import Matrix
 from tasks.train.axes import Axes, find_axes
 from tasks.train.calibrate import calibrate
 from tasks.train.evaluate import log_loss
+from tasks.train.inputs import count_views
 from tasks.train.path import Labels, fit_path
 from tasks.train.prototypes import fit_prototypes
 from tasks.train.ridge import fit_ridge
@@ -64,11 +65,15 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Problem:
-    """What all kinds are fitted to: images to train on, and to choose on; in which classes; after which layers."""
+    """What all kinds are fitted to: images to train on, and to choose on; in which classes; after which layers.
+
+    ``asked`` are the validation images as heads will be asked about them: views of each, side by side.
+    """
 
     classes: tuple[str, ...]
     train: Sample
     validation: Sample
+    asked: Matrix
     settings: TrainSettings
     pretrained: Pretrained | None = None
 
@@ -91,7 +96,7 @@ def fit_heads(
 
     Args:
         train: features [n, dim] and class names [n].
-        validation: features [m, dim] and class names [m].
+        validation: features [m, dim] and class names [m]; [m, views * dim] where answers average over views.
         settings: kinds of heads, and what there is to choose about each.
         pretrained: the layers that the kind "tail" trains.
 
@@ -116,18 +121,21 @@ def _prepare(train: tuple[Matrix, Names], validation: tuple[Matrix, Names], sett
     classes, labels = np.unique(train[1], return_inverse=True)
     known = np.isin(validation[1], classes)
     others = np.searchsorted(classes, validation[1][known])
+    own = validation[0][known, : train[0].shape[1]]
     shares = share(labels, balanced=settings.class_weights)
     return Problem(
         tuple(map(str, classes)),
         Sample(*train, labels, shares),
-        Sample(validation[0][known], validation[1][known], others, np.full(len(others), 1 / max(len(others), 1))),
+        Sample(own, validation[1][known], others, np.full(len(others), 1 / max(len(others), 1))),
+        validation[0][known],
         settings,
     )
 
 
 def _judge(problem: Problem, choice: Choice, head: Classifier) -> Candidate:
-    features, names = problem.validation.features, problem.validation.names
-    calibrated = calibrate(head, features, names)
+    features, names = problem.asked, problem.validation.names
+    averaging = replace(head, views=count_views(problem.train.features, features))
+    calibrated = calibrate(averaging, features, names)
     return Candidate(choice, calibrated, log_loss(calibrated.probabilities(features), names, problem.classes))
 
 
@@ -218,7 +226,7 @@ def _pass_through(problem: Problem, layers: "Trainable") -> Problem:
     train, validation = (
         replace(rows, features=layers.run(rows.features)) for rows in (problem.train, problem.validation)
     )
-    return replace(problem, train=train, validation=validation)
+    return replace(problem, train=train, validation=validation, asked=validation.features)
 
 
 def _join(head: Head, layers: "Trainable", opener: str) -> Tail:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -12,7 +11,6 @@ import pyarrow as pa
 
 from storage.attach import open_lake, read_lake
 from storage.canonical import digest
-from storage.features import read_features
 from storage.heads import save_head
 from storage.images import list_facts
 from storage.lake import Lake
@@ -29,12 +27,12 @@ from storage.trainings import (
     list_labelled,
     save_training,
 )
-from storage.vectors import Matrix
 from tasks.train.evaluate import Evaluation, evaluate
+from tasks.train.inputs import Inputs, read_inputs
 from tasks.train.labelling import train_labels
 from tasks.train.neither import add_neither
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import SPLITS, Coverage, assign_split, check_splits, keep_rows, warn_thin
+from tasks.train.splits import SPLITS, Coverage, Split, assign_split, check_splits, keep_rows, warn_thin
 from tasks.train.sweep import Candidate, Pretrained, fit_heads
 
 FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
@@ -42,7 +40,7 @@ FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iter
 PLACE = {"device"}
 """Settings that decide nothing about a head."""
 
-TrainingRow = tuple[str, str, str]
+TrainingRow = tuple[str, str, Split]
 """(image_id, class, split)"""
 
 
@@ -55,49 +53,56 @@ class Trained:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """Whose labels are learned, from features under which recipe, and under those of views, at which snapshot."""
+
+    label_set: str
+    recipe_id: str
+    views: tuple[str, ...] = ()
+    at: int | None = None
+
+
 def train_head(
     home: Home,
-    label_set: str,
-    recipe_id: str,
+    data: TrainingData,
     settings: TrainSettings,
     now: datetime,
-    at: int | None = None,
     opener: str = "",
     progress: Progress = silent,
 ) -> Trained:
-    """Train a head on a snapshot's rows, or find the one that the same rows, recipe and settings gave before.
+    """Train a head on a snapshot's rows, or find the one that the same rows, recipes and settings gave before.
 
     Args:
         home: The home of lake, heads and backbones.
-        label_set: Whose classes are learned.
-        recipe_id: Of the features.
+        data: What to train on; by default at the newest snapshot.
         settings: How.
         now: The present.
-        at: A snapshot; by default the newest one.
         opener: "module:function" that opens the layers after a packed backbone's cut, for tails.
         progress: Is told of what takes long.
 
     Raises:
         TrainError: where the labels cannot train or measure a head.
     """
-    with read_lake(home, at) as lake:
-        training_id = identify(lake, label_set, recipe_id, settings)
+    with read_lake(home, data.at) as lake:
+        training_id = identify(lake, data, settings)
         known = _find(home, lake, training_id)
         if known:
             return known
-        labels = keep_rows(list_labelled(lake, label_set, recipe_id, several=settings.multi_label), settings)
+        labels = keep_rows(list_labelled(lake, data.label_set, data.recipe_id, several=settings.multi_label), settings)
         coverage = check_splits(labels, settings)
         rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels]
         rows.sort(key=lambda row: SPLITS.index(row[2]))  # so that a split is a slice, and no copy
-        snapshot = lake.snapshot if at is None else at
-        images = {image_id: split for image_id, _, split in rows}
-        features = read_features(lake, recipe_id, list(images))
+        snapshot = lake.snapshot if data.at is None else data.at
+        images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
+        inputs = read_inputs(lake, data.recipe_id, images, data.views, average=settings.average_views)
         facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
     checkpoints = checkpoint_folder(home, training_id)
-    pretrained = Pretrained(opener, home.backbones / recipe_id, checkpoints, progress)
-    candidates, evaluation = _fit(features, rows, facts, settings, pretrained)
-    chosen = {**settings.model_dump(), **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
-    training = Training(training_id, label_set, recipe_id, snapshot, chosen, evaluation.metrics)
+    pretrained = Pretrained(opener, home.backbones / data.recipe_id, checkpoints, progress)
+    candidates, evaluation = _fit(inputs, rows, facts, settings, pretrained)
+    asked = settings.model_dump() | ({"views": data.views} if data.views else {})
+    chosen = {**asked, **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
+    training = Training(training_id, data.label_set, data.recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage)
     with open_lake(home) as lake:
         save_training(lake, training, _to_table(rows), now, name_release())
@@ -105,19 +110,23 @@ def train_head(
     return Trained(training, new=True, warnings=coverage.warnings)
 
 
-def identify(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings) -> str:
-    """Hash what decides a head: the recipe, the settings and the rows, whose splits follow from the settings.
+def identify(lake: Lake, data: TrainingData, settings: TrainSettings) -> str:
+    """Hash what decides a head: the recipes, the settings and the rows, whose splits follow from the settings.
 
     A setting that the first release had not counts where it is not the default, so that old heads stay known.
     """
     asked = settings.model_dump(include=FIRST) | settings.model_dump(exclude=FIRST | PLACE, exclude_defaults=True)
-    decides = {
-        "label_set": label_set,
-        "recipe": recipe_id,
-        "settings": asked,
-        "rows": digest_labelled(lake, label_set, recipe_id, settings.leave_out, several=settings.multi_label),
+    rows = {
+        recipe_id: digest_labelled(lake, data.label_set, recipe_id, settings.leave_out, several=settings.multi_label)
+        for recipe_id in (data.recipe_id, *data.views)
     }
-    return digest(decides)
+    decides = {
+        "label_set": data.label_set,
+        "recipe": data.recipe_id,
+        "settings": asked,
+        "rows": rows.pop(data.recipe_id),
+    }
+    return digest({**decides, "views": rows} if data.views else decides)
 
 
 def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
@@ -129,13 +138,13 @@ def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
 
 
 def _fit(
-    features: Matrix, rows: Sequence[TrainingRow], facts: pa.Table, settings: TrainSettings, pretrained: Pretrained
+    inputs: Inputs, rows: Sequence[TrainingRow], facts: pa.Table, settings: TrainSettings, pretrained: Pretrained
 ) -> tuple[tuple[Candidate, ...], Evaluation]:
     if settings.multi_label:
-        return train_labels(features, rows, facts, settings)
-    names, counts = np.array([name for _, name, _ in rows]), Counter(split for _, _, split in rows)
-    ends = np.cumsum([counts[split] for split in SPLITS])[:-1]
-    train, validation, test = zip(np.split(features, ends), np.split(names, ends), strict=True)
+        return train_labels(inputs, rows, facts, settings)
+    names = [np.array([name for _, name, split in rows if split == part]) for part in SPLITS]
+    train = inputs.train, names[0][inputs.numbers]
+    validation, test = (inputs.validation, names[1]), (inputs.test, names[2])
     candidates = fit_heads(train, validation, settings, pretrained)
     if settings.false_accept is None:
         return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)

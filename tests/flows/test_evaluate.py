@@ -36,7 +36,7 @@ from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tasks.train.page import write_page
 from tasks.train.settings import TrainSettings
-from tasks.train.train import Trained, train_head
+from tasks.train.train import Trained, TrainingData, train_head
 from tests.counting import resolve_recipe
 from tests.flows.test_cli import ROOT, Ran, refused
 from tests.pictures import write_image
@@ -86,7 +86,7 @@ def trained(place: Home, tmp_path: Path) -> Trained:
         vectors[:, 0] += [2.0 * blue for _, blue in rows]
         file = write_features(place, recipe.recipe_id, [image_id for image_id, _ in rows], vectors)
         commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), 300, 1.0), NOW)
-    return train_head(place, "photos", recipe.recipe_id, TrainSettings(), NOW)
+    return train_head(place, TrainingData("photos", recipe.recipe_id), TrainSettings(), NOW)
 
 
 def frostline(folder: Path, *arguments: str) -> Ran:

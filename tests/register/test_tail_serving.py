@@ -20,7 +20,7 @@ from storage.paths import open_home
 from storage.trainings import find_training, list_predictable, read_head
 from tasks.register.gate import judge
 from tasks.train.settings import TrainSettings
-from tasks.train.train import train_head
+from tasks.train.train import TrainingData, train_head
 
 EMBED = {"cut": "blocks.5", "pooling": "flatten", "crop": 64, "resize": 64}
 TRAIN = {"heads": ["tail"], "l2": [0.1], "tail": {"epochs": 1}}
@@ -55,7 +55,7 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_
     assert files == {".safetensors", ".json", ".pth"}  # the head with its layers, the recipe, the backbone
     assert json.loads((model / "artifacts" / training.recipe_id / "recipe.json").read_text())["cut"] == "blocks.5"
     other = TrainSettings.model_validate({**TRAIN, "seed": 1})
-    second = train_head(place, "photos", training.recipe_id, other, datetime.now(UTC), opener=OPENER).training
+    second = train_head(place, TrainingData("photos", training.recipe_id), other, datetime.now(UTC), OPENER).training
     with read_lake(place) as lake:
         assert "accuracy" in judge(place, lake, second, training.training_id).reason
 

@@ -45,7 +45,7 @@ from tasks.train.mlp import Sample
 from tasks.train.recorded import read_evaluation
 from tasks.train.settings import TailSettings, TrainSettings
 from tasks.train.tail import Plan, fit_tail
-from tasks.train.train import train_head
+from tasks.train.train import TrainingData, train_head
 from tests.embed.test_cuts import build
 from tests.embed.test_cuts import one_thread as one_thread  # noqa: PLC0414 - a fixture
 from tests.pictures import write_folder
@@ -62,10 +62,10 @@ from pathlib import Path
 from flows.settings import OPENER
 from storage.paths import Home
 from tasks.train.settings import TrainSettings
-from tasks.train.train import train_head
+from tasks.train.train import TrainingData, train_head
 
 settings = TrainSettings.model_validate_json(sys.argv[3])
-train_head(Home(Path(sys.argv[1])), "photos", sys.argv[2], settings, datetime.now(UTC), opener=OPENER)
+train_head(Home(Path(sys.argv[1])), TrainingData("photos", sys.argv[2]), settings, datetime.now(UTC), OPENER)
 """
 
 
@@ -77,7 +77,7 @@ class Embedded:
     recipe: Recipe
 
     def train(self, settings: TrainSettings = TAIL) -> Training:
-        return train_head(self.home, "photos", self.recipe.recipe_id, settings, NOW, opener=OPENER).training
+        return train_head(self.home, TrainingData("photos", self.recipe.recipe_id), settings, NOW, OPENER).training
 
     def copy(self, folder: Path) -> "Embedded":
         shutil.copytree(self.home.root, folder)

@@ -1,0 +1,63 @@
+"""What a training reads: the features of its images and of their views, split by split."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from storage.features import add_views, keep_known, read_features
+from storage.lake import Lake
+from storage.vectors import Matrix
+from tasks.train.splits import SPLITS, Split
+
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Features by split: ``train`` [n, dim], an image or a view of one a row, and to ``numbers`` [n] whose it is.
+
+    ``validation`` and ``test`` are [m, dim], or [m, views * dim] where answers average over views.
+    """
+
+    train: Matrix
+    numbers: Numbers
+    validation: Matrix
+    test: Matrix
+
+
+def count_views(train: Matrix, asked: Matrix) -> int:
+    """Count the views over which answers average, by the widths of what is trained on and of what is asked."""
+    return asked.shape[1] // train.shape[1] if len(asked) else 1
+
+
+def read_inputs(
+    lake: Lake, recipe_id: str, images: Mapping[str, Split], views: Sequence[str], *, average: bool
+) -> Inputs:
+    """Read the features of images, which come by split, and of their views, as far as the lake has these.
+
+    Args:
+        lake: The lake.
+        recipe_id: Of the images' own features.
+        images: The split of each image_id.
+        views: The recipes of the views.
+        average: Whether to read views of validation and test images, too.
+    """
+    counts, ids = Counter(images.values()), list(images)
+    ends = np.cumsum([counts[split] for split in SPLITS])
+    train, validation, test = np.split(read_features(lake, recipe_id, ids), ends[:-1])
+    rows, numbers = [train], [np.arange(len(train))]
+    for view in views:
+        known = keep_known(lake, view, ids[: ends[0]])
+        seen = [at for at, image_id in enumerate(ids[: ends[0]]) if image_id in known]
+        if seen:
+            rows.append(read_features(lake, view, [ids[at] for at in seen]))
+            numbers.append(np.array(seen))
+    if average:
+        validation, test = (
+            add_views(lake, own, views, ids[start:end])
+            for own, start, end in ((validation, ends[0], ends[1]), (test, ends[1], ends[2]))
+        )
+    return Inputs(np.concatenate(rows) if views else train, np.concatenate(numbers), validation, test)

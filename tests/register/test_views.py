@@ -1,0 +1,49 @@
+"""Views from images to a served model, whose answers average over them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from storage.attach import read_lake
+from storage.files import find_copies
+from storage.paths import open_home
+from storage.trainings import find_training, list_predictable, read_asked, read_head
+
+
+def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., dict[str, Any]], home: Path) -> None:
+    plain = run()
+    beside = run(embed={"views": 2})
+    assert beside["training"] != plain["training"]
+    averaged = run(embed={"views": 2}, train={"average_views": True})
+    assert averaged["backbone_calls"] == 0
+    place = open_home(home)
+    with read_lake(place) as lake:
+        training = find_training(lake, averaged["training"])
+        assert training
+        assert len(training.averaged) == 2
+        image_ids = list_predictable(lake, "photos", training.recipe_id)[:5]
+        asked, copies = read_asked(lake, training, image_ids), find_copies(lake, image_ids)
+        recorded = lake.rows("SELECT image_id::VARCHAR, probability FROM predictions WHERE version = 3")
+    head = read_head(place, training)
+    parts = [replace(head, views=1).logits(part) for part in np.split(asked, 3, axis=1)]
+    assert head.logits(asked) == pytest.approx(np.mean(parts, axis=0))
+    expected = head.probabilities(asked)
+    assert [dict(recorded)[each] for each in image_ids] == pytest.approx(expected.max(axis=1), rel=1e-5)
+    images = [(Path(copies[each][0][0]) / copies[each][0][1]).read_bytes() for each in image_ids]
+    served = mlflow.pyfunc.load_model(str(find_model(home))).predict(pd.DataFrame({"image": images}))["probabilities"]
+    assert np.array([list(answer.values()) for answer in served]) == pytest.approx(expected, abs=1e-5)
+
+
+def find_model(home: Path) -> Path:
+    uri = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
+    client = MlflowClient(uri, uri)
+    source = str(client.get_model_version("photos", "3").source)
+    return Path(unquote(urlparse(client.get_logged_model(source.removeprefix("models:/")).artifact_location).path))
