@@ -31,12 +31,13 @@ def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., d
         assert len(training.averaged) == 2
         image_ids = list_predictable(lake, "photos", training.recipe_id)[:5]
         asked, copies = read_asked(lake, training, image_ids), find_copies(lake, image_ids)
-        recorded = lake.rows("SELECT image_id::VARCHAR, probability FROM predictions WHERE version = 3")
+        said = lake.rows("SELECT image_id::VARCHAR, probability FROM predictions WHERE version = 3")
     head = read_head(place, training)
     parts = [replace(head, views=1).logits(part) for part in np.split(asked, 3, axis=1)]
     assert head.logits(asked) == pytest.approx(np.mean(parts, axis=0))
     expected = head.probabilities(asked)
-    assert [dict(recorded)[each] for each in image_ids] == pytest.approx(expected.max(axis=1), rel=1e-5)
+    recorded: dict[str, float] = dict(said)
+    assert [recorded[each] for each in image_ids] == pytest.approx(expected.max(axis=1), rel=1e-5)
     images = [(Path(copies[each][0][0]) / copies[each][0][1]).read_bytes() for each in image_ids]
     served = mlflow.pyfunc.load_model(str(find_model(home))).predict(pd.DataFrame({"image": images}))["probabilities"]
     assert np.array([list(answer.values()) for answer in served]) == pytest.approx(expected, abs=1e-5)
