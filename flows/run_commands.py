@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -71,6 +71,7 @@ def train(
     /,
     *,
     at: str | None = None,
+    cut: Literal["auto"] | None = None,
     settings: Settings = RunSettings(),
     out: Output = Output(),
 ) -> None:
@@ -79,6 +80,7 @@ def train(
     Args:
         source: The folder whose labels are learned; or name it by --name alone.
         at: A snapshot's number or tag, to train on the lake as it was.
+        cut: 'auto' searches how deep to freeze within search.minutes and search.bytes, embedding at other cuts, too.
         settings: What a run is told.
         out: How the command answers.
     """
@@ -86,6 +88,9 @@ def train(
     settings.title  # noqa: B018 - raises where no part could bear the name
     settings.check()
     quiet_prefect(debug=out.debug)
+    if cut:
+        _search(settings, at, out)
+        return
     from flows.report import describe_trained, trained_to_json
     from flows.train import train as train_flow
 
@@ -161,6 +166,16 @@ def demo(*, home: Path = HOME, out: Output = Output()) -> None:
     with _orchestrated():
         reports = [report.to_json() for report in run_demo(home)]
     answer(out, {"runs": reports}, list)
+
+
+def _search(settings: RunSettings, at: str | None, out: Output) -> None:
+    from flows.search import check_searchable, search
+    from flows.search_report import describe_search, search_to_json
+
+    check_searchable(settings, at)
+    with _orchestrated():
+        found = search(settings)
+    answer(out, search_to_json(found), lambda: describe_search(found))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from storage.urls import check_catalog, check_data
 from tasks.embed.settings import EmbedSettings
 from tasks.ingest.settings import IngestSettings
 from tasks.register.settings import RegisterSettings
-from tasks.train.settings import TrainSettings
+from tasks.train.settings import SearchSettings, TrainSettings
 
 HOME = Path(".frostline")
 KEPT, GRACE = timedelta(days=30), timedelta(days=1)
@@ -73,6 +73,7 @@ class RunSettings(HomeSettings):
     ingest: IngestSettings = Field(default_factory=IngestSettings, description="Reading the source.")
     embed: EmbedSettings = Field(default_factory=EmbedSettings, description="From images to features.")
     train: TrainSettings = Field(default_factory=TrainSettings, description="From features and labels to a head.")
+    search: SearchSettings = Field(default_factory=SearchSettings, description="Finding how deep to freeze.")
     registry: RegisterSettings = Field(
         default_factory=RegisterSettings, description="From a head to a model in MLflow."
     )

@@ -53,6 +53,27 @@ def draw_reliability(reliability: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     return _to_png(figure)
 
 
+def draw_learning(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
+    """Draw validation accuracy over the share of the labels as a PNG, with 95 % intervals, a line a name.
+
+    Each point has ``share``, ``accuracy``, ``accuracy_low`` and ``accuracy_high``.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, points) in enumerate(curves.items()):
+        columns = {key: np.array([point[key] for point in points]) for key in points[0]}
+        share, accuracy = columns["share"], columns["accuracy"]
+        ends = np.abs(np.stack([accuracy - columns["accuracy_low"], columns["accuracy_high"] - accuracy]))
+        moved = share * (1 + 0.012 * number)  # so that intervals at one share do not hide each other
+        axes.errorbar(moved, accuracy, ends, marker="o", capsize=2, label=name.replace("$", r"\$"))
+    shares = sorted({point["share"] for points in curves.values() for point in points})
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(shares, [f"{100 * share:.3g} %" for share in shares])
+    axes.set(xlabel="share of the labels trained on", ylabel="accuracy on validation")
+    axes.legend()
+    return _to_png(figure)
+
+
 def _to_png(figure: Figure) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})

@@ -5,6 +5,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2", "tail"]
+Frozen = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"]
+"""Kinds that leave the whole backbone frozen."""
 
 
 class TailSettings(BaseModel):
@@ -103,3 +105,19 @@ class TrainSettings(BaseModel):
         if self.average_views and self.false_accept is not None:
             raise ValueError(f"false_accept {self.false_accept} is chosen on images alone: leave average_views out")
         return self
+
+
+class SearchSettings(BaseModel):
+    """How deep to freeze, as `frostline train --cut auto` finds it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    minutes: float = Field(30.0, gt=0, description="Minutes for a search; what would take longer is not begun.")
+    bytes: int = Field(
+        2_000_000_000, ge=0, description="Bytes, before compression, of features at cuts that are not embed's own."
+    )
+    cuts: int = Field(5, ge=1, description="At how many cuts heads are tried.")
+    heads: tuple[Frozen, ...] = Field(
+        ("softmax", "ridge", "prototypes"), min_length=1, description="Kinds of heads that are tried at each cut."
+    )
+    tails: int = Field(2, ge=0, description="At how many of the best cuts a tail is trained; 0 tries heads alone.")

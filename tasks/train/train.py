@@ -89,10 +89,7 @@ def train_head(
         known = _find(home, lake, training_id)
         if known:
             return known
-        labels = keep_rows(list_labelled(lake, data.label_set, data.recipe_id, several=settings.multi_label), settings)
-        coverage = check_splits(labels, settings)
-        rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels]
-        rows.sort(key=lambda row: SPLITS.index(row[2]))  # so that a split is a slice, and no copy
+        rows, coverage = split_rows(lake, data, settings)
         snapshot = lake.snapshot if data.at is None else data.at
         images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
         inputs = read_inputs(lake, data.recipe_id, images, data.views, average=settings.average_views)
@@ -108,6 +105,19 @@ def train_head(
         save_training(lake, training, _to_table(rows), now, name_release())
     shutil.rmtree(checkpoints, ignore_errors=True)
     return Trained(training, new=True, warnings=coverage.warnings)
+
+
+def split_rows(lake: Lake, data: TrainingData, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
+    """List the rows of a training, split by split.
+
+    Raises:
+        TrainError: where the labels cannot train or measure a head.
+    """
+    labels = keep_rows(list_labelled(lake, data.label_set, data.recipe_id, several=settings.multi_label), settings)
+    coverage = check_splits(labels, settings)
+    rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels]
+    rows.sort(key=lambda row: SPLITS.index(row[2]))  # so that a split is a slice, and no copy
+    return rows, coverage
 
 
 def identify(lake: Lake, data: TrainingData, settings: TrainSettings) -> str:

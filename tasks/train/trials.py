@@ -1,0 +1,127 @@
+"""Trials: contenders of a search, trained on some of the labels and asked about the validation images alone."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from storage.attach import read_lake
+from storage.features import read_features
+from storage.heads import Classifier, open_layers
+from storage.paths import Home
+from storage.progress import Progress, silent
+from storage.trainings import checkpoint_folder, find_training, head_path, read_head
+from storage.vectors import Matrix
+from tasks.train.evaluate import log_loss
+from tasks.train.figures import ask
+from tasks.train.halving import Contender, Trial, take_share
+from tasks.train.settings import Kind, TrainSettings
+from tasks.train.sweep import Names, Pretrained, fit_heads
+from tasks.train.train import TrainingData, identify, split_rows
+
+PROBED = 64
+"""Images by which a forward pass is timed."""
+PASSES = 3
+"""Forward passes that a step of training costs: one forward, two back."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one split: ids, class names [n], features [n, dim]."""
+
+    image_ids: list[str]
+    names: Names
+    features: Matrix
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What trials under one recipe are made on; the test images stay unread."""
+
+    data: TrainingData
+    train: Part
+    validation: Part
+
+    def count_classes(self) -> dict[str, int]:
+        """Count the images to train on of each class."""
+        names, counts = np.unique(self.train.names, return_counts=True)
+        return dict(zip(names.tolist(), counts.tolist(), strict=True))
+
+
+def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> Rows:
+    """Read the images to train on and to choose on, as a training would.
+
+    Raises:
+        TrainError: where the labels cannot train or measure a head.
+    """
+    with read_lake(home, data.at) as lake:
+        rows, _ = split_rows(lake, data, settings)
+        parts = []
+        for wanted in ("train", "validation"):
+            chosen = [(image_id, name) for image_id, name, split in rows if split == wanted]
+            ids, names = [image_id for image_id, _ in chosen], np.array([name for _, name in chosen])
+            parts.append(Part(ids, names, read_features(lake, data.recipe_id, ids)))
+    return Rows(data, *parts)
+
+
+def ask_for(settings: TrainSettings, kind: Kind) -> TrainSettings:
+    """Give the settings under which a kind is trained alone."""
+    return settings.model_copy(update={"heads": (kind,)})
+
+
+def try_head(rows: Rows, contender: Contender, share: float, settings: TrainSettings) -> Trial:
+    """Train a head on a share of the labels; the best of its candidates counts."""
+    began, train = time.perf_counter(), rows.train
+    places = take_share(list(zip(train.image_ids, train.names.tolist(), strict=True)), share, settings.seed)
+    chosen = train.features[places], train.names[places]
+    asked = rows.validation.features, rows.validation.names
+    head = fit_heads(chosen, asked, ask_for(settings, contender.kind))[0].head
+    return _judge(rows, contender, share, len(places), head, began)
+
+
+def try_tail(
+    home: Home, rows: Rows, cut: str, settings: TrainSettings, opener: str, progress: Progress = silent
+) -> Trial:
+    """Train a tail on all labels, or read the one that a training of the same identity recorded.
+
+    Its checkpoints lie where that training would look for them: the winner's goes on from there to the same bits and
+    trains no epoch again.
+    """
+    began, asked = time.perf_counter(), ask_for(settings, "tail")
+    head = _find_tail(home, rows.data, asked)
+    if head is None:
+        with read_lake(home, rows.data.at) as lake:
+            checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked))
+        pretrained = Pretrained(opener, home.backbones / rows.data.recipe_id, checkpoints, progress)
+        sides = ((part.features, part.names) for part in (rows.train, rows.validation))
+        head = fit_heads(*sides, asked, pretrained)[0].head
+    return _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), head, began)
+
+
+def estimate_tail(home: Home, rows: Rows, settings: TrainSettings, opener: str) -> float:
+    """Estimate the seconds that a tail takes, from a forward pass over some images on the CPU."""
+    layers = open_layers(opener, home.backbones / rows.data.recipe_id)
+    some = rows.train.features[:PROBED]
+    layers.run(some[:1])  # the first pass allocates
+    began = time.perf_counter()
+    layers.run(some)
+    forward = (time.perf_counter() - began) / max(len(some), 1)
+    images, chosen = len(rows.train.names), len(rows.validation.names)
+    epochs = len(settings.tail.learning_rates) * settings.tail.epochs
+    return forward * (epochs * (PASSES * images + chosen) + images + chosen)
+
+
+def _find_tail(home: Home, data: TrainingData, settings: TrainSettings) -> Classifier | None:
+    with read_lake(home, data.at) as lake:
+        training = find_training(lake, identify(lake, data, settings))
+    if training is None or not head_path(home, training.training_id).exists():
+        return None
+    return read_head(home, training)
+
+
+def _judge(rows: Rows, contender: Contender, share: float, images: int, head: Classifier, began: float) -> Trial:
+    asked = rows.validation
+    answers = ask(head, asked.features, asked.names)
+    right = dict(zip(asked.image_ids, answers.right.tolist(), strict=True))
+    loss = log_loss(answers.probabilities, asked.names, head.classes)
+    return Trial(contender, images, share, right, loss, time.perf_counter() - began)
