@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tasks.embed.cuts import Cut
 
 WHOLE, CLASSIFIER = "input", "avgpool"
+HALF = 0.5
+"""Of the time that is left, embedding at one more cut may take half: the rest is for training."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class _Search:
         kinds, refused, rows = dict.fromkeys(self.settings.search.heads), list[Outcome](), dict[str, Rows]()
         for cut in self._choose_cuts():
             contender = Contender(cut, next(iter(kinds)))
-            reason = self._refuse(contender)
+            reason = self._refuse(contender, share=HALF)
             if reason:
                 refused += [Outcome(Contender(cut, kind), 0.0, None, reason) for kind in kinds]
             else:
@@ -175,7 +177,7 @@ class _Search:
             return Outcome(contender, 1.0, None, f"not tried: {error}")
         return Outcome(contender, 1.0, trial, "has all labels")
 
-    def _refuse(self, contender: Contender, training: float = 0.0) -> str | None:
+    def _refuse(self, contender: Contender, training: float = 0.0, share: float = 1.0) -> str | None:
         """Say why features do not fit into the budget; take their bytes from it where they do."""
         settings = _settle(self.settings, contender)
         place, asked = settings.place, settings.embed
@@ -184,7 +186,8 @@ class _Search:
             pace = measure_pace(lake, recipe.recipe_id if recipe else None)
         missing = self._count(recipe.recipe_id if recipe else "").missing
         size = 0 if asked == self.settings.embed else self.measure_size(contender)
-        reason = self.budget.refuse(training + (missing / pace.images_per_second if pace else 0.0), size)
+        seconds = training + (missing / pace.images_per_second if pace else 0.0)
+        reason = self.budget.refuse(seconds, size, share)
         if reason is None:
             self.budget.spend(size)
         return reason

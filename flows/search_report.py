@@ -11,7 +11,7 @@ from tasks.train.halving import Contender, Outcome, Trial
 if TYPE_CHECKING:
     from flows.search import Found
 
-COLUMNS = ("cut", "kind", "labels", "accuracy", "from", "to", "log loss", "seconds", "bytes", "decided")
+COLUMNS = ("cut", "kind", "labels", "accuracy, %", "loss", "s", "MB", "decided")
 PICTURE = "search.png"
 
 
@@ -31,9 +31,10 @@ def search_to_json(found: "Found") -> dict[str, Any]:
 
 def describe_search(found: "Found") -> list[Any]:
     """Tell the table that a search decided from, the advice, the settings to write down, and the training."""
-    rows = [_tell(outcome, found.sizes[outcome.contender]) for outcome in found.outcomes]
+    tried = [(o.contender, o.trial, found.sizes[o.contender], o.verdict) for o in found.outcomes if o.trial]
     return [
-        *table(COLUMNS, rows, title="on validation images, with 95 % intervals"),
+        *table(COLUMNS, [_tell(*each) for each in tried], title="on validation images, with 95 % intervals"),
+        *(f"skipped   {o.contender.kind} at {o.contender.cut} {o.verdict}" for o in found.outcomes if not o.trial),
         f"advice    {found.advice}",
         f"search    {found.seconds:.1f} s · embedded {found.computed} · plot {found.plot}",
         *describe_trained(found.trained),
@@ -84,8 +85,8 @@ def _to_row(outcome: Outcome, size: int) -> dict[str, Any]:
     }
 
 
-def _tell(outcome: Outcome, size: int) -> list[object]:
-    row = _to_row(outcome, size)
-    told = [None if row[name] is None else f"{row[name]:.4f}" for name in ("accuracy", "accuracy_low", "accuracy_high")]
-    loss, seconds = (None if row[name] is None else f"{row[name]:.3f}" for name in ("log_loss", "seconds"))
-    return [row["cut"], row["kind"], row["labels"], *told, loss, seconds, f"{size:,}", row["decided"]]
+def _tell(contender: Contender, trial: Trial, size: int, verdict: str) -> list[str]:
+    accuracy, low, high = (f"{100 * share:.1f}" for share in (trial.accuracy, *trial.interval))
+    measured = f"{accuracy} ({low} to {high})"
+    costs = (f"{trial.loss:.3f}", f"{trial.seconds:.1f}", f"{size / 1e6:.1f}")
+    return [contender.cut, contender.kind, str(trial.images), measured, *costs, verdict]

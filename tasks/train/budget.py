@@ -25,13 +25,16 @@ class Budget:
         """How much time is left."""
         return 60 * self.settings.minutes - (self.clock() - self.began)
 
-    def refuse(self, seconds: float, size: int) -> str | None:
-        """Say why something does not fit that would take so many seconds and bytes; None where it does."""
-        left, room = self.seconds_left, self.settings.bytes - self.spent
+    def refuse(self, seconds: float, size: int, share: float = 1.0) -> str | None:
+        """Say why something does not fit that would take so many seconds and bytes; None where it does.
+
+        It may take a share of the time that is left.
+        """
+        left, room = max(share * self.seconds_left, 0.0), max(self.settings.bytes - self.spent, 0)
         if size > room:
-            return f"not tried: its features take {size:,} bytes, and {max(room, 0):,} of search.bytes are left"
-        if seconds > left or left <= 0:
-            return f"not tried: would take about {seconds:,.0f} s, and {max(left, 0):,.0f} s of search.minutes are left"
+            return f"not tried: its features take {size:,} bytes, and search.bytes leave {room:,}"
+        if seconds > left or not left:
+            return f"not tried: would take about {seconds:,.0f} s, and search.minutes leave it {left:,.0f} s"
         return None
 
     def spend(self, size: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from storage.heads import Floats
 from tasks.train.halving import Trial
-from tasks.train.intervals import draw, take_percentiles
+from tasks.train.intervals import draw, take_percentiles, wilson
 
 POINTS = 2
 """Shares of the labels at least, to extrapolate from."""
@@ -38,8 +38,7 @@ def measure_gain(frozen: Trial, unfrozen: Trial, seed: int) -> Gain:
     The interval is over 1,000 resamples of the images, the same for both.
     """
     before, after = _resample([frozen, unfrozen], seed)
-    low, high = take_percentiles(after - before)
-    return Gain(unfrozen.accuracy - frozen.accuracy, low, high)
+    return _bound(unfrozen.accuracy - frozen.accuracy, after - before, len(unfrozen.right))
 
 
 def extrapolate(curve: Sequence[Trial], images: int, seed: int) -> Gain | None:
@@ -67,7 +66,16 @@ def extrapolate(curve: Sequence[Trial], images: int, seed: int) -> Gain | None:
         _fit_gain(each, numbers, weights, math.log(images))
         for each in (errors, np.clip(1 - _resample(curve, seed).T, least, 1))
     )
-    return Gain(float(gains[0]), *take_percentiles(spread))
+    return _bound(float(gains[0]), spread, len(curve[-1].right))
+
+
+def _bound(value: float, spread: Floats, images: int) -> Gain:
+    """Give the middle 95 % of the resamples; where they do not vary, what so many images cannot tell from none."""
+    low, high = take_percentiles(spread)
+    if low == high:
+        unseen = float(wilson(0, images)[1])
+        return Gain(value, low - unseen, high + unseen)
+    return Gain(value, low, high)
 
 
 def _fit_gain(errors: Floats, numbers: Floats, weights: Floats, at: float) -> Floats:

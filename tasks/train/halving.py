@@ -144,14 +144,14 @@ def halve(trials: Sequence[Trial]) -> list[Trial]:
 
 def _judge(trial: Trial | None, kept: Sequence[Trial], *, spent: bool, last: bool) -> str:
     if trial is None:
-        return "not tried: the minutes are used up"
+        return "not tried: no minutes left"
     if last:
         return "has all labels"
     if spent:
-        return "ended here: the minutes are used up"
+        return "ended: no minutes left"
     if trial in kept:
         return "carried on"
-    return f"dropped: the half that goes on has a log loss of {kept[-1].loss:.3f} at most"
+    return f"dropped: log loss over {kept[-1].loss:.3f}"
 
 
 def rank(trials: Sequence[Trial]) -> list[Trial]:

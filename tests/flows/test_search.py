@@ -1,0 +1,185 @@
+"""The frost-line search, whole, over a small network with random weights: `frostline train --cut auto`."""
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import obey
+from flows.embed import embed
+from flows.ingest import ingest
+from flows.search import Found, search
+from flows.search_report import describe_search, search_to_json, write_settings
+from flows.settings import RunSettings
+from flows.train import train
+from storage.attach import read_lake
+from storage.errors import SettingsError, TrainError
+from storage.paths import open_home
+from tests.pictures import write_folder
+from tests.train.test_tail import save_weights
+
+Make = Callable[..., RunSettings]
+
+
+@pytest.fixture(scope="module")
+def make(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Make:  # noqa: ARG001
+    """60 images in a lake of their own, in no cut yet; keywords are settings of the search."""
+    folder = tmp_path_factory.mktemp("searched")
+    save_weights(folder / "network.safetensors")
+    photos = write_folder(folder / "photos")
+
+    def make(name: str, **asked: object) -> RunSettings:
+        embedded = {"backbone": "timm/test_resnet", "weights": str(folder / "network.safetensors"), "device": "cpu"}
+        made = RunSettings.model_validate(
+            {
+                "source": photos,
+                "home": folder / name,
+                "embed": embedded | {"crop": 32, "resize": 32},
+                "train": {"l2": [0.1], "tail": {"epochs": 1}},
+                "search": {"heads": ["prototypes"], "tails": 1, "cuts": 2} | asked,
+            }
+        )
+        ingest(made)
+        return made
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def settings(make: Make) -> RunSettings:
+    """Those of the search that is made once."""
+    return make("whole", heads=["softmax", "prototypes"])
+
+
+@pytest.fixture(scope="module")
+def first(settings: RunSettings) -> Found:
+    """The search, in a lake without features."""
+    return search(settings)
+
+
+def list_recipes(settings: RunSettings) -> list[tuple[str, int]]:
+    """List the cuts under which the lake has features, and how many."""
+    with read_lake(open_home(settings.home)) as lake:
+        return lake.rows("SELECT cut, count(*) FROM features JOIN recipes USING (recipe_id) GROUP BY recipe_id, cut")
+
+
+def test_a_second_search_decides_alike_and_computes_nothing(settings: RunSettings, first: Found) -> None:
+    second = search(settings)
+    assert first.computed == 60 * len(list_recipes(settings)) == 60 * 4
+    assert second.computed == 0
+    assert (first.trained.new, second.trained.new) == (True, False)
+    assert first.trained.training.training_id == second.trained.training.training_id
+    assert list_decisions(first) == list_decisions(second)
+
+
+def list_decisions(found: Found) -> list[tuple[object, ...]]:
+    return [(o.contender, o.share, o.verdict, o.trial and (o.trial.loss, o.trial.right)) for o in found.outcomes]
+
+
+def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(settings: RunSettings, first: Found) -> None:
+    trials = [outcome.trial for outcome in first.outcomes if outcome.trial and outcome.trial.share == 1]
+    best = min(trials, key=lambda trial: trial.loss).contender
+    assert (first.settings.embed.cut, first.settings.train.heads) == (best.cut, (best.kind,))
+    tried = {outcome.contender for outcome in first.outcomes if outcome.trial}
+    assert {kind for _, kind in tried} == {"softmax", "prototypes", "tail"}
+    assert len([cut for cut, kind in tried if kind == "tail"]) == 2
+    written = RunSettings.model_validate(
+        settings.model_dump(exclude={"embed": {"cut", "pooling"}, "train": {"heads"}})
+        | {"embed": {**settings.embed.model_dump(), **tomllib.loads("\n".join(write_settings(first)))["embed"]}}
+        | {"train": {**settings.train.model_dump(), **tomllib.loads("\n".join(write_settings(first)))["train"]}}
+    )
+    found = train(written)
+    assert (found.new, found.training.training_id) == (False, first.trained.training.training_id)
+    check_told(first)
+
+
+def test_a_tail_that_won_in_the_search_trains_no_epoch_again(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make("tails")
+    monkeypatch.setattr("flows.search.rank", lambda trials: sorted(trials, key=lambda t: t.contender.kind != "tail"))
+    with caplog.at_level("INFO", logger="tasks.train.tail"):
+        found = search(settings)
+    assert found.settings.train.heads == ("tail",)
+    assert found.trained.new
+    epochs = [record.getMessage() for record in caplog.records if "epoch 1, log loss" in record.getMessage()]
+    assert len(epochs) == 2  # one a tail that was tried
+    assert "tail: goes on after epoch 1" in caplog.messages
+
+
+def check_told(found: Found) -> None:
+    told = search_to_json(found)
+    assert Path(told["plot"]).read_bytes().startswith(b"\x89PNG")
+    assert len(told["table"]) == len(found.outcomes)
+    rows = [row for row in told["table"] if row["accuracy"] is not None]
+    assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
+    lines = [line for line in describe_search(found) if isinstance(line, str)]
+    assert f"advice    {told['advice']}" in lines
+    assert f'cut = "{found.settings.embed.cut}"' in lines
+
+
+def test_nothing_is_embedded_beyond_the_bytes(make: Make) -> None:
+    settings = make("bytes", bytes=100)
+    embed(settings)
+    found = search(settings)
+    assert list_recipes(settings) == [("avgpool", 60)]
+    assert found.computed == 0
+    assert found.settings.embed.cut == "avgpool"
+    refused = [outcome for outcome in found.outcomes if outcome.trial is None]
+    assert {outcome.contender.cut for outcome in refused} > {"input"}
+    assert all("search.bytes leave 100" in outcome.verdict for outcome in refused)
+
+
+def test_no_tail_is_trained_that_does_not_fit_the_minutes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = make("minutes")
+    monkeypatch.setattr("flows.search.estimate_tail", lambda *_: 1e6)
+    found = search(settings)
+    tails = [outcome for outcome in found.outcomes if outcome.contender.kind == "tail"]
+    assert len(tails) == 2
+    assert all(outcome.trial is None and "search.minutes leave it" in outcome.verdict for outcome in tails)
+    with read_lake(open_home(settings.home)) as lake:
+        assert not lake.value("SELECT count(*) FROM recipes WHERE cut = 'input'")  # by the estimate of the other tail
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"embed": {"views": 2}},
+        {"train": {"multi_label": True}},
+        {"train": {"false_accept": 0.05}},
+    ],
+)
+def test_what_no_search_compares_is_refused_before_anything_is_done(tmp_path: Path, asked: dict[str, Any]) -> None:
+    flags = [f"--{room}.{name}={value}" for room, part in asked.items() for name, value in part.items()]
+    with pytest.raises(SystemExit) as left:
+        obey(["train", "--name", "photos", "--home", str(tmp_path / "home"), "--cut", "auto", *flags])
+    assert left.value.code == 2
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_lake_without_images_and_minutes_for_nothing_are_refused(make: Make, tmp_path: Path) -> None:
+    settings = make("short", minutes=1e-9)
+    with pytest.raises(TrainError, match="frostline run FOLDER"):
+        search(settings.model_copy(update={"home": tmp_path / "other"}))
+    with pytest.raises(SettingsError, match=r"--search\.minutes"):
+        search(settings)
+    assert list_recipes(settings) == []
+
+
+def test_the_command_answers_as_one_object(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = make("command")
+    embedded = settings.embed
+    flags = [f"--embed.{name}={getattr(embedded, name)}" for name in ("backbone", "weights", "crop", "resize")]
+    obey(
+        ["train", str(settings.source), "--home", str(settings.home), "--cut", "auto", "--json", *flags]
+        + ["--search.cuts=1", "--search.tails=0", "--search.heads=ridge"]
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert told["settings"] == {"embed": {"cut": "avgpool", "pooling": "average"}, "train": {"heads": ["ridge"]}}
+    assert {row["share"] for row in told["table"]} == {0.25, 0.5, 1.0}
+    assert told["features"] == {"computed": 60}
+    assert "unfreezing was not tried" in told["advice"]
+    assert told["metrics"]["accuracy"] >= 0
