@@ -96,18 +96,17 @@ def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(settings:
     check_told(first)
 
 
-def test_a_tail_that_won_in_the_search_trains_no_epoch_again(
-    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_tail_that_was_tried_trains_no_epoch_again(
+    settings: RunSettings, first: Found, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = make("tails")
-    monkeypatch.setattr("flows.search.rank", lambda trials: sorted(trials, key=lambda t: t.contender.kind != "tail"))
+    cut, *_ = [outcome.contender.cut for outcome in first.outcomes if outcome.contender.kind == "tail"]
+    update = {"embed": settings.embed.model_copy(update={"cut": cut, "pooling": "flatten"})}
+    asked = settings.model_copy(update=update | {"train": settings.train.model_copy(update={"heads": ("tail",)})})
     with caplog.at_level("INFO", logger="tasks.train.tail"):
-        found = search(settings)
-    assert found.settings.train.heads == ("tail",)
-    assert found.trained.new
-    epochs = [record.getMessage() for record in caplog.records if "epoch 1, log loss" in record.getMessage()]
-    assert len(epochs) == 2  # one a tail that was tried
+        trained = train(asked)
+    assert trained.new
     assert "tail: goes on after epoch 1" in caplog.messages
+    assert not [message for message in caplog.messages if "log loss" in message]
 
 
 def check_told(found: Found) -> None:
@@ -173,10 +172,8 @@ def test_the_command_answers_as_one_object(make: Make, capsys: pytest.CaptureFix
     settings = make("command")
     embedded = settings.embed
     flags = [f"--embed.{name}={getattr(embedded, name)}" for name in ("backbone", "weights", "crop", "resize")]
-    obey(
-        ["train", str(settings.source), "--home", str(settings.home), "--cut", "auto", "--json", *flags]
-        + ["--search.cuts=1", "--search.tails=0", "--search.heads=ridge"]
-    )
+    flags += ["--search.cuts=1", "--search.tails=0", "--search.heads=ridge"]
+    obey(["train", str(settings.source), "--home", str(settings.home), "--cut", "auto", "--json", *flags])
     told = json.loads(capsys.readouterr().out)
     assert told["settings"] == {"embed": {"cut": "avgpool", "pooling": "average"}, "train": {"heads": ["ridge"]}}
     assert {row["share"] for row in told["table"]} == {0.25, 0.5, 1.0}

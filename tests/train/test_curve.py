@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from tasks.train.curve import Gain, advise, extrapolate, measure_gain, round_labels
+from tasks.train.curve import advise, extrapolate, measure_gain, round_labels
 from tasks.train.halving import Contender, Trial
 
 IMAGES = [100, 200, 400, 800]
