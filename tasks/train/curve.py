@@ -97,7 +97,7 @@ def _resample(trials: Sequence[Trial], seed: int) -> Floats:
 
 def round_labels(images: int) -> int:
     """Round a number of images to one digit, as nobody knows it better."""
-    step = 10 ** max(len(str(images)) - 1, 0)
+    step = int(10 ** max(len(str(images)) - 1, 0))
     return max(round(images / step), 1) * step
 
 

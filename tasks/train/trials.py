@@ -93,8 +93,8 @@ def try_tail(
         with read_lake(home, rows.data.at) as lake:
             checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked))
         pretrained = Pretrained(opener, home.backbones / rows.data.recipe_id, checkpoints, progress)
-        sides = ((part.features, part.names) for part in (rows.train, rows.validation))
-        head = fit_heads(*sides, asked, pretrained)[0].head
+        train, chosen = ((part.features, part.names) for part in (rows.train, rows.validation))
+        head = fit_heads(train, chosen, asked, pretrained)[0].head
     return _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), head, began)
 
 
