@@ -96,18 +96,16 @@ def cross_validate_labels(
     return chances
 
 
-def measure_folds(
-    name: str, figure: Callable[[Floats], Floats], groups: npt.NDArray[np.int64], seed: int
-) -> dict[str, float]:
+def measure_folds(name: str, figure: Callable[[Floats], Floats], folds: Folds, seed: int) -> dict[str, float]:
     """Give a figure over all images, and the ends of its 95 % interval: of 1,000 resamples of the groups.
 
     Args:
         name: of the figure.
         figure: its values [k] where images count so often [k, n].
-        groups: the number of each image's group [n].
+        folds: the images' groups [n].
         seed: of the resamples.
     """
-    count = int(groups.max()) + 1
+    groups, count = folds.groups, int(folds.groups.max()) + 1
     value = float(figure(np.ones((1, len(groups))))[0])
     spread = [
         figure(part[:, groups])
@@ -120,10 +118,10 @@ def measure_folds(
 
 def measure_classes(right: Floats, folds: Folds, seed: int) -> dict[str, float]:
     """Give the accuracy over all folds."""
-    return measure_folds("accuracy", lambda counts: counts @ right / counts.sum(axis=1), folds.groups, seed)
+    return measure_folds("accuracy", lambda counts: counts @ right / counts.sum(axis=1), folds, seed)
 
 
 def measure_labels(chances: Floats, truth: Marks, folds: Folds, seed: int) -> dict[str, float]:
     """Give the mAP over all folds."""
     figure = "mean_average_precision"
-    return measure_folds(figure, lambda counts: average_areas(counts, chances, truth), folds.groups, seed)
+    return measure_folds(figure, lambda counts: average_areas(counts, chances, truth), folds, seed)

@@ -59,7 +59,7 @@ def split_by_time(keys: Mapping[str, str], settings: TrainSettings) -> dict[str,
     """
     sizes, newer = Counter(keys.values()), 0
     splits: dict[str, Split] = {}
-    for key in dict.fromkeys(reversed(keys.values())):
+    for key in dict.fromkeys(reversed(list(keys.values()))):
         share = newer / len(keys)
         chosen = share < settings.test + settings.validation
         splits[key] = "test" if share < settings.test else "validation" if chosen else "train"
