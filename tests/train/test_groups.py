@@ -1,6 +1,6 @@
 """Groups: what is alike lies in one split, what is between splits in none, and growth moves nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
+from rich.console import Console
 
+from flows.evaluate import describe, look
 from storage.attach import open_lake, read_lake
 from storage.features import commit_shard
 from storage.files import commit_scan
@@ -267,3 +269,14 @@ def test_cross_validation_says_what_unseen_groups_are_worth_and_leaves_the_test_
 def test_what_names_no_group_or_leaves_no_fold_is_refused(asked: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         TrainSettings(**asked)
+
+
+def test_a_run_groups_by_path_and_the_evaluation_shows_what_unseen_groups_are_worth(
+    run: Callable[..., dict[str, Any]], home: Path
+) -> None:
+    report = run(train={"group": r"/(\d+)\.", "folds": 3, "near_duplicates": True, "seed": 3})
+    assert report["metrics"]["cv_accuracy"] > 0.5
+    shown = Console(record=True, width=200)
+    for line in describe(look(Home(home), "photos", None)):
+        shown.print(line)
+    assert "cross-validated accuracy" in shown.export_text()
