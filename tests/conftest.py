@@ -11,7 +11,7 @@ import pytest
 
 from flows.settings import quiet_prefect
 from tests.counting import Tally, install
-from tests.lakes import place, postgres, s3  # noqa: F401 - fixtures
+from tests.lakes import one_thread, place, postgres, s3  # noqa: F401 - fixtures
 from tests.pictures import write_folder
 from tests.servers import outlived
 
@@ -20,6 +20,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 quiet_prefect(debug=False)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_a_lake() -> Iterator[None]:
+    """Let lakes that tests open in their own process work on one thread; the processes they start keep the default."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")
