@@ -21,6 +21,24 @@ sys.dont_write_bytecode = False
 quiet_prefect(debug=False)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
+TESTS = Path(__file__).parent
+LONGEST = (
+    "faults/test_many.py",
+    "test_checks.py",
+    "deployments/test_nightly.py",
+    "flows/test_cli.py",
+    "faults/test_crash.py",
+    "register/test_serving.py",
+    "register/test_registry.py",
+    "embed/test_cuts.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: one at the end would leave the other workers idle."""
+    ranks = {TESTS / file: rank for rank, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread_a_lake() -> Iterator[None]:
