@@ -16,8 +16,12 @@ from tests.pictures import write_folder
 from tests.servers import outlived
 
 # Container images often forbid to write bytecode: then each process that a test starts compiles all that it imports.
+# It lies apart, as models and folders that tests look at must hold none.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+sys.pycache_prefix = os.environ.setdefault(
+    "PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+)
 quiet_prefect(debug=False)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 

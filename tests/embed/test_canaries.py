@@ -65,8 +65,8 @@ def canaries_of(home: Path, recipe_id: str) -> Canaries:
 
 
 def test_a_recipe_s_first_run_keeps_a_dozen_canaries_and_the_pace(watched: Watched, home: Path) -> None:
-    report = watched()
-    found = canaries_of(home, report.recipe_id)
+    done = watched()
+    found = canaries_of(home, done.recipe_id)
     assert len(found.probes) == 12
     assert sum(probe.image is None for probe in found.probes) == 4
     assert found.vectors.shape == (12, 48)
@@ -170,10 +170,10 @@ def test_compiling_that_gives_other_numbers_is_not_used(
 
     monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
     keep_open.cache_clear()
-    report = watched(embed={"compile": "on"})
+    done = watched(embed={"compile": "on"})
     assert opened == [False, True, False]
     assert any("without compiling" in record.message for record in caplog.records)
-    assert report.computed == 60
+    assert done.computed == 60
 
 
 @pytest.mark.parametrize(("compiled_seconds", "opened"), [(0.0, [False, True]), (0.3, [False, True, False])])
