@@ -7,7 +7,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from storage.attach import open_lake, read_lake
+from storage.attach import look_at_lake, open_lake
 from storage.checksums import seal_files
 from storage.doctor import LostHead, check_lake, check_pages, list_lost_heads
 from storage.findings import Finding
@@ -34,8 +34,8 @@ class Outcome:
 
 def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = False) -> list[Outcome]:
     """Check the lake; with ``repair`` mend what can be until a check finds nothing new."""
-    with read_lake(home) as lake:
-        if not (repair and lake.lasting):
+    with look_at_lake(home) as lake:
+        if not repair:
             return [Outcome(finding, repaired=False) for finding in check(lake, now, deep=deep)]
     seen: dict[Finding, None] = {}
     for round_ in range(ROUNDS + 1):

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from storage.attach import read_lake, reopen_lake
+from storage.attach import look_at_lake, reopen_lake
 from storage.catalog import delete_files, find_orphans
 from storage.compaction import compact, list_small
 from storage.expiry import delete_unread, expire, list_expirable, list_unread
@@ -28,7 +28,7 @@ class Maintained:
 
 def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
     """Say what :func:`maintain` would do; writes nothing."""
-    with read_lake(home) as lake:
+    with look_at_lake(home) as lake:
         return Maintained(
             sum(map(len, list_small(lake))),
             tuple(list_expirable(lake, now - older_than)),

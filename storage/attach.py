@@ -15,10 +15,12 @@ from storage.extensions import connect, list_wheels
 from storage.lake import ATTEMPTS, Lake, is_race, unwritable
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
-from storage.snapshots import find_snapshot
+from storage.snapshots import find_snapshot, is_number, no_snapshot
 from storage.stores import check_store, write_secret
 from storage.turns import take_turn
 
+NO_SNAPSHOT = 1 << 63
+"""From here on, no number is a snapshot's."""
 ABSENT = "creating a new DuckLake is explicitly disabled"
 ELSEWHERE = re.compile(r'DATA_PATH parameter ".*" does not match existing data path in the catalog "(.*)"')
 
@@ -45,7 +47,7 @@ def reopen_lake(home: Home) -> Lake:
         LakeError: where there is none, or it cannot be opened.
     """
     if not (home.catalog_url or home.catalog.exists()):
-        raise LakeError(f"home {home.root}", "has no lake", "Check --home, or make one: frostline run FOLDER")
+        raise _absent(home)
     return open_lake(home)
 
 
@@ -60,7 +62,7 @@ def read_lake(home: Home, at: int | str | None = None) -> Lake:
         LakeError: where it cannot be opened, or has no such snapshot.
         LakeTooNewError: where a later release wrote it.
     """
-    found = _find(home, "READ_ONLY", *([] if at is None else [f"SNAPSHOT_VERSION {_number(home, at)}"]))
+    found = _read(home, at)
     if found is None:
         return _empty_lake()
     lake = _checked(found)
@@ -69,6 +71,35 @@ def read_lake(home: Home, at: int | str | None = None) -> Lake:
         open_lake(home).close()
         return read_lake(home)
     return lake
+
+
+def look_at_lake(home: Home, at: int | str | None = None) -> Lake:
+    """Open a lake that is there for reading alone, as :func:`read_lake` does.
+
+    Raises:
+        LakeError: where there is none, or it cannot be opened.
+    """
+    lake = read_lake(home, at)
+    if lake.lasting:
+        return lake
+    lake.close()
+    raise _absent(home)
+
+
+def _absent(home: Home) -> LakeError:
+    value, remedy = (f"lake {home.lake}", "--lake.catalog") if home.catalog_url else (f"home {home.root}", "--home")
+    return LakeError(value, "has no lake", f"Check {remedy}, or make one: frostline run FOLDER")
+
+
+def _read(home: Home, at: int | str | None) -> Lake | None:
+    if at is None:
+        return _find(home, "READ_ONLY")
+    try:
+        return _find(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
+    except LakeError as error:
+        if "No snapshot found" in error.rule:
+            raise no_snapshot(home, at) from error
+        raise
 
 
 def _find(home: Home, *options: str) -> Lake | None:
@@ -102,7 +133,9 @@ def make_lake(home: Home) -> Lake:
 
 
 def _number(home: Home, at: int | str) -> int:
-    if isinstance(at, int) or at.isdigit():
+    if is_number(at):
+        if int(at) >= NO_SNAPSHOT:
+            raise no_snapshot(home, at)
         return int(at)
     with read_lake(home) as lake:
         return find_snapshot(lake, at)

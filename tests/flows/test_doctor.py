@@ -17,6 +17,7 @@ from storage.attach import open_lake, read_lake
 from storage.catalog import list_live
 from storage.checksums import seal_files
 from storage.data import open_data
+from storage.errors import LakeError
 from storage.features import commit_shard
 from storage.paths import Home, open_home
 from storage.recipes import save_recipe
@@ -141,7 +142,11 @@ def checks(outcomes: list[Outcome]) -> set[str]:
 
 def test_a_sound_lake_has_no_finding(home: Home) -> None:
     assert examine(home, NOW, deep=True) == []
-    assert examine(open_home(home.root / "nothing"), NOW, deep=True, repair=True) == []
+
+
+def test_where_there_is_no_lake_nothing_is_sound(home: Home) -> None:
+    with pytest.raises(LakeError, match=r"nothing: has no lake\. Check --home"):
+        examine(open_home(home.root / "nothing"), NOW, deep=True, repair=True)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -1,0 +1,129 @@
+"""What the lake's commands answer, and refuse in one line, called in this process."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import obey
+from storage.attach import open_lake
+from storage.paths import open_home
+from tests.rows import add_features, label
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> Any:  # noqa: ANN401 - as the command has it
+        return json.loads(self.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def frostline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Call a command in a folder whose home holds eight images in two classes."""
+    monkeypatch.chdir(tmp_path)
+    with open_lake(open_home(tmp_path / ".frostline")) as lake:
+        label(lake, range(4), "red")
+        label(lake, range(4, 8), "blue")
+        add_features(lake, range(8))
+
+    def call(*arguments: str) -> Said:
+        code = 0
+        try:
+            obey(arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return Said(code, out, err)
+
+    return call
+
+
+def refused(said: Said, *words: str) -> None:
+    """Exit code 2 and one line with these words in it."""
+    assert (said.code, said.out) == (2, ""), said
+    (line,) = said.err.splitlines()
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize("query", ["", "  ", ";", "/* nothing */"])
+def test_a_query_that_says_nothing_is_refused(frostline: Call, query: str) -> None:
+    refused(frostline("sql", query), "is empty", "from labels")
+
+
+@pytest.mark.parametrize("at", ["9999", "9" * 30])
+def test_a_snapshot_that_is_not_there_is_named_with_the_way_to_list_them(frostline: Call, at: str) -> None:
+    refused(frostline("sql", "from labels", "--at", at), f"snapshot {at}", "has expired", "ducklake_snapshots")
+
+
+def test_what_looks_like_a_number_and_is_none_is_an_unknown_tag(frostline: Call) -> None:
+    refused(frostline("sql", "from labels", "--at", "\u00b2"), "tag '\u00b2'")
+
+
+@pytest.mark.parametrize("command", [("diff", "0", "1"), ("tag", "first", "--at", "0"), ("sql", "from labels", "--at", "0")])
+def test_the_snapshot_before_the_tables_is_refused_as_such(frostline: Call, command: tuple[str, ...]) -> None:
+    refused(frostline(*command), "has no tables yet", "Choose a later")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(("sql", "from labels"), ("status",), ("diff", "1", "2"), ("lineage", "photos"), ("export", "there")),
+        *(("maintain", "--dry-run"), ("erase", "--source", "photos", "--dry-run"), ("doctor",), ("doctor", "--repair")),
+    ],
+)
+def test_a_home_without_a_lake_is_refused_rather_than_shown_as_an_empty_one(
+    frostline: Call, command: tuple[str, ...]
+) -> None:
+    refused(frostline(*command, "--home", "nowhere"), "nowhere: has no lake", "--home")
+    assert not Path("nowhere").exists()
+
+
+def test_an_object_is_json_for_every_reader(frostline: Call) -> None:
+    said = frostline("sql", "select 'nan'::float as a, [1.5::float, '-inf'] as b, {'c': 'inf'::float} as d", "--json")
+    assert said.answer["rows"] == [[None, [1.5, None], {"c": None}]]
+
+
+def test_a_table_behind_a_pipe_has_each_row_in_one_line(frostline: Call) -> None:
+    lines = frostline("sql", f"select image_id, '{'x' * 300}' as long from images").out.splitlines()
+    assert len([line for line in lines if f"00000000-0000-0000-0000-000000000000 │ {'x' * 300} " in line]) == 1
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_a_reader_that_has_seen_enough_ends_it_quietly(
+    frostline: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        said = frostline("sql", "from range(20000)", *flags)
+    assert (said.code, said.err) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_an_answer_that_finds_no_room_is_one_line(
+    frostline: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    with open("/dev/full", "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        refused(frostline("sql", "from labels", *flags), "stdout", "No space left")
+
+
+def test_an_answer_that_nobody_wants_is_none(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    assert frostline("status").code == 0
