@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from storage.data import list_folder
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
 from storage.extensions import connect, list_wheels
 from storage.lake import ATTEMPTS, Lake, is_race, unwritable
@@ -86,7 +87,22 @@ def look_at_lake(home: Home, at: int | str | None = None) -> Lake:
     raise _absent(home)
 
 
+def holds_files(home: Home) -> bool:
+    """Tell whether Parquet files lie where the lake's data should."""
+    return any(file.extension == "parquet" for file in list_folder(home, ""))
+
+
+def _lost_catalog(home: Home) -> LakeError:
+    return LakeError(
+        f"lake {home.lake}",
+        f"is not there, and {home.data_url or home.data}/ has files of one, which may be lost or lie in another catalog",
+        "Restore or name its catalog (`frostline move` takes along what lies in a home), or clear that folder away",
+    )
+
+
 def _absent(home: Home) -> LakeError:
+    if holds_files(home):
+        return _lost_catalog(home)
     value, remedy = (f"lake {home.lake}", "--lake.catalog") if home.catalog_url else (f"home {home.root}", "--home")
     return LakeError(value, "has no lake", f"Check {remedy}, or make one: frostline run FOLDER")
 
@@ -114,14 +130,21 @@ def _find(home: Home, *options: str) -> Lake | None:
         raise _unreadable(home, error) from error
 
 
-def make_lake(home: Home) -> Lake:
+def make_lake(home: Home, *, filled: bool = False) -> Lake:
     """Make a lake that has no tables yet, or open the one that another process has made at the same time.
+
+    A folder that has files already is another lake's, which would find its files deleted as orphans of this one;
+    ``filled`` says that they are this one's.
 
     Raises:
         LakeError: where it cannot be made there.
     """
     if home.data_url:
         check_store(home.data_url)
+    if not filled and holds_files(home):
+        if found := _find(home):  # another process was first
+            return found
+        raise _lost_catalog(home)
     for _ in range(ATTEMPTS):
         try:
             return _attach(home)

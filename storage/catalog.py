@@ -1,5 +1,6 @@
 """The lake's files: what the catalog names, and what lies there."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,7 +80,8 @@ def find_orphans(lake: Lake, before: datetime) -> list[Lying]:
 
 
 def delete_files(lake: Lake, paths: Sequence[str]) -> None:
-    """Delete files below the data folder."""
+    """Delete files below the data folder, if nobody else has."""
     system, folder = open_data(lake.home)
     for path in paths:
-        system.delete_file(f"{folder}/{path}")
+        with contextlib.suppress(FileNotFoundError):
+            system.delete_file(f"{folder}/{path}")

@@ -1,6 +1,8 @@
 """Moving a lake out of its home, with every snapshot: rows of the catalog and bytes of the files, as they are."""
 
 import dataclasses
+import sqlite3
+from contextlib import closing
 
 import duckdb
 from pyarrow import fs
@@ -18,7 +20,8 @@ POSTGRES = "postgres:"
 def move_lake(new: Home) -> int:
     """Copy the lake that lies in a home to where the home's urls say; what lies in the home stays there.
 
-    Nobody else may write meanwhile.
+    Where the data stay in the home, its old catalog is put aside: two catalogs of one folder would each take what the
+    other writes for leavings of killed runs. Nobody else may write meanwhile.
 
     Returns:
         The newest snapshot, of the old as of the new.
@@ -35,6 +38,8 @@ def move_lake(new: Home) -> int:
     if new.data_url:
         _copy_files(old, new)
     _copy_catalog(old, new)
+    if not new.data_url:
+        _put_aside(old)
     return snapshot
 
 
@@ -50,6 +55,12 @@ def _check(old: Home, new: Home) -> None:
             raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
 
 
+def _put_aside(old: Home) -> None:
+    with closing(sqlite3.connect(old.catalog)) as con:
+        con.execute("PRAGMA journal_mode = DELETE")  # what lies in the log goes into the catalog's one file
+    old.catalog.rename(old.catalog.with_suffix(".moved"))
+
+
 def _copy_files(old: Home, new: Home) -> None:
     (here, source), (there, target) = open_data(old), open_data(new)
     try:
@@ -63,7 +74,7 @@ def _copy_files(old: Home, new: Home) -> None:
 
 def _copy_catalog(old: Home, new: Home) -> None:
     """Copy every row that DuckLake keeps of the lake, save where its files lie."""
-    make_lake(new).close()
+    make_lake(new, filled=True).close()
     con = connect(("sqlite", *list_wheels(new)))
     try:
         con.execute(f"ATTACH '{_quote(str(old.catalog))}' AS old (TYPE sqlite, READ_ONLY)")

@@ -89,7 +89,10 @@ def tag_snapshot(lake: Lake, tag: str, name: int | str | None, now: datetime) ->
     newest = lake.snapshot
 
     def write() -> int:
-        snapshot = newest if name is None else find_snapshot(lake, name)
+        if lake.value("SELECT count(*) FROM erasures WHERE erased_at IS NULL"):
+            remedy = "Finish it first: `frostline erase`"
+            raise LakeError(f"tag {tag!r}", "names nothing while an erasure is open, which ends every snapshot", remedy)
+        snapshot = find_snapshot(lake, newest if name is None else name)
         known = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [tag])
         if known and known[0][0] != snapshot:
             rule = f"names snapshot {known[0][0]} already"

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.canonical import canonical
+from storage.errors import TrainError
 from storage.lake import Lake
 from storage.paths import Home
 
@@ -100,9 +101,14 @@ def find_training(lake: Lake, training_id: str) -> Training | None:
 
 
 def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime, code: str | None = None) -> None:
-    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is known."""
+    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is known.
+
+    Raises:
+        TrainError: where one of its images was erased meanwhile.
+    """
 
     def write() -> None:
+        _refuse_erased(lake)
         if find_training(lake, training.training_id) is None:
             lake.execute(
                 "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -123,6 +129,14 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime,
 
     with lake.lend(_rows=rows):
         lake.commit(write)
+
+
+def _refuse_erased(lake: Lake) -> None:
+    if not lake.value("SELECT count(*) FROM erasures"):
+        return
+    gone = lake.value("SELECT count(*) FROM _rows WHERE image_id::UUID NOT IN (SELECT image_id FROM images)")
+    if gone:
+        raise TrainError(f"{gone} images", "were erased while a head was trained on them", "Run again")
 
 
 def list_split(lake: Lake, training_id: str, split: str) -> list[tuple[str, str]]:
@@ -161,8 +175,11 @@ def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datet
         lake.execute("DELETE FROM predictions WHERE name = ? AND version = ?", [version.name, version.version])
         row = [version.name, version.version, version.training_id, version.run_id, version.alias, now]
         lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?)", row)
+        erased = lake.value("SELECT count(*) FROM erasures")  # perhaps of images of which it said something meanwhile
+        kept = "image_id::UUID IN (SELECT image_id FROM images)" if erased else "true"
         lake.execute(
-            "INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions",
+            f"""INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions
+                WHERE {kept}""",
             [version.name, version.version, now],
         )
 
