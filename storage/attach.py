@@ -12,12 +12,12 @@ import duckdb
 
 from storage.data import list_folder
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
-from storage.extensions import connect, list_wheels
+from storage.extensions import connect, keep, list_wheels
 from storage.lake import ATTEMPTS, Lake, is_race, unwritable
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
 from storage.snapshots import find_snapshot, is_number, no_snapshot
-from storage.stores import check_store, write_secret
+from storage.stores import check_store, name_missing, write_secret
 from storage.turns import take_turn
 
 NO_SNAPSHOT = 1 << 63
@@ -140,6 +140,10 @@ def make_lake(home: Home, *, filled: bool = False) -> Lake:
         LakeError: where it cannot be made there.
     """
     if home.data_url:
+        write_secret(home.data_url)  # refuses what names no account
+        con = connect(list_wheels(home))
+        _let_in(con, home.data_url)  # before the store is asked, which takes its time to refuse a stranger
+        keep(con, list_wheels(home))
         check_store(home.data_url)
     if not filled and holds_files(home):
         if found := _find(home):  # another process was first
@@ -192,9 +196,8 @@ def _let_in(con: duckdb.DuckDBPyConnection, url: str) -> None:
     try:
         con.execute(write_secret(url))
     except duckdb.Error as error:
-        raise LakeError(
-            f"data {url}", "no credentials are found for it", "See docs/outgrown.md for where they are looked for"
-        ) from error
+        rule = f"no credentials are found for it: {name_missing(url)}"
+        raise LakeError(f"data {url}", rule, "See docs/outgrown.md for where they are looked for") from error
 
 
 def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from storage.lake import Lake
 from storage.paths import Home, text_to_path
 from storage.reading import check_condition, explain_condition, select_images
 from storage.scrub import rewrite_features, scrub
-from storage.trainings import head_path
+from storage.trainings import HEAD
 from storage.vectors import to_uuids
 
 ROWS = {
@@ -167,14 +167,14 @@ def finish(home: Home, now: datetime) -> int:
 
 
 def _delete_heads(lake: Lake) -> None:
-    """Delete the heads in this home that keep the vector of an image that is no row of their training any more."""
-    found = lake.rows(
-        """SELECT h.training_id, count(t.image_id) FROM heads h
-           LEFT JOIN training_sets t ON t.training_id = h.training_id AND t.split = 'train' GROUP BY ALL"""
-    )
-    for training_id, rows in found:
-        path = head_path(lake.home, training_id)
-        if path.is_file() and count_neighbours(path) > rows:
+    """Delete the heads in this home that keep the vector of an image that is no row of their training any more.
+
+    A head that no training names was left by a killed one, and any of its vectors may be an erased image's.
+    """
+    found = lake.rows("SELECT training_id, count(*) FROM training_sets WHERE split = 'train' GROUP BY ALL")
+    rows = {str(training_id): int(count) for training_id, count in found}
+    for path in lake.home.heads.glob(f"*/{HEAD}"):
+        if count_neighbours(path) > rows.get(path.parent.name, 0):
             path.unlink()
 
 

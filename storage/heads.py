@@ -1,13 +1,14 @@
 """Heads: what was trained on features, as a file and as numbers."""
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from storage.vectors import Matrix
@@ -134,6 +135,22 @@ def load_head(path: Path) -> Classifier:
 
 
 def count_neighbours(path: Path) -> int:
-    """Count the images whose vectors a head keeps: none, unless its nearest training images vote."""
-    with safe_open(path, framework="numpy") as file:
-        return int(file.get_slice("vectors").get_shape()[0]) if "vectors" in file.keys() else 0  # noqa: SIM118 - as above
+    """Count the images whose vectors a head keeps: none, unless its nearest training images vote.
+
+    A file that is no head counts as one that keeps more than any training has.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            return int(file.get_slice("vectors").get_shape()[0]) if "vectors" in names else 0
+    except SafetensorError:
+        return sys.maxsize
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a head can be read, and holds numbers alone."""
+    try:
+        head = load_head(path)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+        return False
+    return all(bool(np.isfinite(getattr(head, name)).all()) for name in ARRAYS[type(head)])

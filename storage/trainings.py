@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from storage.errors import TrainError
 from storage.lake import Lake
 from storage.paths import Home
 
+HEAD = "head.safetensors"
 _LABELLED = """SELECT image_id, min(class) AS class FROM labels
   SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)
   WHERE label_set = $1 GROUP BY image_id HAVING min(class) = max(class)"""
@@ -48,7 +50,7 @@ class Version:
 
 def head_path(home: Home, training_id: str) -> Path:
     """Name the file of a trained head."""
-    return home.heads / training_id / "head.safetensors"
+    return home.heads / training_id / HEAD
 
 
 def evaluation_path(home: Home, training_id: str) -> Path:
@@ -108,7 +110,7 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime,
     """
 
     def write() -> None:
-        _refuse_erased(lake)
+        _refuse_erased(lake, training.training_id)
         if find_training(lake, training.training_id) is None:
             lake.execute(
                 "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -131,11 +133,13 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime,
         lake.commit(write)
 
 
-def _refuse_erased(lake: Lake) -> None:
+def _refuse_erased(lake: Lake, training_id: str) -> None:
+    """Refuse rows of images that are no more; the files of the head that learned from them go, too."""
     if not lake.value("SELECT count(*) FROM erasures"):
         return
     gone = lake.value("SELECT count(*) FROM _rows WHERE image_id::UUID NOT IN (SELECT image_id FROM images)")
     if gone:
+        shutil.rmtree(head_path(lake.home, training_id).parent, ignore_errors=True)
         raise TrainError(f"{gone} images", "were erased while a head was trained on them", "Run again")
 
 

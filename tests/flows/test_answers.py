@@ -127,3 +127,42 @@ def test_an_answer_that_finds_no_room_is_one_line(
 def test_an_answer_that_nobody_wants_is_none(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert frostline("status").code == 0
+
+
+@pytest.mark.parametrize(
+    ("where", "rule"),
+    [
+        ("class = 'red') OR (true", "syntax error"),
+        ("class = 'red'\n) UNION SELECT image_id FROM images WHERE (true", "syntax error"),
+        ("true; select 1", "single"),
+        ("class = 'red', true", "single expression"),
+        ("width", "is of type INTEGER, not true or false"),
+        ("'yes'", "is of type VARCHAR"),
+        ("1/0", "is of type DOUBLE"),
+        ("class = $1", "parameter"),
+    ],
+)
+@pytest.mark.parametrize("command", [("erase", "--dry-run"), ("export", "there")])
+def test_what_is_no_single_condition_takes_nothing(
+    frostline: Call, command: tuple[str, ...], where: str, rule: str
+) -> None:
+    refused(frostline(*command, "--where", where), rule)
+
+
+def test_a_condition_may_end_in_a_remark(frostline: Call) -> None:
+    assert frostline("erase", "--where", "class = 'red' -- all of it", "--dry-run", "--json").answer["images"] == 4
+
+
+@pytest.mark.parametrize("age", ["-1d", "999999999d", "40000d"])
+@pytest.mark.parametrize("name", ["--older-than", "--grace"])
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_an_age_that_is_none_expires_and_deletes_nothing(
+    frostline: Call, name: str, age: str, flags: tuple[str, ...]
+) -> None:
+    refused(frostline("maintain", name, age, *flags), name.removeprefix("--").replace("-", "_"), "0 and 100 years")
+
+
+def test_an_image_that_nobody_knows_has_no_lineage(frostline: Call) -> None:
+    refused(frostline("lineage", "73bb729d-83a6-7c8c-56e3-5d678634ef7e"), "none that this lake knows", "from files")
+    known = frostline("lineage", "00000000-0000-0000-0000-000000000001", "--json").answer
+    assert known["used_by"] == []
