@@ -20,6 +20,7 @@ from flows.lake_commands import diff, doctor, erase, export, lineage, maintain, 
 from flows.run_commands import cuts, demo, evaluate, plan, run, train
 from flows.settings import read_environment
 from storage.errors import FrostlineError, SettingsError
+from storage.urls import mask
 
 BAD_USE, INTERRUPTED = 2, 130
 INTERRUPT = "interrupted. What was committed stays; run again to go on"
@@ -103,7 +104,7 @@ def _explain(error: cyclopts.CycloptsError) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"frostline: {message}", file=sys.stderr)  # noqa: T201 - this is the terminal
+    print(f"frostline: {mask(message)}", file=sys.stderr)  # noqa: T201 - this is the terminal
     sys.exit(code)
 
 

@@ -13,6 +13,7 @@ import pytest
 from flows.cli import obey
 from storage.attach import open_lake
 from storage.paths import open_home
+from storage.urls import mask
 from tests.rows import add_features, label
 
 
@@ -166,3 +167,25 @@ def test_an_image_that_nobody_knows_has_no_lineage(frostline: Call) -> None:
     refused(frostline("lineage", "73bb729d-83a6-7c8c-56e3-5d678634ef7e"), "none that this lake knows", "from files")
     known = frostline("lineage", "00000000-0000-0000-0000-000000000001", "--json").answer
     assert known["used_by"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("status", "--lake", "postgresql://me:hunter2@db/lake"),
+        ("status", "postgresql://me:hunter2@db/lake"),
+        ("status", "--lake.catalog", "postgresql://db/lake?pass%77ord=hunter2"),
+        ("status", "--lake.catalog", 'postgres:dbname=lake "password" = hunter2'),
+        ("status", "--lake.catalog", "postgres:dbname=lake password = 'hunter2'"),
+        ("status", "--config", "list.toml"),
+    ],
+)
+def test_a_password_in_the_wrong_place_is_in_no_message(frostline: Call, arguments: tuple[str, ...]) -> None:
+    Path("list.toml").write_text('[lake]\ncatalog = ["postgresql://me:hunter2@db/lake"]\n')
+    said = frostline(*arguments)
+    assert (said.code, "hunter2" in said.err + said.out) == (2, False), said
+
+
+def test_a_message_without_a_password_is_shown_as_it_is() -> None:
+    for text in ("lake postgres:dbname=lake host=127.0.0.1 port=1: no", "http://127.0.0.1:4200/api", "50%25 of a: b"):
+        assert mask(text) == text
