@@ -18,7 +18,6 @@ WIDE = 4096
 """Columns of a table that no terminal shows: what comes behind a pipe finds each row in one line."""
 
 
-
 @Parameter(name="*")
 @dataclass(frozen=True)
 class Output:
@@ -75,7 +74,9 @@ def _explain() -> Iterator[None]:
         sys.exit(1)
     except OSError as error:
         _mute()
-        raise OutputError("stdout", f"cannot be written: {error.strerror}", "Make room, or send it elsewhere") from error
+        raise OutputError(
+            "stdout", f"cannot be written: {error.strerror}", "Make room, or send it elsewhere"
+        ) from error
 
 
 def _mute() -> None:

@@ -1,8 +1,7 @@
 """Moving a lake out of its home, with every snapshot: rows of the catalog and bytes of the files, as they are."""
 
+import contextlib
 import dataclasses
-import sqlite3
-from contextlib import closing
 
 import duckdb
 from pyarrow import fs
@@ -56,9 +55,10 @@ def _check(old: Home, new: Home) -> None:
 
 
 def _put_aside(old: Home) -> None:
-    with closing(sqlite3.connect(old.catalog)) as con:
-        con.execute("PRAGMA journal_mode = DELETE")  # what lies in the log goes into the catalog's one file
-    old.catalog.rename(old.catalog.with_suffix(".moved"))
+    aside = old.catalog.with_suffix(".moved")
+    for end in ("-wal", "-shm", ""):  # the log may hold rows still
+        with contextlib.suppress(FileNotFoundError):
+            old.catalog.with_name(old.catalog.name + end).rename(aside.with_name(aside.name + end))
 
 
 def _copy_files(old: Home, new: Home) -> None:

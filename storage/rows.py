@@ -77,7 +77,6 @@ OTHER_LENGTH = """EXISTS (FROM recipes r WHERE r.recipe_id = features.recipe_id
                           AND len(vector) IS DISTINCT FROM r.dim)"""
 
 
-
 def _name(keys: tuple[str, ...]) -> str:
     """Name a row by its key, in SQL."""
     parts = ", ', ', ".join(f"'{key.removesuffix('_id')} ', {key}" for key in reversed(keys))
@@ -129,7 +128,9 @@ CHECKS = (
         *("foreign training", "models", MODEL, "training_id NOT IN (SELECT training_id FROM heads)"),
         *("the lake has no such head", BACKUP, ("heads",), False),
     ),
-    RowCheck("foreign model", "predictions", MODEL, UNKNOWN_VERSION, "the lake has no such model", REMOVED, ("models",)),
+    RowCheck(
+        "foreign model", "predictions", MODEL, UNKNOWN_VERSION, "the lake has no such model", REMOVED, ("models",)
+    ),
     RowCheck(
         *("tag", "tags", "concat('tag ', tag)"),
         "snapshot NOT IN (SELECT snapshot_id FROM ducklake_snapshots('lake'))",

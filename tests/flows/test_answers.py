@@ -74,7 +74,9 @@ def test_what_looks_like_a_number_and_is_none_is_an_unknown_tag(frostline: Call)
     refused(frostline("sql", "from labels", "--at", "\u00b2"), "tag '\u00b2'")
 
 
-@pytest.mark.parametrize("command", [("diff", "0", "1"), ("tag", "first", "--at", "0"), ("sql", "from labels", "--at", "0")])
+@pytest.mark.parametrize(
+    "command", [("diff", "0", "1"), ("tag", "first", "--at", "0"), ("sql", "from labels", "--at", "0")]
+)
 def test_the_snapshot_before_the_tables_is_refused_as_such(frostline: Call, command: tuple[str, ...]) -> None:
     refused(frostline(*command), "has no tables yet", "Choose a later")
 

@@ -187,7 +187,10 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
         write("INSERT INTO failures VALUES ('photos', 'x', NULL, 'nobody', 'decode', '', now())"),
     ),
     "settings to nothing": ("foreign recipe", write("UPDATE recipe_requests SET recipe_id = 'nobody'")),
-    "prediction of nobody": ("foreign model", write("INSERT INTO predictions SELECT 'nobody', * EXCLUDE (name) FROM predictions LIMIT 1")),
+    "prediction of nobody": (
+        "foreign model",
+        write("INSERT INTO predictions SELECT 'nobody', * EXCLUDE (name) FROM predictions LIMIT 1"),
+    ),
     "tag on nothing": ("tag", write("INSERT INTO tags VALUES ('release-1', 999, now())")),
     "wrong columns of a recipe": ("recipe", write("UPDATE recipes SET dim = 7, weights = 'x'")),
     "lost recipe": ("recipe", write("DELETE FROM recipes")),

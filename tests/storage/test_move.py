@@ -70,7 +70,8 @@ def assert_put_aside(old: Home) -> None:
     """Its data are another catalog's now: the old one opens no more, and comes back by its name."""
     with pytest.raises(LakeError, match="has files of one"):
         open_lake(old)
-    (old.root / "catalog.moved").rename(old.catalog)
+    for file in old.root.glob("catalog.moved*"):
+        file.rename(file.with_name(file.name.replace("moved", "sqlite")))
     with read_lake(old) as lake:
         assert lake.value("SELECT count(*) FROM features") == 11
 
