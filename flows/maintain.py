@@ -7,11 +7,10 @@ from typing import Any
 from storage.attach import look_at_lake, reopen_lake
 from storage.catalog import delete_files, find_orphans
 from storage.compaction import compact, list_small
-from storage.expiry import delete_unread, expire, list_expirable, list_unread
 from storage.errors import SettingsError
+from storage.expiry import delete_unread, expire, list_expirable, list_unread
 from storage.lake import Lake
 from storage.paths import Home
-
 
 CENTURY = timedelta(days=36_525)
 

@@ -12,7 +12,7 @@ SECONDS_A_LINE = 10.0
 
 @contextlib.contextmanager
 def show_progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
-    """Show how many images, or what else is counted, are done, how many a second, and how long the rest takes; on stderr."""
+    """Show how many images are done, or what else is counted, how many a second, how long the rest takes; on stderr."""
     if not total:
         yield lambda _: None
     elif sys.stderr.isatty():

@@ -95,7 +95,7 @@ def holds_files(home: Home) -> bool:
 def _lost_catalog(home: Home) -> LakeError:
     return LakeError(
         f"lake {home.lake}",
-        f"is not there, and {home.data_url or home.data}/ has files of one, which may be lost or lie in another catalog",
+        f"is not there, and {home.data_url or home.data}/ has files of one, whose catalog may be lost or lie elsewhere",
         "Restore or name its catalog (`frostline move` takes along what lies in a home), or clear that folder away",
     )
 

@@ -2,19 +2,25 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from flows import start
 from flows.cli import obey
 from storage.attach import open_lake
 from storage.paths import open_home
 from storage.urls import mask
 from tests.rows import add_features, label
+from tests.servers import ROOT
 
 
 @dataclass(frozen=True)
@@ -111,7 +117,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with open(writer, "w") as out:
+    with os.fdopen(writer, "w") as out:
         monkeypatch.setattr(sys, "stdout", out)
         said = frostline("sql", "from range(20000)", *flags)
     assert (said.code, said.err) == (1, "")
@@ -122,7 +128,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(
 def test_an_answer_that_finds_no_room_is_one_line(
     frostline: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
-    with open("/dev/full", "w") as out:
+    with Path("/dev/full").open("w") as out:
         monkeypatch.setattr(sys, "stdout", out)
         refused(frostline("sql", "from labels", *flags), "stdout", "No space left")
 
@@ -191,3 +197,28 @@ def test_a_password_in_the_wrong_place_is_in_no_message(frostline: Call, argumen
 def test_a_message_without_a_password_is_shown_as_it_is() -> None:
     for text in ("lake postgres:dbname=lake host=127.0.0.1 port=1: no", "http://127.0.0.1:4200/api", "50%25 of a: b"):
         assert mask(text) == text
+
+
+def test_an_interrupt_while_the_command_is_still_loading_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(_: str) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    loading = ModuleType("flows.cli")
+    monkeypatch.setattr(loading, "__getattr__", load, raising=False)
+    monkeypatch.setitem(sys.modules, "flows.cli", loading)
+    monkeypatch.setattr(threading.Timer, "start", lambda _: None)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as end:
+            start.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (end.value.code, capsys.readouterr().err.count("\n")) == (130, 1)
+
+
+def test_the_process_listens_for_an_interrupt_before_it_loads_what_takes_long() -> None:
+    code = "import sys, flows.start; print(len({'cyclopts', 'pydantic', 'duckdb'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout == "0\n"

@@ -281,7 +281,7 @@ def test_a_catalog_that_is_gone_is_no_empty_lake(home: Home) -> None:
     for file in home.root.glob("catalog.sqlite*"):
         file.unlink()
     before = list_files(home)
-    with pytest.raises(LakeError, match="has files of one.*Restore or name its catalog"):
+    with pytest.raises(LakeError, match=r"has files of one.*Restore or name its catalog"):
         examine(home, NOW)
     with pytest.raises(LakeError, match="has files of one"):
         open_lake(home)
