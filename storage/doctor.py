@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -28,7 +29,7 @@ from storage.paths import Home
 from storage.progress import Progress, silent
 from storage.restore import find_rows, restore_rows
 from storage.rows import BACKUP, CHECKS, RowCheck
-from storage.trainings import head_path
+from storage.trainings import evaluation_path, head_path
 
 DAY = timedelta(days=1)
 AGAIN = "its rows leave the catalog, and the next run computes them"
@@ -104,8 +105,16 @@ def list_lost_heads(lake: Lake) -> list[LostHead]:
     return [
         LostHead(training_id, label_set, recipe_id, at, settings, _can_read(lake.home, recipe_id, at))
         for training_id, label_set, recipe_id, at, settings in heads
-        if not is_whole(head_path(lake.home, training_id))
+        if not (is_whole(head_path(lake.home, training_id)) and _is_as_written(lake.home, training_id))
     ]
+
+
+def _is_as_written(home: Home, training_id: str) -> bool:
+    """Tell whether a head has the bytes that were recorded with it; earlier releases recorded none."""
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(evaluation_path(home, training_id).read_text(encoding="utf-8")).get("head_sha256")
+        return known in (None, hashlib.sha256(head_path(home, training_id).read_bytes()).hexdigest())
+    return True
 
 
 def _can_read(home: Home, recipe_id: str, at: int) -> bool:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,8 +18,12 @@ from flows import start
 from flows.cli import obey
 from storage.attach import open_lake
 from storage.paths import open_home
+from storage.recipes import save_recipe
 from storage.urls import mask
-from tests.rows import add_features, label
+from tasks.embed.settings import EmbedSettings
+from tasks.embed.weights import Weights
+from tests.counting import resolve_recipe
+from tests.rows import DIM, NOW, add_features, label
 from tests.servers import ROOT
 
 
@@ -44,7 +48,9 @@ def frostline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
         label(lake, range(4), "red")
         label(lake, range(4, 8), "blue")
-        add_features(lake, range(8))
+        recipe = replace(resolve_recipe(EmbedSettings(), Weights(Path("none"), "none")), shape=(DIM,))
+        save_recipe(lake, {}, recipe, NOW)
+        add_features(lake, range(8), recipe.recipe_id)
 
     def call(*arguments: str) -> Said:
         code = 0

@@ -125,6 +125,13 @@ def truncate_head(home: Home) -> None:
     os.truncate(next(home.heads.glob("*/head.safetensors")), 100)
 
 
+def flip_head(home: Home) -> None:
+    file = next(home.heads.glob("*/head.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+
+
 def change_backbone(home: Home) -> None:
     file = next(home.backbones.glob("*/weights*"))
     file.write_bytes(file.read_bytes() + b"!")
@@ -168,6 +175,7 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     "changed backbone": ("backbone", change_backbone),
     **{f"repeated {name}": ("duplicate", write(f"INSERT INTO {name} FROM {name} LIMIT 1")) for name in REPEATED},
     "unreadable head": ("head", truncate_head),
+    "flipped bit of a head": ("head", flip_head),
     "no guard": ("guard", write("DELETE FROM guard")),
     "several guards": ("guard", write("INSERT INTO guard VALUES (7)")),
     "lost file of seals": ("file", lose("checksums")),
