@@ -35,7 +35,7 @@ def open_lake(home: Home) -> Lake:
     """
     home.make()
     with take_turn(home):
-        lake = _find(home) or make_lake(home)
+        lake = find_lake(home) or make_lake(home)
         _race_to_make(lake)
     upgrade(_checked(lake))
     return lake
@@ -47,23 +47,26 @@ def reopen_lake(home: Home) -> Lake:
     Raises:
         LakeError: where there is none, or it cannot be opened.
     """
-    if not (home.catalog_url or home.catalog.exists()):
-        raise _absent(home)
+    look_at_lake(home).close()
     return open_lake(home)
 
 
 def read_lake(home: Home, at: int | str | None = None) -> Lake:
-    """Open the lake for reading alone, as it is or as it was; where there is none, an empty one in memory.
+    """Open the lake for reading alone, as it is or as it was; where there may come one, an empty one in memory.
 
     ``at`` is a snapshot's number or its tag.
 
     A lake of an earlier release is upgraded first; as it was, it has the tables that it had.
 
     Raises:
-        LakeError: where it cannot be opened, or has no such snapshot.
+        LakeError: where it cannot be opened, has no such snapshot, or its files are there and it is not.
         LakeTooNewError: where a later release wrote it.
     """
     found = _read(home, at)
+    if found is None and holds_files(home):
+        found = _read(home, at)  # another process may have made it meanwhile
+        if found is None:
+            raise _lost_catalog(home)
     if found is None:
         return _empty_lake()
     lake = _checked(found)
@@ -88,7 +91,17 @@ def look_at_lake(home: Home, at: int | str | None = None) -> Lake:
 
 
 def holds_files(home: Home) -> bool:
-    """Tell whether Parquet files lie where the lake's data should."""
+    """Tell whether Parquet files lie where the lake's data should.
+
+    Raises:
+        LakeError: where that place cannot be looked at.
+    """
+    if home.data_url:
+        write_secret(home.data_url)  # refuses what names no account
+        con = connect(list_wheels(home))
+        _let_in(con, home.data_url)  # before the store is asked, which takes its time to refuse a stranger
+        keep(con, list_wheels(home))
+        check_store(home.data_url)
     return any(file.extension == "parquet" for file in list_folder(home, ""))
 
 
@@ -101,24 +114,22 @@ def _lost_catalog(home: Home) -> LakeError:
 
 
 def _absent(home: Home) -> LakeError:
-    if holds_files(home):
-        return _lost_catalog(home)
     value, remedy = (f"lake {home.lake}", "--lake.catalog") if home.catalog_url else (f"home {home.root}", "--home")
     return LakeError(value, "has no lake", f"Check {remedy}, or make one: frostline run FOLDER")
 
 
 def _read(home: Home, at: int | str | None) -> Lake | None:
     if at is None:
-        return _find(home, "READ_ONLY")
+        return find_lake(home, "READ_ONLY")
     try:
-        return _find(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
+        return find_lake(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
     except LakeError as error:
         if "No snapshot found" in error.rule:
             raise no_snapshot(home, at) from error
         raise
 
 
-def _find(home: Home, *options: str) -> Lake | None:
+def find_lake(home: Home, *options: str) -> Lake | None:
     """Open the lake that is there; None where there is none."""
     if not (home.catalog_url or home.catalog.exists()):
         return None
@@ -139,14 +150,8 @@ def make_lake(home: Home, *, filled: bool = False) -> Lake:
     Raises:
         LakeError: where it cannot be made there.
     """
-    if home.data_url:
-        write_secret(home.data_url)  # refuses what names no account
-        con = connect(list_wheels(home))
-        _let_in(con, home.data_url)  # before the store is asked, which takes its time to refuse a stranger
-        keep(con, list_wheels(home))
-        check_store(home.data_url)
-    if not filled and holds_files(home):
-        if found := _find(home):  # another process was first
+    if holds_files(home) and not filled:
+        if found := find_lake(home):  # another process was first
             return found
         raise _lost_catalog(home)
     for _ in range(ATTEMPTS):

@@ -6,7 +6,7 @@ import dataclasses
 import duckdb
 from pyarrow import fs
 
-from storage.attach import make_lake, open_lake, read_lake
+from storage.attach import find_lake, make_lake, open_lake
 from storage.data import open_data
 from storage.errors import LakeError, SettingsError
 from storage.extensions import connect, list_wheels
@@ -49,9 +49,10 @@ def _check(old: Home, new: Home) -> None:
         )
     if not old.catalog.exists():
         raise LakeError(f"home {old.root}", "has no lake to move", "Choose another with --home")
-    with read_lake(new) as there:
-        if there.lasting and read_version(there):
-            raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
+    if there := find_lake(new, "READ_ONLY"):
+        with there:
+            if read_version(there):
+                raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
 
 
 def _put_aside(old: Home) -> None:

@@ -296,12 +296,9 @@ def test_a_second_catalog_over_the_data_of_another_is_refused_before_it_takes_th
     with open_lake(place) as lake:
         add_features(lake)
     other = open_home(place.root, postgres.make_database(), place.data_url)
-    with pytest.raises(LakeError, match=r"has files of one.*frostline move"):
-        open_lake(other)
+    assert refuse(other).count("has files of one") == 2
     with read_lake(place) as lake:
         assert lake.value("SELECT count(*) FROM features") == len(IDS)
-    with read_lake(other) as lake:
-        assert not lake.lasting
 
 
 @pytest.mark.parametrize(
