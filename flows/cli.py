@@ -20,6 +20,8 @@ from storage.errors import FrostlineError, SettingsError
 from storage.urls import mask
 
 BAD_USE = 2
+QUERY_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of Ctrl-C."""
 
 
 def build_app(arguments: Sequence[str]) -> App:
@@ -52,6 +54,8 @@ def obey(arguments: Sequence[str]) -> None:
     except cyclopts.CycloptsError as error:
         _fail(_explain(error), BAD_USE)
     except Exception as error:
+        if str(error) == QUERY_INTERRUPTED:
+            raise KeyboardInterrupt from error
         if "--debug" in arguments:
             raise
         _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}. Run with --debug to see where", 1)

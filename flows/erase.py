@@ -66,8 +66,10 @@ def describe_erasure(answer: dict[str, Any]) -> list[str]:
 
 
 def _find(place: Home, images: Sequence[str], source: str | None, where: str | None) -> Request:
-    if sum(map(bool, (images, source, where))) != 1:
+    named = sum(map(bool, (images, source, where)))
+    if named != 1:
         rule = "must name images, or a source, or a condition, and only one of these"
+        rule += "" if named else "; none that broke off is left to finish"
         raise EraseError("erase", rule, "See `frostline erase --help`")
     with look_at_lake(place) as lake:
         if images:

@@ -17,6 +17,7 @@ import pytest
 from flows import start
 from flows.cli import obey
 from storage.attach import open_lake
+from storage.lake import Lake
 from storage.paths import open_home
 from storage.recipes import save_recipe
 from storage.urls import mask
@@ -228,3 +229,16 @@ def test_the_process_listens_for_an_interrupt_before_it_loads_what_takes_long() 
     code = "import sys, flows.start; print(len({'cyclopts', 'pydantic', 'duckdb'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "0\n"
+
+
+def test_a_query_that_is_interrupted_is_an_interrupt(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: Lake, sql: str) -> None:  # noqa: ARG001 - as Lake.read has it
+        raise RuntimeError("Query interrupted")
+
+    monkeypatch.setattr(Lake, "read", read)
+    with pytest.raises(KeyboardInterrupt):
+        frostline("sql", "from labels")
+
+
+def test_an_erasure_of_nothing_says_that_none_is_left_to_finish(frostline: Call) -> None:
+    refused(frostline("erase", "--yes"), "must name images", "none that broke off is left to finish")
