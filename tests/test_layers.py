@@ -180,7 +180,7 @@ COMMAND = """
 import sys
 
 unwanted, sys.argv[1:] = sys.argv[1].split(","), sys.argv[2:]
-from flows.cli import main
+from flows.start import main
 main()
 loaded = {name.split(".")[0] for name in sys.modules}
 assert "storage" in loaded
