@@ -53,7 +53,7 @@ Fit = Callable[[tuple[Matrix, Names], tuple[Matrix, Names]], Candidate]
 
 @dataclass(frozen=True)
 class Figure:
-    """A share of n photos, or a difference of two, ``ours`` less ``theirs``, with its interval and what it must reach."""
+    """A share of n photos, or a difference, ``ours`` less ``theirs``, with its interval and what it must reach."""
 
     name: str
     ours: float
