@@ -10,6 +10,7 @@ p (1 - p), its inverse with the penalty is 1 / (s c + l2). L-BFGS (Liu & Nocedal
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -180,5 +181,4 @@ def _lose(rows: Rows, weights: Floats, logits: Singles, ridge: Floats, columns: 
 def _slope(rows: Rows, point: Point, ridge: Floats, columns: Columns) -> Floats:
     signs = rows.signs[:, columns]
     errors = -signs * expit(-signs * point.logits[:, columns]) * rows.counts[:, columns]
-    slopes: Floats = (rows.inputs.T @ errors).astype(np.float64) + ridge * point.weights[:, columns]
-    return slopes
+    return cast("Floats", (rows.inputs.T @ errors).astype(np.float64) + ridge * point.weights[:, columns])
