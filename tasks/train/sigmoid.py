@@ -174,8 +174,8 @@ def _stand(rows: Rows, weights: Floats, ridge: Floats) -> Point:
 def _lose(rows: Rows, weights: Floats, logits: Singles, ridge: Floats, columns: Columns) -> Floats:
     margins = rows.signs[:, columns] * logits
     losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps the digits of small losses
-    loss: Floats = (losses * rows.counts[:, columns]).sum(axis=0, dtype=np.float64)
-    return loss + (ridge * weights**2).sum(axis=0) / 2
+    mean = (losses * rows.counts[:, columns]).sum(axis=0, dtype=np.float64)
+    return cast("Floats", mean + (ridge * weights**2).sum(axis=0) / 2)
 
 
 def _slope(rows: Rows, point: Point, ridge: Floats, columns: Columns) -> Floats:
