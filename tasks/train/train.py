@@ -1,5 +1,6 @@
 """One training: rows of one snapshot, a head, its measure, and the record of all three."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -203,6 +204,7 @@ def _keep(
     save_head(candidates[0].head, head)
     report = {
         **asdict(evaluation),
+        "head_sha256": hashlib.sha256(head.read_bytes()).hexdigest(),
         "splits": coverage.counts,
         "images": coverage.images,
         "bridges": bridges,
