@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,15 +53,29 @@ Fit = Callable[[tuple[Matrix, Names], tuple[Matrix, Names]], Candidate]
 
 @dataclass(frozen=True)
 class Figure:
-    """A share of n photos, or a difference of two, with its interval; ``holds`` where it has something to reach."""
+    """A share of n photos, or a difference, ``ours`` less ``theirs``, with its interval and what it must reach."""
 
     name: str
-    value: float
+    ours: float
+    theirs: float
     low: float
     high: float
     n: int
     target: float | None = None
-    holds: bool | None = None
+
+    @property
+    def value(self) -> float:
+        """The share, or the difference."""
+        return self.ours - self.theirs
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the target is met, where there is one."""
+        return None if self.target is None else self.value >= self.target
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the figure as plain data, as other benchmarks give ratios, with its interval."""
+        return {"ratio": self.value, "holds": self.holds, "unit": "share of photos", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):
         figures = measure(quick=options.quick)
     if options.json:
-        print(json.dumps([asdict(figure) for figure in figures]))
+        print(json.dumps([figure.to_json() for figure in figures]))
         return
     print(describe_machine())
     for figure in figures:
@@ -173,9 +188,9 @@ def judge(photos: Photos, features: Matrix, fit: Fit) -> Rights:
 def count(name: str, one: Rights, other: Rights | None = None, target: float | None = None) -> Figure:
     """Give the accuracy of one side, or by how much it is better than the other, by the bootstrap over photos."""
     gained = one.astype(np.float64) - (0.0 if other is None else other)
-    value = float(gained.mean())
     low, high = take_percentiles(resample(csr_array(gained[:, None]), 0) / len(gained))
-    return Figure(name, value, low, high, len(gained), target, None if target is None else value >= target)
+    theirs = 0.0 if other is None else float(other.mean())
+    return Figure(name, float(one.mean()), theirs, low, high, len(gained), target)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,7 @@
 """The command line."""
 
 import dataclasses
-import os
-import signal
 import sys
-import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,11 +15,13 @@ from flows.config import check_environment, read_config
 from flows.lake_commands import diff, doctor, erase, export, lineage, maintain, move, sql, status, tag
 from flows.run_commands import cuts, demo, evaluate, plan, review, run, train
 from flows.settings import read_environment
+from flows.start import main
 from storage.errors import FrostlineError, SettingsError
+from storage.urls import mask
 
-BAD_USE, INTERRUPTED = 2, 130
-INTERRUPT = "interrupted. What was committed stays; run again to go on"
-PATIENCE = 5.0
+BAD_USE = 2
+QUERY_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of Ctrl-C."""
 
 
 def build_app(arguments: Sequence[str]) -> App:
@@ -47,13 +45,6 @@ def build_app(arguments: Sequence[str]) -> App:
     return app
 
 
-def main() -> None:
-    """Run the command line as a process."""
-    warnings.filterwarnings("ignore")
-    signal.signal(signal.SIGINT, _interrupt)
-    obey(sys.argv[1:])
-
-
 def obey(arguments: Sequence[str]) -> None:
     """Do what the arguments say: exit code 2 and one line where the user can mend it."""
     try:
@@ -62,26 +53,12 @@ def obey(arguments: Sequence[str]) -> None:
         _fail(str(error), BAD_USE)
     except cyclopts.CycloptsError as error:
         _fail(_explain(error), BAD_USE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     except Exception as error:
+        if str(error) == QUERY_INTERRUPTED:
+            raise KeyboardInterrupt from error
         if "--debug" in arguments:
             raise
         _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}. Run with --debug to see where", 1)
-
-
-def _interrupt(*_: object) -> None:
-    """Stop in order, but soon: Ctrl-C also ends a private server, which Prefect then tries to reach for minutes."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    print(f"frostline: {INTERRUPT}", file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
-    timer = threading.Timer(PATIENCE, _give_up)
-    timer.daemon = True
-    timer.start()
-    raise KeyboardInterrupt
-
-
-def _give_up() -> None:
-    os._exit(INTERRUPTED)
 
 
 def _find_config(arguments: Sequence[str]) -> Path | None:
@@ -103,7 +80,7 @@ def _explain(error: cyclopts.CycloptsError) -> str:
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"frostline: {message}", file=sys.stderr)  # noqa: T201 - this is the terminal
+    print(f"frostline: {mask(message)}", file=sys.stderr)  # noqa: T201 - this is the terminal
     sys.exit(code)
 
 

@@ -7,13 +7,15 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from flows.progress import show_progress
 from flows.settings import OPENER
-from storage.attach import open_lake, read_lake
+from storage.attach import look_at_lake, open_lake
 from storage.checksums import seal_files
 from storage.doctor import LostHead, check_lake, check_pages, list_lost_heads
 from storage.findings import Finding
 from storage.lake import Lake
 from storage.paths import Home
+from storage.trainings import head_path
 
 ROUNDS = 4
 """A repair lays bare what it hid: rows are checked once their files can be read."""
@@ -35,8 +37,8 @@ class Outcome:
 
 def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = False) -> list[Outcome]:
     """Check the lake; with ``repair`` mend what can be until a check finds nothing new."""
-    with read_lake(home) as lake:
-        if not (repair and lake.lasting):
+    with look_at_lake(home) as lake:
+        if not repair:
             return [Outcome(finding, repaired=False) for finding in check(lake, now, deep=deep)]
     seen: dict[Finding, None] = {}
     for round_ in range(ROUNDS + 1):
@@ -54,7 +56,9 @@ def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = Fal
 
 def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
     """Check catalog, files, rows and heads; with ``deep`` also every page of the features, and a sample of vectors."""
-    found = [*check_lake(lake, now), *check_heads(lake, now)]
+    found = check_lake(lake, now, partial(show_progress, unit="files"))
+    if all(finding.check != "file" for finding in found):
+        found += check_heads(lake, now)
     if deep:
         broken = {finding.what for finding in found if finding.check == "file"}
         if not broken:
@@ -69,7 +73,7 @@ def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
 def check_heads(lake: Lake, now: datetime) -> Iterator[Finding]:
     """Find heads whose files are gone; they are trained again from the rows of their snapshot."""
     for head in list_lost_heads(lake):
-        what = f"head {head.training_id} of {head.label_set}: its file is gone"
+        what = f"head {head.training_id} of {head.label_set}: its file is gone or broken"
         if head.readable:
             repair = f"it is trained again on the rows of snapshot {head.snapshot}"
             yield Finding("head", what, repair, partial(_train_again, lake.home, head, now))
@@ -115,6 +119,7 @@ def _train_again(home: Home, head: LostHead, now: datetime) -> None:
     from tasks.train.settings import TrainSettings
     from tasks.train.train import TrainingData, train_head
 
+    head_path(home, head.training_id).unlink(missing_ok=True)  # lest a broken one counts as known
     recorded = json.loads(head.settings)
     asked = TrainSettings(**{name: value for name, value in recorded.items() if name in TrainSettings.model_fields})
     data = TrainingData(head.label_set, head.recipe_id, tuple(recorded.get("views", ())), head.snapshot)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from storage.attach import read_lake
+from storage.attach import look_at_lake
 from storage.erase import (
     Erasure,
     Model,
@@ -36,8 +36,8 @@ def erase_images(
     Raises:
         EraseError: where it is not clear what shall go, or nobody confirms it.
     """
-    with read_lake(place) as lake:
-        unfinished = count_open(lake) if lake.lasting else 0
+    with look_at_lake(place) as lake:
+        unfinished = count_open(lake)
     if unfinished and not dry_run:
         left = finish(place, datetime.now(UTC))
         if not (images or source or where):
@@ -66,10 +66,12 @@ def describe_erasure(answer: dict[str, Any]) -> list[str]:
 
 
 def _find(place: Home, images: Sequence[str], source: str | None, where: str | None) -> Request:
-    if sum(map(bool, (images, source, where))) != 1:
+    named = sum(map(bool, (images, source, where)))
+    if named != 1:
         rule = "must name images, or a source, or a condition, and only one of these"
+        rule += "" if named else "; none that broke off is left to finish"
         raise EraseError("erase", rule, "See `frostline erase --help`")
-    with read_lake(place) as lake:
+    with look_at_lake(place) as lake:
         if images:
             return find_images(lake, images)
         return find_source(lake, source) if source else find_condition(lake, where or "")

@@ -14,11 +14,12 @@ from tasks.train.splits import check_splits, keep_rows
 def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
     """Scan the source and commit what changed: files, images, labels, failures.
 
-    With ``for_training``, labels that could not be trained on are refused before anything is written.
+    With ``for_training``, labels that could not be trained on are refused before anything is written, where splits
+    follow from ids alone.
     """
     found = scan_source(
         settings.place, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
     )
-    if for_training and not found.unchanged:
+    if for_training and not found.unchanged and settings.train.plain:
         check_splits(keep_rows(foresee_labels(settings.place, found), settings.train), settings.train)
     return commit_source(settings.place, settings.title, found)

@@ -32,9 +32,9 @@ def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), 
         where: Where the lake lies.
         out: How the command answers.
     """
-    from storage.attach import read_lake
+    from storage.attach import look_at_lake
 
-    with read_lake(where.place, at) as lake:
+    with look_at_lake(where.place, at) as lake:
         columns, rows = lake.read(query)
     answer(out, {"columns": columns, "rows": rows}, lambda: table(columns, rows))
 
@@ -46,10 +46,10 @@ def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
         where: Where the lake lies.
         out: How the command answers.
     """
-    from storage.attach import read_lake
+    from storage.attach import look_at_lake
     from storage.summary import summarize
 
-    with read_lake(where.place) as lake:
+    with look_at_lake(where.place) as lake:
         found = summarize(lake)
     answer(out, found, lambda: tables(found))
 
@@ -78,10 +78,10 @@ def export(
         place: Where the lake lies.
         out: How the command answers.
     """
-    from storage.attach import read_lake
+    from storage.attach import look_at_lake
     from storage.export import export_features
 
-    with read_lake(place.place) as lake:
+    with look_at_lake(place.place) as lake:
         features = lake.features(recipe, at, where)
         made = export_features(features, folder, datetime.now(UTC), label_set=labels, form=form)
     size = sum(file.bytes for file in made.files)
@@ -98,10 +98,10 @@ def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSett
         where: Where the lake lies.
         out: How the command answers.
     """
-    from storage.attach import read_lake
+    from storage.attach import look_at_lake
     from storage.lineage import trace
 
-    with read_lake(where.place) as lake:
+    with look_at_lake(where.place) as lake:
         found = trace(lake, what, version)
     answer(out, found, lambda: tables(found))
 
@@ -155,10 +155,10 @@ def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Outp
         where: Where the lake lies.
         out: How the command answers.
     """
-    from storage.attach import read_lake
+    from storage.attach import look_at_lake
     from storage.snapshots import compare, find_snapshot
 
-    with read_lake(where.place) as lake:
+    with look_at_lake(where.place) as lake:
         first, last = find_snapshot(lake, before), find_snapshot(lake, after)
         found = compare(lake, first, last)
     rows = [(kind, len(change.added), len(change.removed), change.changed) for kind, change in found.items()]

@@ -4,13 +4,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from storage.attach import read_lake, reopen_lake
+from storage.attach import look_at_lake, reopen_lake
 from storage.catalog import delete_files, find_orphans
 from storage.checkpoints import list_left
 from storage.compaction import compact, list_small
+from storage.errors import SettingsError
 from storage.expiry import delete_unread, expire, list_expirable, list_unread
 from storage.lake import Lake
 from storage.paths import Home
+
+CENTURY = timedelta(days=36_525)
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,14 @@ class Maintained:
 
 def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
     """Say what :func:`maintain` would do; writes nothing."""
-    with read_lake(home) as lake:
+    old, spare = _go_back(now, "older_than", older_than), _go_back(now, "grace", grace)
+    with look_at_lake(home) as lake:
         return Maintained(
             sum(map(len, list_small(lake))),
-            tuple(list_expirable(lake, now - older_than)),
-            tuple(list_unread(lake, now - grace)),
-            _list_orphans(lake, now - grace),
-            tuple(map(str, list_left(home, now - grace))),
+            tuple(list_expirable(lake, old)),
+            tuple(list_unread(lake, spare)),
+            _list_orphans(lake, spare),
+            tuple(map(str, list_left(home, spare))),
         )
 
 
@@ -51,17 +55,27 @@ def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime)
         older_than: The age from which a snapshot expires, unless a tag or a registered model names it.
         grace: The age from which a file is deleted that no snapshot names.
         now: The present.
+
+    Raises:
+        SettingsError: where an age is none.
     """
+    old, spare = _go_back(now, "older_than", older_than), _go_back(now, "grace", grace)
     with reopen_lake(home) as lake:
         compacted = compact(lake, now)
-        expired = expire(lake, now - older_than)
-        unread = tuple(delete_unread(lake, now - grace))
-        orphans = _list_orphans(lake, now - grace)
+        expired = expire(lake, old)
+        unread = tuple(delete_unread(lake, spare))
+        orphans = _list_orphans(lake, spare)
         delete_files(lake, orphans)
-    left = list_left(home, now - grace)
+    left = list_left(home, spare)
     for path in left:
         path.unlink(missing_ok=True)
     return Maintained(compacted, tuple(expired), unread, orphans, tuple(map(str, left)))
+
+
+def _go_back(now: datetime, name: str, age: timedelta) -> datetime:
+    if not timedelta(0) <= age <= CENTURY:
+        raise SettingsError(f"{name} {age}", "must be an age between 0 and 100 years", "Write it as 30d or 12h")
+    return now - age
 
 
 def _list_orphans(lake: Lake, before: datetime) -> tuple[str, ...]:

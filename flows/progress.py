@@ -11,19 +11,19 @@ SECONDS_A_LINE = 10.0
 
 
 @contextlib.contextmanager
-def show_progress(what: str, total: int) -> Iterator[Advance]:
-    """Show how many images are done, how many a second, and how long the rest takes; on stderr."""
+def show_progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
+    """Show how many images are done, or what else is counted, how many a second, how long the rest takes; on stderr."""
     if not total:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with _bar(what, total) as advance:
+        with _bar(what, total, unit) as advance:
             yield advance
     else:
-        yield _Lines(what, total).advance
+        yield _Lines(what, total, unit).advance
 
 
 @contextlib.contextmanager
-def _bar(what: str, total: int) -> Iterator[Advance]:
+def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -34,7 +34,7 @@ def _bar(what: str, total: int) -> Iterator[Advance]:
 
         def advance(done: int) -> None:
             speed = progress.tasks[task].speed
-            progress.update(task, advance=done, rate=f"{speed:.0f} images/s" if speed else "")
+            progress.update(task, advance=done, rate=f"{speed:.0f} {unit}/s" if speed else "")
 
         yield advance
 
@@ -42,8 +42,8 @@ def _bar(what: str, total: int) -> Iterator[Advance]:
 class _Lines:
     """A line every ten seconds, and one at the end."""
 
-    def __init__(self, what: str, total: int) -> None:
-        self.what, self.total, self.done = what, total, 0
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self.what, self.total, self.unit, self.done = what, total, unit, 0
         self.began = self.said = time.monotonic()
 
     def advance(self, done: int) -> None:
@@ -54,5 +54,5 @@ class _Lines:
         self.said = now
         rate = self.done / max(now - self.began, 1e-9)
         left = (self.total - self.done) / rate
-        line = f"{self.what} {self.done}/{self.total} images, {rate:.0f} images/s, {left:.0f} s left"
+        line = f"{self.what} {self.done}/{self.total} {self.unit}, {rate:.0f} {self.unit}/s, {left:.0f} s left"
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import duckdb
 
+from storage.data import list_folder
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
-from storage.extensions import connect, list_wheels
+from storage.extensions import connect, keep, list_wheels
 from storage.lake import ATTEMPTS, Lake, is_race, unwritable
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
-from storage.snapshots import find_snapshot
-from storage.stores import check_store, write_secret
+from storage.snapshots import find_snapshot, is_number, no_snapshot
+from storage.stores import check_store, name_missing, write_secret
 from storage.turns import take_turn
 
+NO_SNAPSHOT = 1 << 63
+"""From here on, no number is a snapshot's."""
 ABSENT = "creating a new DuckLake is explicitly disabled"
 ELSEWHERE = re.compile(r'DATA_PATH parameter ".*" does not match existing data path in the catalog "(.*)"')
 
@@ -32,7 +35,7 @@ def open_lake(home: Home) -> Lake:
     """
     home.make()
     with take_turn(home):
-        lake = _find(home) or make_lake(home)
+        lake = find_lake(home) or make_lake(home)
         _race_to_make(lake)
     upgrade(_checked(lake))
     return lake
@@ -44,23 +47,26 @@ def reopen_lake(home: Home) -> Lake:
     Raises:
         LakeError: where there is none, or it cannot be opened.
     """
-    if not (home.catalog_url or home.catalog.exists()):
-        raise LakeError(f"home {home.root}", "has no lake", "Check --home, or make one: frostline run FOLDER")
+    look_at_lake(home).close()
     return open_lake(home)
 
 
 def read_lake(home: Home, at: int | str | None = None) -> Lake:
-    """Open the lake for reading alone, as it is or as it was; where there is none, an empty one in memory.
+    """Open the lake for reading alone, as it is or as it was; where there may come one, an empty one in memory.
 
     ``at`` is a snapshot's number or its tag.
 
     A lake of an earlier release is upgraded first; as it was, it has the tables that it had.
 
     Raises:
-        LakeError: where it cannot be opened, or has no such snapshot.
+        LakeError: where it cannot be opened, has no such snapshot, or its files are there and it is not.
         LakeTooNewError: where a later release wrote it.
     """
-    found = _find(home, "READ_ONLY", *([] if at is None else [f"SNAPSHOT_VERSION {_number(home, at)}"]))
+    found = _read(home, at)
+    if found is None and holds_files(home):
+        found = _read(home, at)  # another process may have made it meanwhile
+        if found is None:
+            raise _lost_catalog(home)
     if found is None:
         return _empty_lake()
     lake = _checked(found)
@@ -71,7 +77,59 @@ def read_lake(home: Home, at: int | str | None = None) -> Lake:
     return lake
 
 
-def _find(home: Home, *options: str) -> Lake | None:
+def look_at_lake(home: Home, at: int | str | None = None) -> Lake:
+    """Open a lake that is there for reading alone, as :func:`read_lake` does.
+
+    Raises:
+        LakeError: where there is none, or it cannot be opened.
+    """
+    lake = read_lake(home, at)
+    if lake.lasting:
+        return lake
+    lake.close()
+    raise _absent(home)
+
+
+def holds_files(home: Home) -> bool:
+    """Tell whether Parquet files lie where the lake's data should.
+
+    Raises:
+        LakeError: where that place cannot be looked at.
+    """
+    if home.data_url:
+        write_secret(home.data_url)  # refuses what names no account
+        con = connect(list_wheels(home))
+        _let_in(con, home.data_url)  # before the store is asked, which takes its time to refuse a stranger
+        keep(con, list_wheels(home))
+        check_store(home.data_url)
+    return any(file.extension == "parquet" for file in list_folder(home, ""))
+
+
+def _lost_catalog(home: Home) -> LakeError:
+    return LakeError(
+        f"lake {home.lake}",
+        f"is not there, and {home.data_url or home.data}/ has files of one, whose catalog may be lost or lie elsewhere",
+        "Restore or name its catalog (`frostline move` takes along what lies in a home), or clear that folder away",
+    )
+
+
+def _absent(home: Home) -> LakeError:
+    value, remedy = (f"lake {home.lake}", "--lake.catalog") if home.catalog_url else (f"home {home.root}", "--home")
+    return LakeError(value, "has no lake", f"Check {remedy}, or make one: frostline run FOLDER")
+
+
+def _read(home: Home, at: int | str | None) -> Lake | None:
+    if at is None:
+        return find_lake(home, "READ_ONLY")
+    try:
+        return find_lake(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
+    except LakeError as error:
+        if "No snapshot found" in error.rule:
+            raise no_snapshot(home, at) from error
+        raise
+
+
+def find_lake(home: Home, *options: str) -> Lake | None:
     """Open the lake that is there; None where there is none."""
     if not (home.catalog_url or home.catalog.exists()):
         return None
@@ -83,14 +141,19 @@ def _find(home: Home, *options: str) -> Lake | None:
         raise _unreadable(home, error) from error
 
 
-def make_lake(home: Home) -> Lake:
+def make_lake(home: Home, *, filled: bool = False) -> Lake:
     """Make a lake that has no tables yet, or open the one that another process has made at the same time.
+
+    A folder that has files already is another lake's, which would find its files deleted as orphans of this one;
+    ``filled`` says that they are this one's.
 
     Raises:
         LakeError: where it cannot be made there.
     """
-    if home.data_url:
-        check_store(home.data_url)
+    if holds_files(home) and not filled:
+        if found := find_lake(home):  # another process was first
+            return found
+        raise _lost_catalog(home)
     for _ in range(ATTEMPTS):
         try:
             return _attach(home)
@@ -102,7 +165,9 @@ def make_lake(home: Home) -> Lake:
 
 
 def _number(home: Home, at: int | str) -> int:
-    if isinstance(at, int) or at.isdigit():
+    if is_number(at):
+        if int(at) >= NO_SNAPSHOT:
+            raise no_snapshot(home, at)
         return int(at)
     with read_lake(home) as lake:
         return find_snapshot(lake, at)
@@ -136,9 +201,8 @@ def _let_in(con: duckdb.DuckDBPyConnection, url: str) -> None:
     try:
         con.execute(write_secret(url))
     except duckdb.Error as error:
-        raise LakeError(
-            f"data {url}", "no credentials are found for it", "See docs/outgrown.md for where they are looked for"
-        ) from error
+        rule = f"no credentials are found for it: {name_missing(url)}"
+        raise LakeError(f"data {url}", rule, "See docs/outgrown.md for where they are looked for") from error
 
 
 def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """The lake's files: what the catalog names, and what lies there."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,6 +53,32 @@ def list_live(lake: Lake) -> list[DataFile]:
     return [DataFile(table, path, size, rows, int(deleted)) for table, path, size, rows, deleted in found]
 
 
+def list_deletes(lake: Lake) -> dict[DataFile, str]:
+    """List the live files that say which rows of others are deleted, each with the path of that other."""
+    place = _PLACE.replace("d.", "{0}.")
+    found = lake.rows(
+        f"""SELECT t.table_name, {place.format("x")}, x.file_size_bytes, x.delete_count, {place.format("d")}
+            FROM {META}.ducklake_delete_file x JOIN {META}.ducklake_data_file d USING (data_file_id)
+            JOIN {META}.ducklake_table t ON t.table_id = d.table_id JOIN {META}.ducklake_schema s USING (schema_id)
+            WHERE x.end_snapshot IS NULL AND d.end_snapshot IS NULL AND t.end_snapshot IS NULL
+              AND s.end_snapshot IS NULL ORDER BY ALL"""
+    )
+    return {DataFile(table, path, size, rows, 0): of for table, path, size, rows, of in found}
+
+
+def list_ranges(lake: Lake) -> dict[str, tuple[str, str]]:
+    """List the first and the last image_id of each live file of features, as the catalog has them, by its name."""
+    found = lake.rows(
+        f"""SELECT parse_filename(d.path), s.min_value, s.max_value FROM {META}.ducklake_data_file d
+            JOIN {META}.ducklake_file_column_stats s USING (data_file_id, table_id)
+            JOIN {META}.ducklake_column c ON c.table_id = d.table_id AND c.column_id = s.column_id
+            JOIN {META}.ducklake_table t ON t.table_id = d.table_id
+            WHERE d.end_snapshot IS NULL AND c.end_snapshot IS NULL AND c.column_name = 'image_id'
+              AND t.table_name = 'features'"""
+    )
+    return {name: (first, last) for name, first, last in found}
+
+
 def list_named(lake: Lake) -> set[str]:
     """List the names of all files that any snapshot reads, or that wait for their deletion."""
     tables = ("data_file", "delete_file", "files_scheduled_for_deletion")
@@ -79,7 +106,8 @@ def find_orphans(lake: Lake, before: datetime) -> list[Lying]:
 
 
 def delete_files(lake: Lake, paths: Sequence[str]) -> None:
-    """Delete files below the data folder."""
+    """Delete files below the data folder, if nobody else has."""
     system, folder = open_data(lake.home)
     for path in paths:
-        system.delete_file(f"{folder}/{path}")
+        with contextlib.suppress(FileNotFoundError):
+            system.delete_file(f"{folder}/{path}")

@@ -1,7 +1,11 @@
 """Checksums: what the lake's Parquet files were when they were written or first looked at."""
 
 import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 
 import pyarrow as pa
 
@@ -9,6 +13,7 @@ from storage.catalog import list_live
 from storage.data import name_file, open_data, open_file, reach
 from storage.lake import Lake
 from storage.paths import Home
+from storage.progress import Progress, silent
 
 CHUNK = 1 << 20
 
@@ -21,6 +26,17 @@ def digest_file(home: Home, name: str) -> tuple[int, str]:
             hashed.update(chunk)
             size += len(chunk)
     return size, hashed.hexdigest()
+
+
+def digest_files(lake: Lake, paths: Sequence[str], progress: Progress = silent) -> dict[str, tuple[int, str]]:
+    """Give the bytes and the SHA-256 of live files by their paths; hashing takes every core."""
+    names = [name_live(lake, path) for path in paths]
+    with progress("checksums", len(paths)) as advance, ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = []
+        for digest in threads.map(partial(digest_file, lake.home), names):
+            found.append(digest)
+            advance(1)
+    return dict(zip(paths, found, strict=True))
 
 
 def seal(lake: Lake, name: str, digest: tuple[int, str], now: datetime) -> None:
@@ -49,7 +65,7 @@ def seal_files(lake: Lake, now: datetime) -> int:
     """
     live = {file.path for file in list_live(lake)}
     sealed = {path for (path,) in lake.rows("SELECT path FROM checksums")}
-    digests = {path: digest_file(lake.home, name_live(lake, path)) for path in sorted(live - sealed)}
+    digests = digest_files(lake, sorted(live - sealed))
     stale = pa.table({"path": pa.array(sorted(sealed - live), pa.string())})
 
     def write() -> None:

@@ -3,7 +3,9 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -14,27 +16,36 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.attach import read_lake
-from storage.canonical import canonical, digest
-from storage.catalog import DataFile, delete_files, find_orphans, list_live, list_lying
-from storage.checksums import digest_file, name_live
+from storage.catalog import DataFile, delete_files, find_orphans, list_deletes, list_live, list_lying, list_ranges
+from storage.checksums import digest_files, name_live
 from storage.data import open_file, reach
 from storage.errors import LakeError
+from storage.explained import check_recipes, is_of
 from storage.findings import Finding
+from storage.heads import is_whole
 from storage.lake import Lake
 from storage.lost import drop_files
 from storage.paths import Home
+from storage.progress import Progress, silent
 from storage.restore import find_rows, restore_rows
-from storage.rows import CHECKS, RowCheck
-from storage.trainings import head_path
+from storage.rows import BACKUP, CHECKS, RowCheck
+from storage.trainings import evaluation_path, head_path
 
 DAY = timedelta(days=1)
 AGAIN = "its rows leave the catalog, and the next run computes them"
-BACKUP = "restore it from a backup"
+REPLACEABLE = {
+    "features": AGAIN,
+    "guard": "it leaves the catalog, and a new row takes its place",
+    "leases": "it leaves the catalog, and what runs are at work on may be computed twice and is kept once",
+    "checksums": "it leaves the catalog, and the files that are there are sealed anew",
+    "shards": "it leaves the catalog, and plan knows a pace again after the next run",
+}
+"""What takes the place of a broken file, by its table."""
 
 
 @dataclass(frozen=True)
 class LostHead:
-    """A head whose file is gone; ``readable`` where its snapshot's features still are."""
+    """A head whose file is gone or broken; ``readable`` where its snapshot's features still are."""
 
     training_id: str
     label_set: str
@@ -44,29 +55,46 @@ class LostHead:
     readable: bool
 
 
-def check_lake(lake: Lake, now: datetime) -> list[Finding]:
+def check_lake(lake: Lake, now: datetime, progress: Progress = silent) -> list[Finding]:
     """Check all that needs no backbone; rows are checked where their tables' files can be read."""
-    files = list_live(lake)
-    broken = list(_check_files(lake, files))
+    broken = list(_check_files(lake, progress))
     tables = {file.table for file, _ in broken}
-    found = [_report(lake, file, problem) for file, problem in broken]
+    found = [*check_catalog(lake.home), *(_report(lake, file, problem) for file, problem in broken)]
+    recipes = [] if "recipes" in tables else _look(lake, ("recipes",), partial(check_recipes, lake, now))
     for check in CHECKS:
-        if not tables & set(check.tables):
-            found += _check_rows(lake, check, now)
+        if not (tables & set(check.tables) or (recipes and "recipes" in check.tables)):
+            found += _look(lake, check.tables, partial(_check_rows, lake, check, now))
+    found += recipes
     if all(finding.check != "file" for finding in found):
-        found += [*_check_recipes(lake), *_check_backbones(lake), *_check_trained(lake, now)]
+        found += [*_check_guard(lake), *_check_trained(lake, now)]
+        found += [] if recipes else _check_backbones(lake)
     return list(dict.fromkeys([*found, *_check_orphans(lake, now)]))
 
 
 def check_pages(lake: Lake, table: str = "features") -> Iterator[Finding]:
-    """Read every file of a table whole."""
+    """Read every file of a table whole, and compare it with what the catalog says of it."""
+    ranges = list_ranges(lake)
     for file in list_live(lake):
-        if file.table == table and (problem := _read_whole(lake.home, name_live(lake, file.path))):
+        if file.table == table and (problem := _read_whole(lake, file, ranges.get(file.name))):
             yield _report(lake, file, problem)
 
 
+def check_catalog(home: Home) -> Iterator[Finding]:
+    """Let SQLite look through its own file; a Postgres server looks after its own."""
+    if home.catalog_url:
+        return
+    with closing(sqlite3.connect(f"{home.catalog.as_uri()}?mode=ro", uri=True)) as con:
+        try:
+            problems = [str(row[0]) for row in con.execute("PRAGMA quick_check(5)")]
+        except sqlite3.DatabaseError as error:
+            problems = [str(error)]
+    for problem in problems:
+        if problem != "ok":
+            yield Finding("catalog", f"file {home.catalog}: {' '.join(problem.split())}", BACKUP)
+
+
 def list_lost_heads(lake: Lake) -> list[LostHead]:
-    """List the heads whose file this home should have and has not."""
+    """List the heads whose file this home should have, and has not or cannot read."""
     if lake.home.catalog_url:  # a shared lake's heads lie in the home of the run that trained them
         return []
     heads = lake.rows(  # an erasure deletes what keeps vectors of its own
@@ -77,8 +105,16 @@ def list_lost_heads(lake: Lake) -> list[LostHead]:
     return [
         LostHead(training_id, label_set, recipe_id, at, settings, _can_read(lake.home, recipe_id, at))
         for training_id, label_set, recipe_id, at, settings in heads
-        if not head_path(lake.home, training_id).is_file()
+        if not (is_whole(head_path(lake.home, training_id)) and _is_as_written(lake.home, training_id))
     ]
+
+
+def _is_as_written(home: Home, training_id: str) -> bool:
+    """Tell whether a head has the bytes that were recorded with it; earlier releases recorded none."""
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(evaluation_path(home, training_id).read_text(encoding="utf-8")).get("head_sha256")
+        return known in (None, hashlib.sha256(head_path(home, training_id).read_bytes()).hexdigest())
+    return True
 
 
 def _can_read(home: Home, recipe_id: str, at: int) -> bool:
@@ -89,65 +125,90 @@ def _can_read(home: Home, recipe_id: str, at: int) -> bool:
     return False
 
 
-def _check_files(lake: Lake, files: Sequence[DataFile]) -> Iterator[tuple[DataFile, str]]:
+def _check_files(lake: Lake, progress: Progress) -> Iterator[tuple[DataFile, str]]:
+    """Look for live files that are not what they were, and for those whose list of deleted rows is not."""
     lying = {file.path: file.bytes for file in list_lying(lake)}
+    live, whole = list_live(lake), list[DataFile]()
+    for file in live:
+        if problem := _compare_size(lying, file):
+            yield file, problem
+        else:
+            whole.append(file)
+    by_path = {file.path: file for file in live}
+    for deletes, of in list_deletes(lake).items():
+        if problem := _compare_size(lying, deletes):
+            yield by_path[of], f"its list of deleted rows, {deletes.name}, {problem}"
+    if sum(file.table == "checksums" for file in whole) == sum(file.table == "checksums" for file in live):
+        yield from _check_sums(lake, whole, progress)
+
+
+def _compare_size(lying: Mapping[str, int], file: DataFile) -> str | None:
+    if file.path not in lying:
+        return "is gone"
+    return None if lying[file.path] == file.bytes else f"has {lying[file.path]} bytes, not {file.bytes}"
+
+
+def _check_sums(lake: Lake, files: Sequence[DataFile], progress: Progress) -> Iterator[tuple[DataFile, str]]:
     sealed = {path: (size, sha) for path, size, sha in lake.rows("SELECT path, bytes, sha256 FROM checksums")}
+    digests = digest_files(lake, [file.path for file in files if file.path in sealed], progress)
     for file in files:
-        if file.path not in lying:
-            yield file, "is gone"
-        elif lying[file.path] != file.bytes:
-            yield file, f"has {lying[file.path]} bytes, not {file.bytes}"
-        elif file.path in sealed and digest_file(lake.home, name_live(lake, file.path)) != sealed[file.path]:
+        if file.path in digests and digests[file.path] != sealed[file.path]:
             yield file, "has other bytes than were written"
 
 
 def _report(lake: Lake, file: DataFile, problem: str) -> Finding:
     what = f"file {file.path} of {file.table}: {problem}"
-    if file.table == "features":
-        return Finding("file", what, AGAIN, partial(drop_files, lake, [file.path]))
+    if file.table in REPLACEABLE:
+        return Finding("file", what, REPLACEABLE[file.table], partial(drop_files, lake, [file.path]))
     return Finding("file", what, BACKUP)
 
 
-def _read_whole(home: Home, name: str) -> str | None:
-    """Say what keeps a file from being read."""
+def _read_whole(lake: Lake, file: DataFile, ends: tuple[str, str] | None) -> str | None:
+    """Say what keeps a file from being read, or where the catalog is wrong about it: it would not be searched."""
+    name = name_live(lake, file.path)
     try:
-        with reach(f"file {name}"), open_file(home, name) as opened:
-            file = pq.ParquetFile(opened)
-            for number in range(file.num_row_groups):
-                file.read_row_group(number)
+        with reach(f"file {name}"), open_file(lake.home, name) as opened:
+            parquet = pq.ParquetFile(opened)
+            groups = [parquet.read_row_group(number) for number in range(parquet.num_row_groups)]
+            ids = [str(image_id) for group in groups if ends for image_id in group["image_id"].to_pylist()]
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read: {' '.join(str(error).split())}"
+    if parquet.metadata.num_rows != file.rows:
+        return f"has {parquet.metadata.num_rows} rows, the catalog says {file.rows}"
+    if ends and ids and not ends[0] <= min(ids) <= max(ids) <= ends[1]:
+        return f"has images from {min(ids)} to {max(ids)}, the catalog says {' to '.join(ends)}"
     return None
 
 
 def _check_rows(lake: Lake, check: RowCheck, now: datetime) -> Iterator[Finding]:
-    """Look for wrong rows; where a file of the table cannot be read, that is what is found."""
-    try:
-        found = check.find(lake, now)
-    except duckdb.Error as error:
-        broken = [finding for table in check.tables for finding in check_pages(lake, table)]
-        if not broken:
-            yield Finding("file", f"{check.table}: cannot be read: {' '.join(str(error).split())}", BACKUP)
-        yield from broken
-        return
-    mend = partial(check.mend, lake, now)
-    for what in found:
+    mend = partial(check.mend, lake, now) if check.mends else None
+    for what in check.find(lake, now):
         yield Finding(check.name, what, check.repair, mend)
 
 
-def _check_recipes(lake: Lake) -> Iterator[Finding]:
-    for recipe_id, text in lake.rows("SELECT recipe_id, recipe FROM recipes ORDER BY ALL"):
-        if not _is_of(text, recipe_id):
-            repair = f"{BACKUP}, or delete its features and the recipe: their numbers cannot be explained"
-            yield Finding("recipe", f"recipe {recipe_id}: its text is not what the id is the hash of", repair)
-
-
-def _is_of(text: str, recipe_id: str) -> bool:
+def _look(lake: Lake, tables: Sequence[str], find: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Look for wrong rows; where a file of their tables cannot be read, that is what is found."""
     try:
-        value = json.loads(text)
-    except ValueError:
-        return False
-    return digest(value) == recipe_id and canonical(value) == text
+        return list(find())
+    except duckdb.Error as error:
+        broken = [finding for table in tables for finding in check_pages(lake, table)]
+        reason = " ".join(str(error).split())
+        return broken or [Finding("file", f"{' or '.join(tables)}: cannot be read: {reason}", BACKUP)]
+
+
+def _check_guard(lake: Lake) -> Iterator[Finding]:
+    count = lake.value("SELECT count(*) FROM guard")
+    if count != 1:
+        what = f"table guard: has {count} rows, not the one at which commits wait for each other"
+        yield Finding("guard", what, "it gets one", partial(_renew_guard, lake))
+
+
+def _renew_guard(lake: Lake) -> None:
+    def write() -> None:
+        lake.execute("DELETE FROM guard")
+        lake.execute("INSERT INTO guard VALUES (0)")
+
+    lake.commit(write)
 
 
 def _check_backbones(lake: Lake) -> Iterator[Finding]:
@@ -157,7 +218,7 @@ def _check_backbones(lake: Lake) -> Iterator[Finding]:
             continue
         packed = [hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("weights*")]
         text = folder / "recipe.json"
-        if packed != [weights] or not text.is_file() or not _is_of(text.read_text(encoding="utf-8"), recipe_id):
+        if packed != [weights] or not text.is_file() or not is_of(text.read_text(encoding="utf-8"), recipe_id):
             what = f"backbone {folder}: is not what its recipe names"
             yield Finding("backbone", what, "it is removed, and the next run packs it", partial(rmtree, folder))
 

@@ -13,18 +13,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import duckdb
 import pyarrow as pa
 
 from storage.attach import open_lake, read_lake
 from storage.catalog import META
-from storage.errors import EraseError, QueryError
+from storage.errors import EraseError
 from storage.heads import count_neighbours
 from storage.lake import Lake
 from storage.paths import Home, text_to_path
-from storage.reading import COLUMNS, select_images
+from storage.reading import check_condition, explain_condition, select_images
 from storage.scrub import rewrite_features, scrub
-from storage.trainings import head_path
+from storage.trainings import HEAD
 from storage.vectors import to_uuids
 
 ROWS = {
@@ -110,16 +109,12 @@ def find_condition(lake: Lake, where: str) -> Request:
     """Find the images that meet a condition with at least one of their files and labels; the lake is open for reading.
 
     Raises:
-        QueryError: where DuckDB refuses the condition.
+        QueryError: where DuckDB refuses the condition, or it is none.
         EraseError: where no image meets it.
     """
-    wanted = f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})"
-    try:
-        if len(duckdb.extract_statements(wanted)) != 1:
-            raise QueryError("--where", "is no single condition", f"Its columns are {COLUMNS}")
-        found = lake.rows(wanted)
-    except duckdb.Error as error:
-        raise QueryError("--where", str(error).strip().splitlines()[0], f"Its columns are {COLUMNS}") from error
+    with explain_condition("--where"):
+        check_condition(lake, None, where)
+        found = lake.rows(f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})")
     if not found:
         raise EraseError("--where", "is met by no image", "Try it with `frostline sql` over images, files and labels")
     return Request("condition", tuple(image_id for (image_id,) in found))
@@ -172,14 +167,14 @@ def finish(home: Home, now: datetime) -> int:
 
 
 def _delete_heads(lake: Lake) -> None:
-    """Delete the heads in this home that keep the vector of an image that is no row of their training any more."""
-    found = lake.rows(
-        """SELECT h.training_id, count(t.image_id) FROM heads h
-           LEFT JOIN training_sets t ON t.training_id = h.training_id AND t.split = 'train' GROUP BY ALL"""
-    )
-    for training_id, rows in found:
-        path = head_path(lake.home, training_id)
-        if path.is_file() and count_neighbours(path) > rows:
+    """Delete the heads in this home that keep the vector of an image that is no row of their training any more.
+
+    A head that no training names was left by a killed one, and any of its vectors may be an erased image's.
+    """
+    found = lake.rows("SELECT training_id, count(*) FROM training_sets WHERE split = 'train' GROUP BY ALL")
+    rows = {str(training_id): int(count) for training_id, count in found}
+    for path in lake.home.heads.glob(f"*/{HEAD}"):
+        if count_neighbours(path) > rows.get(path.parent.name, 0):
             path.unlink()
 
 

@@ -18,6 +18,10 @@ class SettingsError(FrostlineError):
     """A setting that no run could follow."""
 
 
+class OutputError(FrostlineError):
+    """An answer that cannot be written."""
+
+
 class NotCanonicalError(FrostlineError):
     """A value that has no canonical form and so cannot be part of an identity."""
 

@@ -75,7 +75,7 @@ def export_features(
 
     Raises:
         ExportError: where the folder exists or cannot be written, or ``datasets`` is not installed.
-        QueryError: where no label set is named and the lake has several.
+        QueryError: where the lake has no label set of the name, or none is named and it has several.
     """
     facts = _read_facts(features, label_set)
     classes = tuple(sorted(set(facts["class"].drop_null().to_pylist())))
@@ -89,7 +89,7 @@ def export_features(
             recipe_id=features.recipe.recipe_id,
             recipe=json.loads(features.recipe.text),
             where=features.where,
-            label_set=label_set or features.find_label_set(),
+            label_set=features.find_label_set(label_set),
             classes=classes,
             format=form,
             rows=len(features),

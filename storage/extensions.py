@@ -37,6 +37,7 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
         return _kept()[wheels].get_nowait()
     con = duckdb.connect()
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
+    con.execute("SET enable_progress_bar = false")  # it would stand on stdout, among the answer
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:
         for wheel in wheels:
             here = Path(folder) / f"{LOADED_AS.get(wheel, wheel)}.duckdb_extension"

@@ -121,6 +121,16 @@ def find_copies(lake: Lake, image_ids: Sequence[str]) -> dict[str, list[tuple[st
     return copies
 
 
+def list_paths(lake: Lake, source: str) -> dict[str, list[str]]:
+    """List the paths of each image of a source, below its root."""
+    paths: dict[str, list[str]] = {}
+    for image_id, path in lake.rows(
+        "SELECT image_id::VARCHAR, path FROM files WHERE source = ? AND image_id IS NOT NULL ORDER BY path", [source]
+    ):
+        paths.setdefault(image_id, []).append(path)
+    return paths
+
+
 def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
     """Foresee the distinct (image_id, class) that committing a scan will leave."""
     with lake.lend(_listing=scan.listing.files, _reads=scan.reads):

@@ -1,6 +1,7 @@
 """Heads: what was trained on features, as a file and as numbers."""
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from storage.errors import TrainError
@@ -199,11 +200,7 @@ def load_head(path: Path, backbone: Path | None = None) -> Classifier:
     Raises:
         TrainError: where a tail is read without its backbone, or names no function of a step to open it.
     """
-    with safe_open(path, framework="numpy") as file:
-        facts = {name: json.loads(text) for name, text in file.metadata().items()}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    facts = facts.get("tail", facts)
-    kind: type[Any] = Neighbours if "vectors" in arrays else Tail if "opener" in facts else Head
+    kind, facts, arrays = _read_parts(path)
     own: dict[str, Any] = {name: arrays[name] for name in ARRAYS[kind]}
     own["temperature"] = float(arrays.get("temperature", np.ones(1))[0])
     own["views"] = int(arrays.get("views", np.ones(1))[0])
@@ -219,6 +216,15 @@ def load_head(path: Path, backbone: Path | None = None) -> Classifier:
     return found
 
 
+def _read_parts(path: Path) -> tuple[type[Any], dict[str, Any], dict[str, npt.NDArray[Any]]]:
+    """Read which kind of head a file holds, its facts, and its numbers by name."""
+    with safe_open(path, framework="numpy") as file:
+        facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    facts = facts.get("tail", facts)
+    return Neighbours if "vectors" in arrays else Tail if "opener" in facts else Head, facts, arrays
+
+
 def open_layers(opener: str, backbone: Path | None, state: Arrays | None = None) -> Layers:
     """Open the layers after a packed backbone's cut, with numbers of their own where there are some.
 
@@ -232,6 +238,23 @@ def open_layers(opener: str, backbone: Path | None, state: Arrays | None = None)
 
 
 def count_neighbours(path: Path) -> int:
-    """Count the images whose vectors a head keeps: none, unless its nearest training images vote."""
-    with safe_open(path, framework="numpy") as file:
-        return int(file.get_slice("vectors").get_shape()[0]) if "vectors" in file.keys() else 0  # noqa: SIM118 - as above
+    """Count the images whose vectors a head keeps: none, unless its nearest training images vote.
+
+    A file that is no head counts as one that keeps more than any training has.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys())
+            return int(file.get_slice("vectors").get_shape()[0]) if "vectors" in names else 0
+    except SafetensorError:
+        return sys.maxsize
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a head has all its parts, and holds numbers alone."""
+    try:
+        kind, facts, arrays = _read_parts(path)
+    except (OSError, ValueError, TypeError, SafetensorError):
+        return False
+    whole = "classes" in facts and set(ARRAYS[kind]) <= set(arrays)
+    return whole and all(bool(np.isfinite(array).all()) for array in arrays.values())

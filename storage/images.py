@@ -35,3 +35,14 @@ def list_facts(lake: Lake, image_ids: Sequence[str]) -> pa.Table:
                UNION ALL
                (UNPIVOT kinds ON COLUMNS(* EXCLUDE image) INTO NAME slice VALUE value)"""
         )
+
+
+def list_arrivals(lake: Lake, source: str, recipe_id: str) -> list[tuple[str, int]]:
+    """List a source's images with a feature, and its labels': (image_id, when it came), in µs since 1970, by both."""
+    return lake.rows(
+        """SELECT image_id::VARCHAR AS id, epoch_us(first_seen) AS arrived FROM images
+           WHERE image_id IN (SELECT image_id FROM files WHERE source = $1 UNION
+                              SELECT image_id FROM labels WHERE label_set = $1)
+           AND image_id IN (SELECT image_id FROM features WHERE recipe_id = $2) ORDER BY arrived, id""",
+        [source, recipe_id],
+    )

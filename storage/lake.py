@@ -75,6 +75,8 @@ class Lake:
         self._plain = False
         try:
             with self._reach():
+                if not duckdb.extract_statements(sql):
+                    raise QueryError(f"sql {sql!r}", "is empty", "Write a query, such as `frostline sql 'from labels'`")
                 cursor = self._con.execute(sql)
                 return [column[0] for column in cursor.description or []], cursor.fetchall()
         except duckdb.Error as error:

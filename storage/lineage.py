@@ -19,6 +19,8 @@ def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
         QueryError: where the lake knows no such model or image.
     """
     if _is_id(what):
+        if not lake.value("SELECT count(*) FROM images WHERE image_id = ?", [what]):
+            raise QueryError(f"image {what}", "is none that this lake knows", "See `frostline sql 'from files'`")
         sql = "SELECT * EXCLUDE (image_id) FROM image_lineage WHERE image_id = ? ORDER BY name, version"
         return {"image": what, "used_by": _read_dicts(lake, sql, [what])}
     found = _read_dicts(

@@ -7,7 +7,7 @@ new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from storage.catalog import META, DataFile, list_live
+from storage.catalog import META, DataFile, list_live, list_ranges
 from storage.checksums import name_live
 from storage.data import list_folder
 from storage.lake import Lake
@@ -29,15 +29,7 @@ def locate_lost(lake: Lake, recipe_id: str) -> tuple[LostFile, ...]:
     lost = {file.name: name_live(lake, file.path) for file in find_lost(lake, recipe_id)}
     if not lost:
         return ()
-    ranges = lake.rows(
-        f"""SELECT parse_filename(d.path), s.min_value, s.max_value FROM {META}.ducklake_data_file d
-            JOIN {META}.ducklake_file_column_stats s USING (data_file_id, table_id)
-            JOIN {META}.ducklake_column c ON c.table_id = d.table_id AND c.column_id = s.column_id
-            WHERE d.end_snapshot IS NULL AND c.end_snapshot IS NULL AND c.column_name = 'image_id'
-              AND parse_filename(d.path) IN (SELECT unnest(?))""",
-        [list(lost)],
-    )
-    return tuple(LostFile(lost[name], first, last) for name, first, last in ranges)
+    return tuple(LostFile(lost[name], *ends) for name, ends in list_ranges(lake).items() if name in lost)
 
 
 def drop_files(lake: Lake, paths: Sequence[str]) -> int:

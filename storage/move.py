@@ -1,11 +1,12 @@
 """Moving a lake out of its home, with every snapshot: rows of the catalog and bytes of the files, as they are."""
 
+import contextlib
 import dataclasses
 
 import duckdb
 from pyarrow import fs
 
-from storage.attach import make_lake, open_lake, read_lake
+from storage.attach import find_lake, make_lake, open_lake
 from storage.data import open_data
 from storage.errors import LakeError, SettingsError
 from storage.extensions import connect, list_wheels
@@ -18,7 +19,8 @@ POSTGRES = "postgres:"
 def move_lake(new: Home) -> int:
     """Copy the lake that lies in a home to where the home's urls say; what lies in the home stays there.
 
-    Nobody else may write meanwhile.
+    Where the data stay in the home, its old catalog is put aside: two catalogs of one folder would each take what the
+    other writes for leavings of killed runs. Nobody else may write meanwhile.
 
     Returns:
         The newest snapshot, of the old as of the new.
@@ -35,6 +37,8 @@ def move_lake(new: Home) -> int:
     if new.data_url:
         _copy_files(old, new)
     _copy_catalog(old, new)
+    if not new.data_url:
+        _put_aside(old)
     return snapshot
 
 
@@ -45,9 +49,17 @@ def _check(old: Home, new: Home) -> None:
         )
     if not old.catalog.exists():
         raise LakeError(f"home {old.root}", "has no lake to move", "Choose another with --home")
-    with read_lake(new) as there:
-        if there.lasting and read_version(there):
-            raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
+    if there := find_lake(new, "READ_ONLY"):
+        with there:
+            if read_version(there):
+                raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
+
+
+def _put_aside(old: Home) -> None:
+    aside = old.catalog.with_suffix(".moved")
+    for end in ("-wal", "-shm", ""):  # the log may hold rows still
+        with contextlib.suppress(FileNotFoundError):
+            old.catalog.with_name(old.catalog.name + end).rename(aside.with_name(aside.name + end))
 
 
 def _copy_files(old: Home, new: Home) -> None:
@@ -63,7 +75,7 @@ def _copy_files(old: Home, new: Home) -> None:
 
 def _copy_catalog(old: Home, new: Home) -> None:
     """Copy every row that DuckLake keeps of the lake, save where its files lie."""
-    make_lake(new).close()
+    make_lake(new, filled=True).close()
     con = connect(("sqlite", *list_wheels(new)))
     try:
         con.execute(f"ATTACH '{_quote(str(old.catalog))}' AS old (TYPE sqlite, READ_ONLY)")

@@ -1,5 +1,6 @@
 """Reading features: the rows of one recipe, at one snapshot, under one condition, in the form that a tool wants."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -122,9 +123,9 @@ class Features:
         """Read each image's class, as text, in the order of ``image_ids``; null where it has none or several.
 
         Raises:
-            QueryError: where no label set is named and the lake has several.
+            QueryError: where the lake has no label set of the name, or none is named and it has several.
         """
-        chosen = self.find_label_set() if label_set is None else label_set
+        chosen = self.find_label_set(label_set)
         asked = pa.table({"image_id": self.image_ids, "position": pa.array(np.arange(len(self)))})
         with self.lake.lend(_asked=asked):
             found = self.lake.table(
@@ -144,17 +145,21 @@ class Features:
     def _table(self) -> Table:
         return Table(self.lake, self.at)
 
-    def find_label_set(self) -> str | None:
-        """Find the only label set; None where there is none.
+    def find_label_set(self, named: str | None = None) -> str | None:
+        """Find a label set, or the only one that there is; None where there is none and none is named.
 
         Raises:
-            QueryError: where there are several.
+            QueryError: where there is none of the name, or there are several to choose from.
         """
-        sets = self.lake.rows(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
-        if len(sets) > 1:
-            names = ", ".join(name for (name,) in sets)
-            raise QueryError(f"label sets {names}", "are several, each with a class for an image", "Name one of them")
-        return str(sets[0][0]) if sets else None
+        found = self.lake.rows(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
+        sets = [str(name) for (name,) in found]
+        if named is not None and named not in sets:
+            remedy = f"There are {', '.join(sets) or 'none'}"
+            raise QueryError(f"label set {named!r}", f"is none of snapshot {self.snapshot}", remedy)
+        if named is None and len(sets) > 1:
+            rule = "are several, each with a class for an image"
+            raise QueryError(f"label sets {', '.join(sets)}", rule, "Name one of them")
+        return named or (sets[0] if sets else None)
 
 
 def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) -> Features:
@@ -165,12 +170,10 @@ def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) ->
     kept = f"AND image_id IN ({select_images(at, where)})" if where else ""
     wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
                  FROM {Table(lake, at).sql} WHERE recipe_id = ? {kept}"""
-    try:
-        if len(duckdb.extract_statements(wanted)) != 1:
-            raise QueryError(f"where {where!r}", "is no single condition", f"Its columns are {COLUMNS}")
+    with explain_condition(f"where {where!r}"):
+        if where:
+            check_condition(lake, at, where)
         image_ids, pieces = locate(lake, wanted, [found.recipe_id])
-    except duckdb.Error as error:
-        raise QueryError(f"where {where!r}", _first_line(error), f"Its columns are {COLUMNS}") from error
     return Features(lake, found, at, where, image_ids, pieces)
 
 
@@ -192,13 +195,40 @@ def to_texts(image_ids: pa.Array) -> pa.Array:
 
 def select_images(at: int | None, where: str) -> str:
     """Select the images for which a condition holds, with at least one of their files and labels."""
+    return f"SELECT image_id FROM ({_join_facts(at)}) WHERE ({where}\n)"
+
+
+def check_condition(lake: Lake, at: int | None, where: str) -> None:
+    """Refuse what is no single condition, or is one of which SQL makes a truth by itself, as of any number but 0.
+
+    Raises:
+        QueryError: saying what it is; or duckdb.Error, where DuckDB cannot read it.
+    """
+    duckdb.SQLExpression(where)  # by itself, lest a bracket in it closes the one around it
+    kind = lake.rows(f"DESCRIBE SELECT ({where}\n) FROM ({_join_facts(at)})")[0][1]
+    if kind != "BOOLEAN":
+        raise QueryError(f"where {where!r}", f"is of type {kind}, not true or false", "Compare it with something")
+
+
+@contextlib.contextmanager
+def explain_condition(value: str) -> Iterator[None]:
+    """Tell what DuckDB has against a condition, and which columns it may have.
+
+    Raises:
+        QueryError: naming the value.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        raise QueryError(value, _first_line(error), f"Its columns are {COLUMNS}") from error
+
+
+def _join_facts(at: int | None) -> str:
     then = at_snapshot(at)
-    return f"""SELECT image_id FROM (
-                 SELECT i.*, f.source, f.path, f.bytes AS file_bytes, f.mtime_ns,
-                   l.label_set, l.class, l.source AS labelled_by, l.labelled_at
-                 FROM (FROM images{then}) i LEFT JOIN (FROM files{then}) f USING (image_id)
-                 LEFT JOIN (FROM labels{then}) l USING (image_id)
-               ) WHERE ({where}\n)"""
+    return f"""SELECT i.*, f.source, f.path, f.bytes AS file_bytes, f.mtime_ns,
+                 l.label_set, l.class, l.source AS labelled_by, l.labelled_at
+               FROM (FROM images{then}) i LEFT JOIN (FROM files{then}) f USING (image_id)
+               LEFT JOIN (FROM labels{then}) l USING (image_id)"""
 
 
 def _find_recipe(lake: Lake, recipe: str, at: int | None) -> Recipe:

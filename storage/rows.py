@@ -14,7 +14,7 @@ AGAIN = "the row is deleted, and the next run computes it"
 class RowCheck:
     """A check of one table: ``wrong`` holds of rows that are; ``key`` names one; ``$now`` is the time.
 
-    ``others`` are the tables that the condition reads, too.
+    ``others`` are the tables that the condition reads, too; ``mends`` is false where only a person can repair it.
     """
 
     name: str
@@ -24,6 +24,7 @@ class RowCheck:
     problem: str
     repair: str
     others: tuple[str, ...] = ()
+    mends: bool = True
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -49,23 +50,56 @@ class RowCheck:
 
 
 IMAGE = "concat('image ', image_id)"
+MODEL = "concat('model ', name, ' version ', version)"
+NO_NUMBER = "(NOT isfinite(list_sum(vector)) OR list_count(vector) < len(vector))"
+LEFT_ONE = "all rows but one are deleted"
 FEATURE = "concat('image ', image_id, ', recipe ', recipe_id)"
-UNKNOWN_IMAGE = "image_id IS NOT NULL AND image_id NOT IN (SELECT image_id FROM images)"
-UNKNOWN_RECIPE = "recipe_id NOT IN (SELECT recipe_id FROM recipes)"
-TWICE = """EXISTS (FROM (SELECT recipe_id AS r, image_id AS i, min(rowid) AS first FROM features
-                         GROUP BY ALL HAVING count(*) > 1) WHERE r = recipe_id AND i = image_id AND rowid <> first)"""
+BACKUP = "restore it from a backup"
+KNOWN = "image_id IN (SELECT image_id FROM images WHERE image_id IS NOT NULL)"
+NO_IMAGE = f"(image_id IS NULL OR NOT {KNOWN})"
+UNKNOWN_IMAGE = f"image_id IS NOT NULL AND NOT {KNOWN}"
+UNKNOWN_RECIPE = "recipe_id NOT IN (SELECT recipe_id FROM recipes WHERE recipe_id IS NOT NULL)"
+UNKNOWN_VERSION = "(name, version) NOT IN (SELECT (name, version) FROM models)"
+ONCE = {
+    "features": ("recipe_id", "image_id"),
+    "images": ("image_id",),
+    "files": ("source", "path"),
+    "labels": ("label_set", "image_id", "class", "source"),
+    "recipes": ("recipe_id",),
+    "heads": ("training_id",),
+    "training_sets": ("training_id", "image_id", "class"),
+    "models": ("name", "version"),
+    "predictions": ("name", "version", "image_id", "class"),
+    "tags": ("tag",),
+}
+"""What there is one row of, at most."""
 OTHER_LENGTH = """EXISTS (FROM recipes r WHERE r.recipe_id = features.recipe_id
                           AND len(vector) IS DISTINCT FROM r.dim)"""
 
+
+def _name(keys: tuple[str, ...]) -> str:
+    """Name a row by its key, in SQL."""
+    parts = ", ', ', ".join(f"'{key.removesuffix('_id')} ', {key}" for key in reversed(keys))
+    return f"concat({parts})"
+
+
+def _twice(table: str, keys: tuple[str, ...]) -> str:
+    """Say in SQL that an earlier row has the same key."""
+    same = " AND ".join(f"d.{key} = {table}.{key}" for key in keys)
+    several = f"SELECT {', '.join(keys)}, min(rowid) AS first FROM {table} GROUP BY ALL HAVING count(*) > 1"
+    return f"EXISTS (FROM ({several}) d WHERE {same} AND {table}.rowid <> d.first)"
+
+
 CHECKS = (
+    RowCheck("foreign image", "images", IMAGE, "image_id IS NULL", "names none", REMOVED),
     *(
-        RowCheck("foreign image", table, key, UNKNOWN_IMAGE, "the lake has no such image", repair, ("images",))
-        for table, key, repair in (
-            ("features", FEATURE, REMOVED),
-            ("labels", IMAGE, REMOVED),
-            ("files", "concat('path ', path)", "the row is deleted, and the next scan reads the file"),
-            ("training_sets", IMAGE, REMOVED),
-            ("predictions", IMAGE, REMOVED),
+        RowCheck("foreign image", table, key, wrong, "the lake has no such image", repair, ("images",))
+        for table, key, wrong, repair in (
+            ("features", FEATURE, NO_IMAGE, REMOVED),
+            ("labels", IMAGE, NO_IMAGE, REMOVED),
+            ("files", "concat('path ', path)", UNKNOWN_IMAGE, "the row is deleted, and the next scan reads the file"),
+            ("training_sets", IMAGE, NO_IMAGE, REMOVED),
+            ("predictions", IMAGE, NO_IMAGE, REMOVED),
         )
     ),
     RowCheck(
@@ -79,7 +113,28 @@ CHECKS = (
     ),
     *(
         RowCheck("foreign recipe", table, key, UNKNOWN_RECIPE, "the lake has no such recipe", REMOVED, ("recipes",))
-        for table, key in (("features", FEATURE), ("canaries", "concat('probe ', probe)"))
+        for table, key in (
+            ("features", FEATURE),
+            ("canaries", "concat('probe ', probe)"),
+            ("failures", "concat('path ', path)"),
+            ("recipe_requests", "concat('request ', request_id)"),
+        )
+    ),
+    RowCheck(
+        *("foreign recipe", "heads", "concat('training ', training_id)", UNKNOWN_RECIPE),
+        *("the lake has no such recipe", BACKUP, ("recipes",), False),
+    ),
+    RowCheck(
+        *("foreign training", "models", MODEL, "training_id NOT IN (SELECT training_id FROM heads)"),
+        *("the lake has no such head", BACKUP, ("heads",), False),
+    ),
+    RowCheck(
+        "foreign model", "predictions", MODEL, UNKNOWN_VERSION, "the lake has no such model", REMOVED, ("models",)
+    ),
+    RowCheck(
+        *("tag", "tags", "concat('tag ', tag)"),
+        "snapshot NOT IN (SELECT snapshot_id FROM ducklake_snapshots('lake'))",
+        *("names a snapshot that has expired or never was", "the tag is forgotten"),
     ),
     RowCheck(
         "foreign training",
@@ -90,9 +145,12 @@ CHECKS = (
         REMOVED,
         ("heads",),
     ),
-    RowCheck("duplicate", "features", FEATURE, TWICE, "is there more than once", "all rows but one are deleted"),
+    *(
+        RowCheck("duplicate", table, _name(keys), _twice(table, keys), "is there more than once", LEFT_ONE)
+        for table, keys in ONCE.items()
+    ),
     RowCheck("length", "features", FEATURE, OTHER_LENGTH, "is not as long as its recipe says", AGAIN, ("recipes",)),
-    RowCheck("numbers", "features", FEATURE, "NOT isfinite(list_sum(vector))", "has a number that is none", AGAIN),
+    RowCheck("numbers", "features", FEATURE, NO_NUMBER, "has a number that is none", AGAIN),
     RowCheck(
         "lease",
         "leases",

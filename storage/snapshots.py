@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from storage.catalog import META
 from storage.errors import LakeError
 from storage.lake import Lake, Row
+from storage.paths import Home
 
 TAG = re.compile(r"[A-Za-z][\w.-]*")
 KEYS = {
@@ -50,18 +52,30 @@ def find_snapshot(lake: Lake, name: int | str) -> int:
     Raises:
         LakeError: where the lake has none of that name.
     """
-    if isinstance(name, str) and not name.isdigit():
+    if not is_number(name):
         found = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [name])
         if not found:
             raise LakeError(f"tag {name!r}", "is none of this lake's", "See `frostline status` for its tags")
         return int(found[0][0])
     if not lake.value("SELECT count(*) FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [int(name)]):
-        raise LakeError(
-            f"snapshot {name} of lake {lake.home.root}",
-            "is not there: it was never made, or has expired",
-            "See `frostline sql \"select snapshot_id from ducklake_snapshots('lake')\"`",
-        )
+        raise no_snapshot(lake.home, name)
+    if int(name) < lake.value(f"SELECT min(begin_snapshot) FROM {META}.ducklake_table"):
+        raise LakeError(f"snapshot {name} of lake {lake.home.lake}", "has no tables yet", "Choose a later one")
     return int(name)
+
+
+def is_number(name: int | str) -> bool:
+    """Tell a snapshot's number from its tag, which begins with a letter."""
+    return isinstance(name, int) or (name.isascii() and name.isdecimal())
+
+
+def no_snapshot(home: Home, name: int | str) -> LakeError:
+    """Say that a lake has no such snapshot."""
+    return LakeError(
+        f"snapshot {name} of lake {home.lake}",
+        "is not there: it was never made, or has expired",
+        "See `frostline sql \"select snapshot_id from ducklake_snapshots('lake')\"`",
+    )
 
 
 def tag_snapshot(lake: Lake, tag: str, name: int | str | None, now: datetime) -> int:
@@ -75,7 +89,10 @@ def tag_snapshot(lake: Lake, tag: str, name: int | str | None, now: datetime) ->
     newest = lake.snapshot
 
     def write() -> int:
-        snapshot = newest if name is None else find_snapshot(lake, name)
+        if lake.value("SELECT count(*) FROM erasures WHERE erased_at IS NULL"):
+            remedy = "Finish it first: `frostline erase`"
+            raise LakeError(f"tag {tag!r}", "names nothing while an erasure is open, which ends every snapshot", remedy)
+        snapshot = find_snapshot(lake, newest if name is None else name)
         known = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [tag])
         if known and known[0][0] != snapshot:
             rule = f"names snapshot {known[0][0]} already"

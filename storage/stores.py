@@ -14,6 +14,7 @@ from storage.errors import LakeError
 
 WHEELS = {"s3": ("httpfs", "aws"), "gs": ("httpfs", "aws"), "az": ("azure",)}
 GOOGLE = "https://storage.googleapis.com"
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 ACCOUNT = "AZURE_STORAGE_ACCOUNT"
 
 
@@ -69,6 +70,16 @@ def write_secret(url: str) -> str:
         protocol, host = part_url(endpoint.rstrip("/"))
         options += [f"ENDPOINT '{host}'", f"USE_SSL {protocol == 'https'}", "URL_STYLE 'path'"]
     return _secret("gcs" if scheme == "gs" else scheme, url, *options)
+
+
+def name_missing(url: str) -> str:
+    """Name the credentials that the environment lacks for a url's store."""
+    scheme, _ = part_url(url)
+    if scheme == "az":
+        return "neither AZURE_* variables nor a login of the command line az open it"
+    missing = [name for name in KEYS if not os.environ.get(name)] or ["AWS_PROFILE"]
+    google = ", which for gs:// hold an HMAC key of Google's" if scheme == "gs" else ""
+    return f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not set{google}, and no profile has them"
 
 
 def find_endpoint(scheme: str) -> str | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 
 from storage.canonical import canonical
+from storage.errors import TrainError
 from storage.features import add_views, read_features
 from storage.heads import Classifier, load_head
 from storage.lake import Lake
 from storage.paths import Home
 from storage.vectors import Matrix
 
+HEAD = "head.safetensors"
 _LABELLED = """SELECT image_id, min(class) AS class FROM labels
   SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)
   WHERE label_set = $1 GROUP BY image_id HAVING min(class) = max(class)"""
@@ -59,7 +62,7 @@ class Version:
 
 def head_path(home: Home, training_id: str) -> Path:
     """Name the file of a trained head."""
-    return home.heads / training_id / "head.safetensors"
+    return home.heads / training_id / HEAD
 
 
 def read_head(home: Home, training: Training) -> Classifier:
@@ -140,9 +143,14 @@ def find_training(lake: Lake, training_id: str) -> Training | None:
 
 
 def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime, code: str | None = None) -> None:
-    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is known."""
+    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is known.
+
+    Raises:
+        TrainError: where one of its images was erased meanwhile.
+    """
 
     def write() -> None:
+        _refuse_erased(lake, training.training_id)
         if find_training(lake, training.training_id) is None:
             lake.execute(
                 "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -163,6 +171,16 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime,
 
     with lake.lend(_rows=rows):
         lake.commit(write)
+
+
+def _refuse_erased(lake: Lake, training_id: str) -> None:
+    """Refuse rows of images that are no more; the files of the head that learned from them go, too."""
+    if not lake.value("SELECT count(*) FROM erasures"):
+        return
+    gone = lake.value("SELECT count(*) FROM _rows WHERE image_id::UUID NOT IN (SELECT image_id FROM images)")
+    if gone:
+        shutil.rmtree(head_path(lake.home, training_id).parent, ignore_errors=True)
+        raise TrainError(f"{gone} images", "were erased while a head was trained on them", "Run again")
 
 
 def list_split(lake: Lake, training_id: str, split: str) -> list[tuple[str, str]]:
@@ -201,8 +219,11 @@ def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datet
         lake.execute("DELETE FROM predictions WHERE name = ? AND version = ?", [version.name, version.version])
         row = [version.name, version.version, version.training_id, version.run_id, version.alias, now]
         lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?)", row)
+        erased = lake.value("SELECT count(*) FROM erasures")  # perhaps of images of which it said something meanwhile
+        kept = "image_id::UUID IN (SELECT image_id FROM images)" if erased else "true"
         lake.execute(
-            "INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions",
+            f"""INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions
+                WHERE {kept}""",
             [version.name, version.version, now],
         )
 

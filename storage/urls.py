@@ -4,11 +4,13 @@ No message shows the setting: it may hold the password that it should not.
 """
 
 import re
+from urllib.parse import unquote
 
 from storage.errors import SettingsError
 
 _POSTGRES = re.compile(r"postgres(ql)?:")
 _PASSWORD = re.compile(r"password\s*=|//[^@]*:[^@]*@", re.IGNORECASE)
+_SHOWN = re.compile(r"""(password["'\s]*=\s*)('[^']*'|[^\s'"]+)|(//[^/\s:@'"]*:)[^\s'"]+(?=@)""", re.IGNORECASE)
 _DATA = re.compile(r"(s3|gs|az)://[a-z0-9][\w.-]*(/[\w.=-]+)*/?", re.ASCII)
 
 
@@ -23,7 +25,7 @@ def check_catalog(url: str) -> str:
         raise SettingsError(
             "lake.catalog", "must begin with postgres:", "Write postgres:dbname=lake host=db, or postgresql://db/lake"
         )
-    if _PASSWORD.search(url):
+    if _PASSWORD.search(unquote(url)):  # libpq reads it so
         raise SettingsError(
             "lake.catalog",
             "must hold no password, which would end up in logs",
@@ -45,3 +47,8 @@ def check_data(url: str) -> str:
             "Use letters, digits, dots, dashes, underscores; put credentials into the environment or a profile",
         )
     return url.rstrip("/")
+
+
+def mask(text: str) -> str:
+    """Put stars for what looks like a password in a message: some come from what the user wrote in the wrong place."""
+    return _SHOWN.sub(r"\1\3***", unquote(text) if _PASSWORD.search(unquote(text)) else text)

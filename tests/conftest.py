@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,44 @@ import pytest
 
 from flows.settings import quiet_prefect
 from tests.counting import Tally, install
-from tests.lakes import place, postgres, s3  # noqa: F401 - fixtures
+from tests.lakes import one_thread, place, postgres, s3  # noqa: F401 - fixtures
 from tests.pictures import write_folder
 from tests.servers import outlived
 
+# Container images often forbid to write bytecode: then each process that a test starts compiles all that it imports.
+# It lies apart, as models and folders that tests look at must hold none.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+sys.pycache_prefix = os.environ.setdefault(
+    "PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
+)
 quiet_prefect(debug=False)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+
+TESTS = Path(__file__).parent
+LONGEST = (
+    "faults/test_many.py",
+    "test_checks.py",
+    "deployments/test_nightly.py",
+    "flows/test_cli.py",
+    "faults/test_crash.py",
+    "register/test_serving.py",
+    "register/test_registry.py",
+    "embed/test_cuts.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: one at the end would leave the other workers idle."""
+    ranks = {TESTS / file: rank for rank, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_a_lake() -> Iterator[None]:
+    """Let lakes that tests open in their own process work on one thread; the processes they start keep the default."""
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -99,7 +99,7 @@ def main() -> None:
 
     pack.open_images = open_images
     step.watch = lambda *_: False  # type: ignore[attr-defined]
-    from flows.cli import main as frostline
+    from flows.start import main as frostline
 
     frostline()
 

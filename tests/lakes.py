@@ -14,17 +14,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import patch
 
+import duckdb
 import pytest
 from pyarrow import fs
 
 from storage.data import open_data
+from storage.extensions import Wheels, connect
 from storage.paths import Home, open_home
 from tests.servers import environment, free_port, outlived, process
 
 PLACES = ("sqlite+folder", "postgres+folder", "postgres+s3")
 PASSWORD, SECRET = "correct-horse-battery", "staple/Secret+Key"  # must be found nowhere
 DEBIAN = Path("/usr/lib/postgresql")
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let DuckDB work on one thread: on lakes as small as a test's, waking several is half of what a query takes."""
+
+    def connect_alone(wheels: Wheels) -> duckdb.DuckDBPyConnection:
+        con = connect(wheels)
+        con.execute("SET threads = 1")
+        return con
+
+    with patch("storage.attach.connect", connect_alone):
+        yield
 
 
 @dataclass(frozen=True)

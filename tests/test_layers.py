@@ -180,7 +180,7 @@ COMMAND = """
 import sys
 
 unwanted, sys.argv[1:] = sys.argv[1].split(","), sys.argv[2:]
-from flows.cli import main
+from flows.start import main
 main()
 loaded = {name.split(".")[0] for name in sys.modules}
 assert "storage" in loaded
@@ -190,12 +190,11 @@ assert not loaded & set(unwanted), sorted(loaded & set(unwanted))
 
 def test_plan_sql_and_status_load_neither_torch_nor_prefect_nor_mlflow(tmp_path: Path) -> None:
     photos, home = write_folder(tmp_path / "photos", per_class=2), tmp_path / "home"
-    commands = (("plan", photos), ("sql", "from labels"), ("status",))
-    for lake in (None, open_home(home)):
-        if lake:
-            open_lake(lake).close()
-        for command in commands:
-            run_python(COMMAND, "torch,torchvision,timm,prefect,mlflow", *command, "--home", home)
+    unwanted = "torch,torchvision,timm,prefect,mlflow"
+    run_python(COMMAND, unwanted, "plan", photos, "--home", home)  # where there is no lake yet
+    open_lake(open_home(home)).close()
+    for command in (("plan", photos), ("sql", "from labels"), ("status",)):
+        run_python(COMMAND, unwanted, *command, "--home", home)
 
 
 def test_a_run_with_nothing_to_do_never_loads_torch(
@@ -209,5 +208,6 @@ def test_a_run_with_nothing_to_do_never_loads_torch(
 
 
 def test_the_watch_over_what_a_command_loads_can_fail(tmp_path: Path) -> None:
+    open_lake(open_home(tmp_path)).close()
     with pytest.raises(AssertionError, match="duckdb"):
         run_python(COMMAND, "duckdb", "status", "--home", tmp_path)

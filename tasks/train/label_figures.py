@@ -44,7 +44,7 @@ def _figure(counts: Floats, table: csr_array, chances: Floats, truth: Marks) -> 
     sums, labels, images = counts @ table, truth.shape[1], truth.shape[0]
     hits, true, given = np.split(sums[:, 2:], [labels, 2 * labels], axis=1)
     return {
-        "mean_average_precision": _average(counts, chances, truth),
+        "mean_average_precision": average_areas(counts, chances, truth),
         "accuracy": sums[:, 0] / images,
         "micro_f1": 2 * hits.sum(axis=1) / np.maximum((true + given).sum(axis=1), 1),
         "macro_f1": average_shares(2 * hits, true + given),
@@ -52,8 +52,8 @@ def _figure(counts: Floats, table: csr_array, chances: Floats, truth: Marks) -> 
     }
 
 
-def _average(counts: Floats, chances: Floats, truth: Marks) -> Floats:
-    """Average the areas over the labels that an image has; one that a resample lacks is left out of it."""
+def average_areas(counts: Floats, chances: Floats, truth: Marks) -> Floats:
+    """Give the mAP [k] of images that count so often [k, n]; a label that a resample lacks is left out of it."""
     columns, total, there = np.ascontiguousarray(counts.T), np.zeros(len(counts)), np.zeros(len(counts))
     for score, has in zip(chances.T, truth.T, strict=True):
         areas = find_average_precisions(score, has, columns)

@@ -1,6 +1,8 @@
 """Nearest images by the cosine between standardised features: near-duplicates, and images unlike all others."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +46,27 @@ def find_nearest(features: Matrix, advance: Advance) -> Nearest:
         cosines[part] = np.take_along_axis(found, numbers[part], axis=1)
         advance(len(found))
     return Nearest(numbers, cosines)
+
+
+def meet_earlier(features: Matrix, arrivals: Numbers, closest: float, advance: Advance) -> Iterator[Numbers]:
+    """Give for each image in turn the numbers of the earlier ones that are at least so close.
+
+    Features are standardised over those that had arrived by then, so that an answer stays as images are added.
+
+    Args:
+        features: [n, dim], by arrival.
+        arrivals: when each arrived, rising [n].
+        closest: a cosine.
+        advance: is told how many images are done.
+    """
+    starts = np.flatnonzero(np.diff(arrivals, prepend=-1))
+    for first, end in pairwise([*starts.tolist(), len(features)]):
+        points = _point(features[:end])
+        for start in range(first, end, ROWS):
+            stop = min(start + ROWS, end)
+            found = points[start:stop] @ points[:stop].T
+            yield from (np.flatnonzero(row[:at] >= closest) for at, row in enumerate(found, start))
+            advance(stop - start)
 
 
 def pair_up(nearest: Nearest, closest: float) -> list[tuple[int, int, float]]:

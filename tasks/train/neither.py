@@ -42,7 +42,7 @@ def add_neither(
     Raises:
         TrainError: where leaving classes out leaves no validation image.
     """
-    known, strange = _meet_strangers(train, validation, (train, test), _narrow(settings, candidate.choice))
+    known, strange = _meet_strangers(train, validation, (train, test), narrow(settings, candidate.choice))
     least = choose_least(known, rate)
     head = replace(candidate.head, refuse_below=least)
     refused = head.probabilities(test[0]).max(axis=1) < least
@@ -75,7 +75,7 @@ def _part(parts: tuple[Images, ...], out: Names) -> list[tuple[Matrix, Names, np
     return [(features, names, np.isin(names, out)) for features, names in parts]
 
 
-def _narrow(settings: TrainSettings, choice: Choice) -> TrainSettings:
+def narrow(settings: TrainSettings, choice: Choice) -> TrainSettings:
     """Give the settings under which this candidate is the only one."""
     only = {PLURALS[name]: (value,) for name, value in choice.items() if name in PLURALS}
     return settings.model_copy(update={"heads": (choice["head"],), **only})

@@ -84,10 +84,15 @@ def _answer(head: Classifier, probabilities: Floats, labels: Sequence[Sequence[s
 def list_figures(metrics: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
     """List the figures that have an interval: name in words, value, both ends."""
     return [
-        (name.replace("_before", " before scaling").replace("_", " "), value, metrics[f"{name}_low"], high)
+        (_tell(name), value, metrics[f"{name}_low"], high)
         for name, value in metrics.items()
         if (high := metrics.get(f"{name}_high")) is not None
     ]
+
+
+def _tell(name: str) -> str:
+    words = name.replace("_before", " before scaling").replace("_", " ")
+    return f"cross-validated {words.removeprefix('cv ')}" if words.startswith("cv ") else words
 
 
 def list_classes(found: Mapping[str, Any]) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -1,5 +1,6 @@
 """What a user decides about training."""
 
+import re
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -37,9 +38,23 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(0, description="Decides the split of each image, with its id and nothing else.")
+    seed: int = Field(0, description="Decides the split of each image, with its id or its group and nothing else.")
     validation: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the best head is chosen.")
     test: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the model is measured, once.")
+    split: Literal["hash", "time"] = Field(
+        "hash",
+        description="By hash an image never moves; by time the newest images measure, those before them choose, and"
+        " images move as data grows.",
+    )
+    group: str | None = Field(
+        None,
+        description="A group never straddles splits: a regular expression over each file's path below the source,"
+        r" whose first group in parentheses names the image's, such as '^[^/]+/(patient\d+)_'.",
+    )
+    near_duplicates: bool = Field(False, description="Near-duplicates share a split: alike in features and looks.")
+    folds: int = Field(
+        0, ge=0, description="Cross-validate the chosen head by group over so many folds, three or more; 0 is none."
+    )
     heads: tuple[Kind, ...] = Field(
         ("softmax",),
         min_length=1,
@@ -77,6 +92,29 @@ class TrainSettings(BaseModel):
         " is given a class; by default every image is.",
     )
 
+    @field_validator("group")
+    @classmethod
+    def _names_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            named = pattern is None or re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"group {pattern!r} is no regular expression: {error}") from error
+        if not named:
+            raise ValueError(f"group {pattern!r} has no part in parentheses, which would name the group")
+        return pattern
+
+    @field_validator("folds")
+    @classmethod
+    def _are_enough(cls, folds: int) -> int:
+        if folds in (1, 2):
+            raise ValueError(f"folds {folds} must be 3 or more: one is asked, one calibrates, the rest train")
+        return folds
+
+    @property
+    def plain(self) -> bool:
+        """Whether an image's split follows from its id alone."""
+        return self.split == "hash" and self.group is None and not self.near_duplicates
+
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> Self:
         if self.validation + self.test >= 1:
@@ -102,6 +140,8 @@ class TrainSettings(BaseModel):
             raise ValueError(f"false_accept {self.false_accept} has no use with multi_label, which may give no label")
         if "tail" in self.heads and self.false_accept is not None:
             raise ValueError(f"false_accept {self.false_accept} would train ten tails, each without some classes")
+        if "tail" in self.heads and self.folds:
+            raise ValueError(f"folds {self.folds} would train as many tails: leave folds or tail out")
         if self.average_views and self.false_accept is not None:
             raise ValueError(f"false_accept {self.false_accept} is chosen on images alone: leave average_views out")
         return self

@@ -10,6 +10,7 @@ p (1 - p), its inverse with the penalty is 1 / (s c + l2). L-BFGS (Liu & Nocedal
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -173,13 +174,11 @@ def _stand(rows: Rows, weights: Floats, ridge: Floats) -> Point:
 def _lose(rows: Rows, weights: Floats, logits: Singles, ridge: Floats, columns: Columns) -> Floats:
     margins = rows.signs[:, columns] * logits
     losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps the digits of small losses
-    loss: Floats = (losses * rows.counts[:, columns]).sum(axis=0, dtype=np.float64)
-    loss += (ridge * weights**2).sum(axis=0) / 2
-    return loss
+    mean = (losses * rows.counts[:, columns]).sum(axis=0, dtype=np.float64)
+    return cast("Floats", mean + (ridge * weights**2).sum(axis=0) / 2)
 
 
 def _slope(rows: Rows, point: Point, ridge: Floats, columns: Columns) -> Floats:
     signs = rows.signs[:, columns]
     errors = -signs * expit(-signs * point.logits[:, columns]) * rows.counts[:, columns]
-    slopes: Floats = (rows.inputs.T @ errors).astype(np.float64) + ridge * point.weights[:, columns]
-    return slopes
+    return cast("Floats", (rows.inputs.T @ errors).astype(np.float64) + ridge * point.weights[:, columns])

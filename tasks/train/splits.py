@@ -1,4 +1,4 @@
-"""Splits: which images train, choose and measure. An image never moves."""
+"""Splits: which images train, choose and measure, and in which folds. By hash an image never moves."""
 
 import hashlib
 from collections import Counter
@@ -14,6 +14,7 @@ Row = tuple[str, str]
 """(image_id, class)"""
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+GROUP = "group:"
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,51 @@ class Coverage:
     warnings: tuple[str, ...]
 
 
-def assign_split(image_id: str, settings: TrainSettings) -> Split:
-    """Choose an image's split from its id and the seed alone, so that it stays as data grows.
+def assign_split(key: str, settings: TrainSettings) -> Split:
+    """Choose the split of an image or a group from its key and the seed alone, so that it stays as data grows.
 
-    The first 64 bits of SHA-256(seed, id) are uniform on [0, 1) once divided by 2**64.
+    Args:
+        key: an image_id, or what :func:`name_group` gives.
+        settings: the seed, and the shares of the splits.
     """
-    key = f"{settings.seed}:".encode() + bytes.fromhex(image_id.replace("-", ""))
-    place = int.from_bytes(hashlib.sha256(key).digest()[:8]) / 2**64
+    place = _hash(key, f"{settings.seed}:")
     if place < settings.test:
         return "test"
     return "validation" if place < settings.test + settings.validation else "train"
+
+
+def assign_fold(key: str, settings: TrainSettings) -> int:
+    """Choose the fold of an image or a group from its key and the seed alone."""
+    return int(_hash(key, f"{settings.seed}:fold:") * settings.folds)
+
+
+def name_group(name: str) -> str:
+    """Give the key of a group, which is no image's."""
+    return f"{GROUP}{name}"
+
+
+def split_by_time(keys: Mapping[str, str], settings: TrainSettings) -> dict[str, Split]:
+    """Let the newest images measure, those before them choose, and the oldest train; groups go by their newest.
+
+    Args:
+        keys: the key of each image's group, oldest image first.
+        settings: the shares of the splits. A group goes into a split that the newer groups have not filled, so that
+            none is empty for want of one image.
+    """
+    sizes, newer = Counter(keys.values()), 0
+    splits: dict[str, Split] = {}
+    for key in dict.fromkeys(reversed(list(keys.values()))):
+        share = newer / len(keys)
+        chosen = share < settings.test + settings.validation
+        splits[key] = "test" if share < settings.test else "validation" if chosen else "train"
+        newer += sizes[key]
+    return {image_id: splits[key] for image_id, key in keys.items()}
+
+
+def _hash(key: str, salt: str) -> float:
+    """Give the first 64 bits of SHA-256(salt, key), divided by 2**64: uniform on [0, 1)."""
+    content = key.encode() if key.startswith(GROUP) else bytes.fromhex(key.replace("-", ""))
+    return int.from_bytes(hashlib.sha256(salt.encode() + content).digest()[:8]) / 2**64
 
 
 def keep_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> dict[str, str]:
@@ -53,15 +89,21 @@ def keep_rows(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> lis
     return list(keep_single(labels, settings).items())
 
 
-def check_splits(rows: Sequence[Row], settings: TrainSettings) -> Coverage:
+def check_splits(rows: Sequence[Row], settings: TrainSettings, places: Mapping[str, Split] | None = None) -> Coverage:
     """Count what each class has to train, choose and measure with.
+
+    Args:
+        rows: to train, choose and measure on.
+        settings: what is asked of them.
+        places: the split of each image; by default that of its id.
 
     Raises:
         TrainError: with fewer than two classes; where a class has no image to train on, or none in validation and test
             together, so that it cannot be trained or measured at all; where a whole split is empty; where what the
             settings ask for asks more of the labels than they have.
     """
-    places = {image_id: assign_split(image_id, settings) for image_id, _ in rows}
+    if places is None:
+        places = {image_id: assign_split(image_id, settings) for image_id, _ in rows}
     counted = Counter((name, places[image_id]) for image_id, name in rows)
     classes = sorted({name for _, name in rows})
     if len(classes) < 2:  # noqa: PLR2004 - a choice needs two
@@ -87,6 +129,12 @@ def warn_thin(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
         for split in SPLITS
         if not row[split]
     )
+
+
+def warn_bridges(images: int) -> tuple[str, ...]:
+    """Say how many images were left out because they belong into several splits."""
+    words = f"{images} images are of groups, or near-duplicates of images, in several splits: left out, look at them"
+    return (words,) if images else ()
 
 
 def _refuse_everywhere(counts: Mapping[str, Mapping[str, int]], images: int) -> None:

@@ -1,5 +1,6 @@
 """One training: rows of one snapshot, a head, its measure, and the record of all three."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
+from storage.answers import mark_known
 from storage.attach import open_lake, read_lake
 from storage.canonical import digest
 from storage.heads import save_head
@@ -24,15 +26,16 @@ from storage.trainings import (
     evaluation_path,
     find_training,
     head_path,
-    list_labelled,
     save_training,
 )
+from tasks.train.division import Division, divide
 from tasks.train.evaluate import Evaluation, evaluate
+from tasks.train.folds import Folds, cross_validate, cross_validate_labels, deal, measure_classes, measure_labels
 from tasks.train.inputs import Inputs, read_inputs
 from tasks.train.labelling import train_labels
 from tasks.train.neither import add_neither
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import SPLITS, Coverage, Split, assign_split, check_splits, keep_rows, warn_thin
+from tasks.train.splits import SPLITS, Coverage, Split, check_splits, warn_bridges, warn_thin
 from tasks.train.sweep import Candidate, Pretrained, fit_heads
 
 FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
@@ -85,44 +88,50 @@ def train_head(
         TrainError: where the labels cannot train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        training_id = identify(lake, data, settings)
+        division = None if settings.plain else divide(lake, data.label_set, data.recipe_id, settings, progress)
+        training_id = identify(lake, data, settings, division)
         known = _find(home, lake, training_id)
         if known:
             return known
-        rows, coverage = split_rows(lake, data, settings)
+        division = division or divide(lake, data.label_set, data.recipe_id, settings, progress)
+        rows, coverage = split_rows(division, settings)
         snapshot = lake.snapshot if data.at is None else data.at
         images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
         inputs = read_inputs(lake, data.recipe_id, images, data.views, average=settings.average_views)
         facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
+    folds = _deal(rows, division, settings) if settings.folds else None
     checkpoints = checkpoint_folder(home, training_id)
     pretrained = Pretrained(opener, home.backbones / data.recipe_id, checkpoints, progress)
     candidates, evaluation = _fit(inputs, rows, facts, settings, pretrained)
+    if folds:
+        figures = _cross_validate(inputs, rows, folds, candidates[0], settings)
+        evaluation = replace(evaluation, metrics={**evaluation.metrics, **figures})
     asked = settings.model_dump() | ({"views": data.views} if data.views else {})
     chosen = {**asked, **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
     training = Training(training_id, data.label_set, data.recipe_id, snapshot, chosen, evaluation.metrics)
-    _keep(home, training, candidates, evaluation, coverage)
+    _keep(home, training, candidates, evaluation, coverage, division.bridges)
     with open_lake(home) as lake:
         save_training(lake, training, _to_table(rows), now, name_release())
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return Trained(training, new=True, warnings=coverage.warnings)
+    return Trained(training, new=True, warnings=(*coverage.warnings, *warn_bridges(division.bridges)))
 
 
-def split_rows(lake: Lake, data: TrainingData, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
+def split_rows(division: Division, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
     """List the rows of a training, split by split.
 
     Raises:
         TrainError: where the labels cannot train or measure a head.
     """
-    labels = keep_rows(list_labelled(lake, data.label_set, data.recipe_id, several=settings.multi_label), settings)
-    coverage = check_splits(labels, settings)
-    rows = [(image_id, name, assign_split(image_id, settings)) for image_id, name in labels]
+    coverage = check_splits(division.rows, settings, division.places)
+    rows = [(image_id, name, division.places[image_id]) for image_id, name in division.rows]
     rows.sort(key=lambda row: SPLITS.index(row[2]))  # so that a split is a slice, and no copy
     return rows, coverage
 
 
-def identify(lake: Lake, data: TrainingData, settings: TrainSettings) -> str:
+def identify(lake: Lake, data: TrainingData, settings: TrainSettings, division: Division | None = None) -> str:
     """Hash what decides a head: the recipes, the settings and the rows, whose splits follow from the settings.
 
+    Where they do not, as with groups, a division adds each image's group and split.
     A setting that the first release had not counts where it is not the default, so that old heads stay known.
     """
     asked = settings.model_dump(include=FIRST) | settings.model_dump(exclude=FIRST | PLACE, exclude_defaults=True)
@@ -136,7 +145,8 @@ def identify(lake: Lake, data: TrainingData, settings: TrainSettings) -> str:
         "settings": asked,
         "rows": rows.pop(data.recipe_id),
     }
-    return digest({**decides, "views": rows} if data.views else decides)
+    groups = {"groups": division.identity} if division else {}
+    return digest({**decides, **groups, "views": rows} if data.views else decides | groups)
 
 
 def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
@@ -144,7 +154,8 @@ def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
     training = find_training(lake, training_id) if head.exists() and report.exists() else None
     if training is None:
         return None
-    return Trained(training, new=False, warnings=warn_thin(json.loads(report.read_text(encoding="utf-8"))["splits"]))
+    found = json.loads(report.read_text(encoding="utf-8"))
+    return Trained(training, new=False, warnings=(*warn_thin(found["splits"]), *warn_bridges(found.get("bridges", 0))))
 
 
 def _fit(
@@ -164,16 +175,49 @@ def _fit(
     return (found.candidate, *candidates[1:]), replace(evaluation, metrics=metrics, unknown=found.classes)
 
 
+def _deal(rows: Sequence[TrainingRow], division: Division, settings: TrainSettings) -> Folds:
+    """Deal the images to train and choose on out to folds."""
+    return deal([division.keys[image_id] for image_id in _list_pool(rows)], settings)
+
+
+def _list_pool(rows: Sequence[TrainingRow]) -> list[str]:
+    """List the images to train and choose on, in the order of the rows."""
+    return list(dict.fromkeys(image_id for image_id, _, split in rows if split != "test"))
+
+
+def _cross_validate(
+    inputs: Inputs, rows: Sequence[TrainingRow], folds: Folds, best: Candidate, settings: TrainSettings
+) -> dict[str, float]:
+    """Measure the chosen kind of head over folds, on the images alone, without their views."""
+    pool = _list_pool(rows)
+    own = inputs.train[: len(pool) - len(inputs.validation)]  # views come behind
+    features = np.concatenate([own, inputs.validation[:, : own.shape[1]]])
+    labels = [(image_id, name) for image_id, name, split in rows if split != "test"]
+    if settings.multi_label:
+        truth = mark_known(pool, labels, sorted({name for _, name in labels}))
+        chances = cross_validate_labels(features, truth, folds, best.choice, settings)
+        return measure_labels(chances, truth, folds, settings.seed)
+    right = cross_validate(features, np.array([name for _, name in labels]), folds, best.choice, settings)
+    return measure_classes(right, folds, settings.seed)
+
+
 def _keep(
-    home: Home, training: Training, candidates: Sequence[Candidate], evaluation: Evaluation, coverage: Coverage
+    home: Home,
+    training: Training,
+    candidates: Sequence[Candidate],
+    evaluation: Evaluation,
+    coverage: Coverage,
+    bridges: int,
 ) -> None:
     """Write the head and its measure as files; the lake's row, which comes after them, makes them count."""
     head = head_path(home, training.training_id)
     save_head(candidates[0].head, head)
     report = {
         **asdict(evaluation),
+        "head_sha256": hashlib.sha256(head.read_bytes()).hexdigest(),
         "splits": coverage.counts,
         "images": coverage.images,
+        "bridges": bridges,
         "candidates": [{**candidate.choice, "validation_log_loss": candidate.loss} for candidate in candidates],
     }
     evaluation_path(home, training.training_id).write_text(json.dumps(report, indent=1), encoding="utf-8")

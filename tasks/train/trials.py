@@ -12,6 +12,7 @@ from storage.paths import Home
 from storage.progress import Progress, silent
 from storage.trainings import checkpoint_folder, find_training, head_path, read_head
 from storage.vectors import Matrix
+from tasks.train.division import Division, divide
 from tasks.train.evaluate import log_loss
 from tasks.train.figures import ask
 from tasks.train.halving import Contender, Trial, take_share
@@ -39,6 +40,7 @@ class Rows:
     """What trials under one recipe are made on; the test images stay unread."""
 
     data: TrainingData
+    division: Division | None
     train: Part
     validation: Part
 
@@ -55,13 +57,14 @@ def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> Rows:
         TrainError: where the labels cannot train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        rows, _ = split_rows(lake, data, settings)
+        division = divide(lake, data.label_set, data.recipe_id, settings, silent)
+        rows, _ = split_rows(division, settings)
         parts = []
         for wanted in ("train", "validation"):
             chosen = [(image_id, name) for image_id, name, split in rows if split == wanted]
             ids, names = [image_id for image_id, _ in chosen], np.array([name for _, name in chosen])
             parts.append(Part(ids, names, read_features(lake, data.recipe_id, ids)))
-    return Rows(data, *parts)
+    return Rows(data, None if settings.plain else division, *parts)
 
 
 def ask_for(settings: TrainSettings, kind: Kind) -> TrainSettings:
@@ -88,10 +91,10 @@ def try_tail(
     trains no epoch again.
     """
     began, asked = time.perf_counter(), ask_for(settings, "tail")
-    head = _find_tail(home, rows.data, asked)
+    head = _find_tail(home, rows, asked)
     if head is None:
         with read_lake(home, rows.data.at) as lake:
-            checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked))
+            checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked, rows.division))
         pretrained = Pretrained(opener, home.backbones / rows.data.recipe_id, checkpoints, progress)
         train, chosen = ((part.features, part.names) for part in (rows.train, rows.validation))
         head = fit_heads(train, chosen, asked, pretrained)[0].head
@@ -111,9 +114,9 @@ def estimate_tail(home: Home, rows: Rows, settings: TrainSettings, opener: str) 
     return forward * (epochs * (PASSES * images + chosen) + images + chosen)
 
 
-def _find_tail(home: Home, data: TrainingData, settings: TrainSettings) -> Classifier | None:
-    with read_lake(home, data.at) as lake:
-        training = find_training(lake, identify(lake, data, settings))
+def _find_tail(home: Home, rows: Rows, settings: TrainSettings) -> Classifier | None:
+    with read_lake(home, rows.data.at) as lake:
+        training = find_training(lake, identify(lake, rows.data, settings, rows.division))
     if training is None or not head_path(home, training.training_id).exists():
         return None
     return read_head(home, training)

@@ -4,7 +4,7 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,13 +26,27 @@ from tests.counting import Tally
 from tests.embed.test_engine import RECIPE
 from tests.pictures import write_image
 
+if TYPE_CHECKING:
+    from flows.embed import Embedded
+
 Run = Callable[..., dict[str, Any]]
+Watched = Callable[..., "Embedded"]
 
 
 @pytest.fixture
-def watched(run: Run, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """The pipeline with its canaries, which the tally's tests leave out."""
+def watched(prefect_api: str, tally: Tally, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:  # noqa: ARG001
+    """The flows up to features with their canaries, which the tally's tests leave out; gives what was embedded."""
+    from flows.embed import embed
+    from flows.ingest import ingest
+    from flows.settings import RunSettings
+
     monkeypatch.setattr("tasks.embed.step.watch", watch)
+
+    def run(**settings: object) -> "Embedded":
+        chosen = RunSettings.model_validate({"source": photos, "home": home, **settings})
+        ingest(chosen)
+        return embed(chosen)
+
     return run
 
 
@@ -50,9 +64,9 @@ def canaries_of(home: Path, recipe_id: str) -> Canaries:
     return found
 
 
-def test_a_recipe_s_first_run_keeps_a_dozen_canaries_and_the_pace(watched: Run, home: Path) -> None:
-    report = watched()
-    found = canaries_of(home, report["recipe"])
+def test_a_recipe_s_first_run_keeps_a_dozen_canaries_and_the_pace(watched: Watched, home: Path) -> None:
+    done = watched()
+    found = canaries_of(home, done.recipe_id)
     assert len(found.probes) == 12
     assert sum(probe.image is None for probe in found.probes) == 4
     assert found.vectors.shape == (12, 48)
@@ -60,10 +74,11 @@ def test_a_recipe_s_first_run_keeps_a_dozen_canaries_and_the_pace(watched: Run, 
     assert {"torch", "pillow", "device"} <= set(found.made_with)
 
 
-def test_a_run_with_the_same_numbers_goes_on(watched: Run, photos: Path) -> None:
+def test_a_run_with_the_same_numbers_goes_on(watched: Watched, photos: Path) -> None:
     watched()
     write_image(photos / "red" / "new.png", "red", 500)
-    assert watched()["features"] == {"computed": 1, "reused": 60, "failed": 0}
+    done = watched()
+    assert (done.computed, done.reused, done.failed) == (1, 60, 0)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +86,9 @@ def test_a_run_with_the_same_numbers_goes_on(watched: Run, photos: Path) -> None
     [lambda vectors: vectors * np.float32(1.1), lambda vectors: vectors[:, ::-1], lambda vectors: vectors * np.nan],
 )
 def test_other_numbers_are_refused_before_anything_is_written(
-    watched: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], Matrix]
+    watched: Watched, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], Matrix]
 ) -> None:
-    recipe_id = watched()["recipe"]
+    recipe_id = watched().recipe_id
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, change)
     with pytest.raises(NumbersChangedError, match="--new-recipe"):
@@ -83,7 +98,7 @@ def test_other_numbers_are_refused_before_anything_is_written(
 
 
 def test_the_refusal_names_the_library_that_changed(
-    watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched()
     write_image(photos / "red" / "new.png", "red", 500)
@@ -93,40 +108,41 @@ def test_the_refusal_names_the_library_that_changed(
         watched()
 
 
-def test_numbers_within_the_tolerance_go_on(watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_within_the_tolerance_go_on(watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watched()
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, lambda vectors: vectors * np.float32(1 + tolerate(RECIPE) / 4))
-    assert watched()["features"]["computed"] == 1
+    assert watched().computed == 1
 
 
 def test_new_recipe_embeds_all_anew_beside_the_old_and_stays(
-    watched: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = watched()["recipe"]
+    monkeypatch.setattr("tasks.embed.step.watch", watch)
+    old = run()["recipe"]
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, lambda vectors: vectors * 2)
-    renewed = watched(new_recipe=True)
+    renewed = run(new_recipe=True)
     assert renewed["recipe"] != old
     assert renewed["features"]["computed"] == 61
     with read_lake(open_home(home)) as lake:
         counts = lake.rows("SELECT recipe_id, count(*) FROM features GROUP BY ALL")
     assert dict(counts) == {old: 60, renewed["recipe"]: 61}
-    assert watched()["recipe"] == renewed["recipe"]
-    assert watched()["backbone_calls"] == 0
+    assert run()["recipe"] == renewed["recipe"]
+    assert run()["backbone_calls"] == 0
 
 
-def test_canaries_whose_files_are_gone_are_left_out(watched: Run, photos: Path, home: Path) -> None:
-    recipe_id = watched()["recipe"]
+def test_canaries_whose_files_are_gone_are_left_out(watched: Watched, photos: Path, home: Path) -> None:
+    recipe_id = watched().recipe_id
     for path in list((photos / "blue").iterdir())[:12]:
         path.unlink()
     write_image(photos / "red" / "new.png", "red", 500)
-    assert watched()["recipe"] == recipe_id
+    assert watched().recipe_id == recipe_id
     assert len(canaries_of(home, recipe_id).probes) == 12
 
 
 def test_the_pace_of_the_canaries_is_what_plan_estimates_from_before_the_first_shard(
-    watched: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    watched: Watched, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.plan import make_plan
     from flows.settings import RunSettings
@@ -143,7 +159,7 @@ def test_the_pace_of_the_canaries_is_what_plan_estimates_from_before_the_first_s
 
 
 def test_compiling_that_gives_other_numbers_is_not_used(
-    watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened: list[bool] = []
 
@@ -154,15 +170,15 @@ def test_compiling_that_gives_other_numbers_is_not_used(
 
     monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
     open_once.cache_clear()
-    report = watched(embed={"compile": "on"})
+    done = watched(embed={"compile": "on"})
     assert opened == [False, True, False]
     assert any("without compiling" in record.message for record in caplog.records)
-    assert report["features"]["computed"] == 60
+    assert done.computed == 60
 
 
 @pytest.mark.parametrize(("compiled_seconds", "opened"), [(0.0, [False, True]), (0.3, [False, True, False])])
 def test_a_run_goes_on_compiled_only_where_that_is_faster(
-    watched: Run, photos: Path, monkeypatch: pytest.MonkeyPatch, compiled_seconds: float, opened: list[bool]
+    watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch, compiled_seconds: float, opened: list[bool]
 ) -> None:
     asked: list[bool] = []
 
@@ -173,7 +189,7 @@ def test_a_run_goes_on_compiled_only_where_that_is_faster(
     monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
     monkeypatch.setattr("tasks.embed.plan.SECONDS_WORTH_COMPILING", 0)
     open_once.cache_clear()
-    assert watched()["features"]["computed"] == 60
+    assert watched().computed == 60
     assert asked == opened
 
 

@@ -23,6 +23,7 @@ from tasks.embed.weights import Weights
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tests.counting import Tally, resolve_recipe
+from tests.lakes import one_thread
 from tests.pictures import write_image
 
 ROUNDS, RUNS, KILLS, IMAGES, SHARD = 50, 4, 2, 16, 4
@@ -34,7 +35,7 @@ def embed_missing(folder: Path) -> None:
     """Do what an embed run does, less Prefect: claim, embed, commit, until nothing is missing."""
     home, tally = open_home(folder / "home"), Tally(folder / "calls", 0.01)
     embedder, after = Embedder(RECIPE, tally.embed, 2), FIRST_ID
-    with hold_leases(home) as holder:
+    with one_thread(), hold_leases(home) as holder:
         while lease := claim(home, WANTED, SHARD, holder, after):
             shard = embed_shard(home, "photos", folder / "photos", embedder, lease.items, 1, lambda _: None)
             with open_lake(home) as lake:

@@ -1,4 +1,4 @@
-"""The command line as a process: answers, exit codes, and one line for what a user can mend."""
+"""The command line: answers, exit codes, and one line for what a user can mend."""
 
 import json
 import os
@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
+from flows.cli import obey
 from flows.settings import RunSettings
 from flows.train import train
 from storage.attach import open_lake
 from storage.paths import open_home
 from storage.snapshots import tag_snapshot
+from tests.counting import Tally
 from tests.pictures import write_folder, write_image
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +40,7 @@ Frostline = Callable[..., Ran]
 
 
 @pytest.fixture
-def frostline(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
+def process(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
     """Run ``frostline`` over the counting backbone in its own process and folder."""
 
     def call(*arguments: str, env: Mapping[str, str] | None = None) -> Ran:
@@ -55,6 +57,32 @@ def frostline(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
         return Ran(ran.returncode, ran.stdout, ran.stderr)
 
     return call
+
+
+@pytest.fixture
+def real(prefect_api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Frostline:  # noqa: ARG001
+    """Obey what a process is told within this one, which need not import everything again."""
+
+    def call(*arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        capsys.readouterr()
+        code = 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(tmp_path)
+            for name, value in {"FROSTLINE_HOME": str(tmp_path / "home"), **(env or {})}.items():
+                patch.setenv(name, value)
+            try:
+                obey(arguments)
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+        return Ran(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def frostline(real: Frostline, home: Path, tally: Tally) -> Frostline:  # noqa: ARG001
+    """Obey within this process, over the counting backbone."""
+    return real
 
 
 def refused(ran: Ran, *words: str) -> None:
@@ -74,13 +102,15 @@ def lake_of(home: Path) -> dict[Path, int]:
     return {path: path.stat().st_size for path in files if path.name not in marks}
 
 
-def test_run_plan_sql_and_status_answer_as_objects(frostline: Frostline, photos: Path, home: Path) -> None:
+def test_run_plan_sql_and_status_answer_as_objects(
+    frostline: Frostline, process: Frostline, photos: Path, home: Path
+) -> None:
     before = lake_of(home)
     plan = frostline("plan", str(photos), "--json").answer
     assert (plan["compute"], plan["reuse"], plan["reasons"]) == (60, 0, {"new_image": 60})
     assert plan["estimate"] == {"seconds": None, "bytes": None}
     assert lake_of(home) == before
-    report = frostline("run", str(photos), "--json").answer
+    report = process("run", str(photos), "--json").answer
     assert report["features"]["computed"] == plan["compute"]
     write_image(photos / "red" / "new.png", "red", seed=500)
     write_image(photos / "red" / "000.png", "red", seed=501)
@@ -99,7 +129,7 @@ def test_run_plan_sql_and_status_answer_as_objects(frostline: Frostline, photos:
     status = frostline("status", "--json").answer
     assert (status["images"], status["features"], status["failed"]) == (60, 60, 0)
     assert [(model["name"], model["version"]) for model in status["models"]] == [("photos", 1)]
-    refused(frostline("sql", "delete from labels"), "read-only")
+    refused(process("sql", "delete from labels"), "read-only")
     refused(frostline("sql", "from labels", "--at", "9999"), "9999")
 
 
@@ -126,7 +156,7 @@ def test_a_misspelt_setting_is_refused_with_what_was_meant(frostline: Frostline,
 
 
 def test_bad_use_is_one_line_with_exit_code_2_and_leaves_the_lake_as_it_was(
-    frostline: Frostline, photos: Path, home: Path, tmp_path: Path
+    frostline: Frostline, process: Frostline, photos: Path, home: Path, tmp_path: Path
 ) -> None:
     assert frostline("run", str(photos)).code == 0
     before = lake_of(home)
@@ -136,43 +166,36 @@ def test_bad_use_is_one_line_with_exit_code_2_and_leaves_the_lake_as_it_was(
     refused(frostline("run", str(tmp_path / "empty")), "empty", "no image")
     refused(frostline("run", str(one_class)), "1 class (red)", "two classes")
     refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "no folder")
-    refused(frostline("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "no file")
+    refused(process("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "no file")
     refused(frostline("run", str(photos), "--embed.weights", "timm:x", "--embed.backbone", "a/b"), "timm:x")
     refused(frostline("run", str(photos), "--home", str(photos / "red" / "000.png")), "home", "--home")
     refused(frostline("run"), "source", "frostline run FOLDER")
-    refused(frostline("rum"), "rum", "run")
+    refused(process("rum"), "rum", "run")
     assert lake_of(home) == before
 
 
-def test_a_prefect_server_that_is_down_is_named(frostline: Frostline, photos: Path) -> None:
-    refused(frostline("run", str(photos), env={"PREFECT_API_URL": "http://127.0.0.1:9/api"}), "Prefect", "127.0.0.1:9")
+def test_a_prefect_server_that_is_down_is_named(process: Frostline, photos: Path) -> None:
+    refused(process("run", str(photos), env={"PREFECT_API_URL": "http://127.0.0.1:9/api"}), "Prefect", "127.0.0.1:9")
 
 
-def test_real_backbones_that_do_not_exist_or_do_not_fit_are_refused(prefect_api: str, photos: Path, home: Path) -> None:
+def test_real_backbones_that_do_not_exist_or_do_not_fit_are_refused(real: Frostline, photos: Path, home: Path) -> None:
     from safetensors.numpy import save_file
 
     wrong = photos.parent / "wrong.safetensors"
     save_file({}, wrong)
     before = lake_of(home)
-    for flags, words in (
-        (["--embed.backbone", "torchvision/resnet19", "--embed.weights", str(wrong)], ["resnet19", "resnet18"]),
-        (["--embed.backbone", "torchvision/resnet18", "--embed.weights", str(wrong)], ["wrong.safetensors", "fit"]),
+    for backbone, words in (
+        ("torchvision/resnet19", ["resnet19", "resnet18"]),
+        ("torchvision/resnet18", ["wrong.safetensors", "fit"]),
     ):
-        command = [sys.executable, "-m", "flows.cli", "run", str(photos), "--home", str(home), *flags]
-        variables = {**os.environ, "PREFECT_API_URL": prefect_api}
-        ran = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
-        refused(Ran(ran.returncode, ran.stdout, ran.stderr), *words)
+        refused(real("run", str(photos), "--embed.backbone", backbone, "--embed.weights", str(wrong)), *words)
     assert lake_of(home) == before
 
 
-def test_cuts_of_a_network_are_listed_and_an_unknown_one_is_refused_with_its_neighbours(tmp_path: Path) -> None:
-    def cuts(*arguments: str) -> Ran:
-        command = [sys.executable, "-m", "flows.cli", "cuts", *arguments]
-        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-        ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
-
-    answer = cuts("torchvision/resnet18", "--embed.stored", "float32", "--json").answer
+def test_cuts_of_a_network_are_listed_and_an_unknown_one_is_refused_with_its_neighbours(
+    real: Frostline, tmp_path: Path
+) -> None:
+    answer = real("cuts", "torchvision/resnet18", "--embed.stored", "float32", "--json").answer
     assert (answer["backbone"], answer["stored"]) == ("torchvision/resnet18", "float32")
     assert answer["cuts"][-1] == {
         "name": "avgpool",
@@ -181,7 +204,7 @@ def test_cuts_of_a_network_are_listed_and_an_unknown_one_is_refused_with_its_nei
         "flops_saved": pytest.approx(1 - 512_000 / 1_814_073_344),
         "parameters_left": 513_000,
     }
-    refused(cuts("torchvision/resnet19"), "resnet19", "torchvision/resnet18")
+    refused(real("cuts", "torchvision/resnet19"), "resnet19", "torchvision/resnet18")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +19,9 @@ from flows.doctor import Outcome, examine
 from storage.attach import open_lake, read_lake
 from storage.catalog import list_live
 from storage.checksums import seal_files
+from storage.compaction import prepare_deletes
 from storage.data import open_data
+from storage.errors import LakeError
 from storage.features import commit_shard
 from storage.paths import Home, open_home
 from storage.recipes import save_recipe
@@ -93,12 +98,48 @@ def lose_head(home: Home) -> None:
     next(home.heads.glob("*/head.safetensors")).unlink()
 
 
+def flush(home: Home, table: str) -> list[Path]:
+    """Let a table's rows lie in files; gives them."""
+    with open_lake(home) as lake:
+        lake.rows(f"CALL ducklake_flush_inlined_data('lake', table_name => '{table}')")
+        return [home.data / file.path for file in list_live(lake) if file.table == table]
+
+
+def lose(table: str) -> Callable[[Home], None]:
+    def do(home: Home) -> None:
+        for file in flush(home, table):
+            file.unlink()
+
+    return do
+
+
+def lose_deletes(home: Home) -> None:
+    with open_lake(home) as lake:
+        prepare_deletes(lake)
+        for table in ("features", "training_sets", "predictions"):
+            lake.commit(partial(lake.execute, f"DELETE FROM {table} WHERE image_id = {FIRST}"))
+    next(home.data.glob("main/features/**/*-delete.parquet")).unlink()
+
+
+def truncate_head(home: Home) -> None:
+    os.truncate(next(home.heads.glob("*/head.safetensors")), 100)
+
+
+def flip_head(home: Home) -> None:
+    file = next(home.heads.glob("*/head.safetensors"))
+    data = bytearray(file.read_bytes())
+    data[-20] ^= 1
+    file.write_bytes(data)
+
+
 def change_backbone(home: Home) -> None:
     file = next(home.backbones.glob("*/weights*"))
     file.write_bytes(file.read_bytes() + b"!")
 
 
 ONE = "(SELECT min(image_id) FROM features)"
+FIRST = "(SELECT min(image_id) FROM images)"
+REPEATED = ("images", "labels", "files", "recipes", "heads", "training_sets", "models", "predictions")
 WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     "deleted file": ("file", delete_file),
     "truncated file": ("file", truncate),
@@ -132,6 +173,35 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     "orphan": ("orphan", leave_orphan),
     "lost head": ("head", lose_head),
     "changed backbone": ("backbone", change_backbone),
+    **{f"repeated {name}": ("duplicate", write(f"INSERT INTO {name} FROM {name} LIMIT 1")) for name in REPEATED},
+    "unreadable head": ("head", truncate_head),
+    "flipped bit of a head": ("head", flip_head),
+    "no guard": ("guard", write("DELETE FROM guard")),
+    "several guards": ("guard", write("INSERT INTO guard VALUES (7)")),
+    "lost file of seals": ("file", lose("checksums")),
+    "lost file of shards": ("file", lose("shards")),
+    "lost list of deleted rows": ("file", lose_deletes),
+    "image that is none": ("foreign image", write("INSERT INTO images (format) VALUES ('PNG')")),
+    "feature of none": (
+        "foreign image",
+        write("INSERT INTO features SELECT recipe_id, NULL, vector FROM features LIMIT 1"),
+    ),
+    "half a vector": (
+        "numbers",
+        write(f"UPDATE features SET vector = list_append(vector[2:], NULL) WHERE image_id = {ONE}"),
+    ),
+    "failure under nothing": (
+        "foreign recipe",
+        write("INSERT INTO failures VALUES ('photos', 'x', NULL, 'nobody', 'decode', '', now())"),
+    ),
+    "settings to nothing": ("foreign recipe", write("UPDATE recipe_requests SET recipe_id = 'nobody'")),
+    "prediction of nobody": (
+        "foreign model",
+        write("INSERT INTO predictions SELECT 'nobody', * EXCLUDE (name) FROM predictions LIMIT 1"),
+    ),
+    "tag on nothing": ("tag", write("INSERT INTO tags VALUES ('release-1', 999, now())")),
+    "wrong columns of a recipe": ("recipe", write("UPDATE recipes SET dim = 7, weights = 'x'")),
+    "lost recipe": ("recipe", write("DELETE FROM recipes")),
 }
 
 
@@ -141,7 +211,11 @@ def checks(outcomes: list[Outcome]) -> set[str]:
 
 def test_a_sound_lake_has_no_finding(home: Home) -> None:
     assert examine(home, NOW, deep=True) == []
-    assert examine(open_home(home.root / "nothing"), NOW, deep=True, repair=True) == []
+
+
+def test_where_there_is_no_lake_nothing_is_sound(home: Home) -> None:
+    with pytest.raises(LakeError, match=r"nothing: has no lake\. Check --home"):
+        examine(open_home(home.root / "nothing"), NOW, deep=True, repair=True)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -155,6 +229,92 @@ def test_each_way_to_break_a_lake_is_found_and_repaired(home: Home, way: str) ->
     assert check in checks(mended)
     assert all(outcome.repaired for outcome in mended), mended
     assert examine(home, NOW) == []
+
+
+def test_a_lost_recipe_comes_back_and_costs_no_feature(home: Home) -> None:
+    with read_lake(home) as lake:
+        before = lake.rows("SELECT * EXCLUDE (made_at) FROM recipes"), lake.value("SELECT count(*) FROM features")
+    write("DELETE FROM recipes")(home)
+    examine(home, NOW, repair=True)
+    with read_lake(home) as lake:
+        after = lake.rows("SELECT * EXCLUDE (made_at) FROM recipes"), lake.value("SELECT count(*) FROM features")
+    assert after == before
+
+
+def test_a_lost_guard_file_is_replaced_and_commits_go_on(home: Home) -> None:
+    lose("guard")(home)
+    found = examine(home, NOW, repair=True)
+    assert {outcome.finding.check: outcome.repaired for outcome in found} == {"file": True, "guard": True}
+    write("UPDATE labels SET class = class")(home)
+    assert examine(home, NOW) == []
+
+
+@pytest.mark.parametrize("table", ["heads", "erasures", "recipes", "images"])
+def test_a_lost_file_of_what_cannot_be_made_again_is_for_a_person_to_mend(home: Home, table: str) -> None:
+    write("INSERT INTO erasures VALUES ('e', 'images', 1, 1, '[]', now())")(home)
+    lose(table)(home)
+    found = examine(home, NOW, repair=True)
+    assert (checks(found), {outcome.repaired for outcome in found}) == ({"file"}, {False})
+    assert all(f"of {table}: is gone" in outcome.finding.what for outcome in found)
+
+
+@pytest.mark.parametrize(
+    "sql", ["UPDATE models SET training_id = 'nobody'", "UPDATE heads SET recipe_id = 'nobody' WHERE true"]
+)
+def test_a_model_or_head_that_leads_to_nothing_is_for_a_person_to_mend(home: Home, sql: str) -> None:
+    write(sql)(home)
+    found = examine(home, NOW, repair=True)
+    assert [outcome.repaired for outcome in found if outcome.finding.check.startswith("foreign")] == [False]
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE ducklake_data_file SET record_count = record_count - 3 WHERE path LIKE '%recipe_id%'",
+        """UPDATE ducklake_file_column_stats SET max_value = '00000000-0000-0000-0000-000000000001'
+           WHERE data_file_id IN (SELECT data_file_id FROM ducklake_data_file WHERE path LIKE '%recipe_id%')
+           AND length(max_value) = 36""",
+    ],
+)
+def test_going_deep_finds_a_catalog_that_is_wrong_about_a_file(home: Home, sql: str) -> None:
+    with closing(sqlite3.connect(home.catalog)) as con:
+        assert con.execute(sql).rowcount == 1
+        con.commit()
+    found = examine(home, NOW, deep=True)
+    assert checks(found) == {"file"}
+    assert "the catalog says" in found[0].finding.what
+
+
+def test_a_catalog_that_is_gone_is_no_empty_lake(home: Home) -> None:
+    for file in home.root.glob("catalog.sqlite*"):
+        file.unlink()
+    before = list_files(home)
+    with pytest.raises(LakeError, match=r"has files of one.*Restore or name its catalog"):
+        examine(home, NOW)
+    with pytest.raises(LakeError, match="has files of one"):
+        open_lake(home)
+    assert list_files(home) == before
+
+
+def test_a_damaged_catalog_is_found(home: Home) -> None:
+    with closing(sqlite3.connect(home.catalog)) as con:
+        con.execute("PRAGMA journal_mode = DELETE")
+        con.execute("CREATE TABLE probe (a)")
+        con.executemany("INSERT INTO probe VALUES (?)", [("x" * 500,) for _ in range(200)])
+        con.execute("CREATE INDEX sought ON probe (a)")
+        con.commit()
+        page = con.execute("SELECT rootpage FROM sqlite_master WHERE name = 'probe'").fetchone()[0]
+        size = con.execute("PRAGMA page_size").fetchone()[0]
+    with home.catalog.open("r+b") as file:
+        file.seek((page - 1) * size + 3)
+        file.write(b"\xff\xff")
+    (found,) = {outcome.finding.check for outcome in examine(home, NOW)}
+    assert found == "catalog"
+
+
+def test_checksums_tell_how_far_they_are(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    examine(home, NOW)
+    assert "checksums 1/1 files" in capsys.readouterr().err
 
 
 def test_a_recipe_that_was_tampered_with_is_for_a_person_to_mend(home: Home) -> None:

@@ -1,6 +1,7 @@
 """Models that give an image several labels, or none that is known: trained, registered, loaded and asked."""
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -13,6 +14,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc import load_model as load_pyfunc
 from PIL import Image
 
+from flows.doctor import examine
 from flows.evaluate import describe, look, write_html
 from storage.answers import gives_labels
 from storage.attach import open_lake, read_lake
@@ -74,6 +76,7 @@ def test_a_model_of_labels_gives_each_image_all_that_it_has(run: Run, scenes: Pa
     assert report["metrics"]["mean_average_precision"] > 0.9
     again = run(source=scenes, train=LABELS)
     assert (again["trained"], again["model"]["new"], again["backbone_calls"]) == (False, False, 0)
+    assert examine(Home(home), datetime.now(UTC)) == []  # several rows an image are no mistake
     check_answers(scenes, home, report["training"])
     check_lineage(home)
     check_worth(home, report, tmp_path / "page.html")

@@ -20,13 +20,13 @@ from storage.attach import open_lake, read_lake
 from storage.data import open_data
 from storage.doctor import list_lost_heads
 from storage.erase import Request, count_open, erase, find_condition, find_images, find_source, finish, survey
-from storage.errors import EraseError, QueryError
+from storage.errors import EraseError, QueryError, TrainError
 from storage.features import commit_shard, read_features
 from storage.heads import Neighbours, save_head
 from storage.lake import Lake
 from storage.leases import end_leases, name_holder
 from storage.paths import Home, open_home
-from storage.trainings import head_path
+from storage.trainings import Training, Version, head_path, save_training, save_version
 from storage.vectors import Failure, Matrix, Shard, to_uuids, write_features
 from tests.lakes import Postgres, database_of, list_files
 
@@ -327,3 +327,23 @@ def test_rewritten_vectors_stay_as_small_as_they_were(tmp_path: Path) -> None:
     erase(home, Request("images", (ids[7],)), NOW)
     [after] = [size for path, size in list_files(home).items() if "/features/" in path]
     assert after < 1.01 * before
+
+
+def test_a_training_that_an_erasure_overtakes_is_refused_and_leaves_no_vector(tmp_path: Path) -> None:
+    home = open_home(tmp_path / "home")
+    fill(home)
+    vectors = VECTORS[: len(IDS)]
+    ends = (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))
+    head = Neighbours(("red",), *ends, vectors, np.zeros(len(IDS), np.int64), np.array([1]))
+    save_head(head, head_path(home, "killed"))  # and its training came to no row
+    erase(home, Request("images", tuple(DOOMED)), NOW)
+    assert not head_path(home, "killed").exists()
+    save_head(head, head_path(home, "living"))
+    rows = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "split": ["train"] * len(IDS)})
+    with open_lake(home) as lake:
+        with pytest.raises(TrainError, match=f"{len(DOOMED)} images: were erased while a head was trained"):
+            save_training(lake, Training("living", "photos", RECIPE, 1, {}, {}), rows, NOW)
+        assert not head_path(home, "living").parent.exists()
+        said = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "probability": [1.0] * len(IDS)})
+        save_version(lake, Version("late", 1, "living", "run", None), said, NOW)
+        assert lake.value("SELECT count(*) FROM predictions WHERE name = 'late'") == len(IDS) - len(DOOMED)

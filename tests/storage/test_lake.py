@@ -269,3 +269,8 @@ def test_a_catalog_that_is_no_database_is_refused(here: Home) -> None:
     here.catalog.write_bytes(b"no database at all" * 100)
     with pytest.raises(LakeError, match="cannot be opened"):
         read_lake(here)
+
+
+def test_a_long_query_writes_nothing_of_its_own_to_stdout(here: Home) -> None:
+    with open_lake(here) as lake:
+        assert lake.value("SELECT current_setting('enable_progress_bar')") is False

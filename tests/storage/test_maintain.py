@@ -12,7 +12,7 @@ import pytest
 
 from flows.maintain import maintain, plan_maintenance
 from storage.attach import open_lake, read_lake
-from storage.catalog import list_live, list_lying
+from storage.catalog import delete_files, list_live, list_lying
 from storage.features import read_features
 from storage.lake import Lake
 from storage.paths import Home, open_home
@@ -158,3 +158,10 @@ def test_nothing_is_lost_and_no_writer_fails_while_it_maintains(here: Home) -> N
     assert_whole(here, range(30))
     with read_lake(here) as lake:
         assert len(feature_files(lake)) == 1
+
+
+def test_an_orphan_that_another_maintenance_has_deleted_already_is_no_failure(place: Home) -> None:
+    with open_lake(place) as lake:
+        add_features(lake, range(5))
+        delete_files(lake, [f"main/features/recipe_id={RECIPE}/gone.parquet"])
+    assert_whole(place, range(5))

@@ -59,6 +59,19 @@ def test_a_moved_lake_is_the_same_in_every_snapshot_and_goes_on(place: Home) -> 
         assert np.array_equal(read_features(lake, RECIPE, IDS[:5]), VECTORS[:5])
         file = write_features(place, RECIPE, IDS, VECTORS)
         assert commit_shard(lake, Shard(RECIPE, "photos", file, (), 12, 1.0), NOW) == 1
+    if place.data_url:
+        with read_lake(old) as lake:
+            assert lake.value("SELECT count(*) FROM features") == 11
+    else:
+        assert_put_aside(old)
+
+
+def assert_put_aside(old: Home) -> None:
+    """Its data are another catalog's now: the old one opens no more, and comes back by its name."""
+    with pytest.raises(LakeError, match="has files of one"):
+        open_lake(old)
+    for file in old.root.glob("catalog.moved*"):
+        file.rename(file.with_name(file.name.replace("moved", "sqlite")))
     with read_lake(old) as lake:
         assert lake.value("SELECT count(*) FROM features") == 11
 

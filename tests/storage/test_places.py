@@ -1,6 +1,7 @@
 """A lake that outgrew its home: what is refused and how, what a lost server or a failed upload leaves."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -286,3 +287,37 @@ def test_keys_in_a_profile_file_open_the_lake(place: Home, tmp_path: Path, s3: d
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == (f"{len(IDS)}\n", "")
     assert open_data(place)[1] == str(place.data_url).removeprefix("s3://")
+
+
+def test_a_second_catalog_over_the_data_of_another_is_refused_before_it_takes_them_for_orphans(
+    place: Home, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    with open_lake(place) as lake:
+        add_features(lake)
+    other = open_home(place.root, postgres.make_database(), place.data_url)
+    assert refuse(other).count("has files of one") == 2
+    with read_lake(place) as lake:
+        assert lake.value("SELECT count(*) FROM features") == len(IDS)
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (None, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set"),
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY is not set"),
+    ],
+)
+def test_a_folder_of_google_without_credentials_is_one_line_that_names_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, missing: str
+) -> None:
+    for variable in [key for key in os.environ if key.startswith(("AWS_", "GOOGLE_"))]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    if given:
+        monkeypatch.setenv(given, "known")
+    home = open_home(tmp_path / "home", None, "gs://bucket/lake")
+    with pytest.raises(LakeError, match=f"^data gs://bucket/lake: no credentials.*: {missing}, which for gs.* HMAC"):
+        open_lake(home)
+    assert not home.catalog.exists()

@@ -132,7 +132,7 @@ def test_a_condition_over_images_files_and_labels_keeps_what_meets_it(lake: Lake
         ("clas = 'red'", "clas"),
         ("class = ", "syntax error"),
         ("width = 'wide'", "wide"),
-        ("true)); DELETE FROM labels; SELECT ((true", "no single condition"),
+        ("true)); DELETE FROM labels; SELECT ((true", "syntax error"),
     ],
 )
 def test_a_condition_that_is_none_is_one_clear_error_and_changes_nothing(lake: Lake, where: str, words: str) -> None:

@@ -69,3 +69,23 @@ def test_a_comparison_counts_what_came_went_and_changed(place: Home) -> None:
         back = compare(lake, lake.snapshot, before)
         assert found["labels"].added == back["labels"].removed
         assert found["features"].to_json(1)["rows_added"] == ((f"{'r' * 32}", "00000000-0000-0000-0000-000000000006"),)
+
+
+def test_no_tag_is_given_while_an_erasure_is_open_as_finishing_it_ends_what_it_would_name(place: Home) -> None:
+    with open_lake(place) as lake:
+        add_features(lake, range(4))
+        lake.commit(lambda: lake.execute("INSERT INTO erasures VALUES ('e', 'images', 1, 1, '[]', NULL)"))
+        with pytest.raises(LakeError, match=r"while an erasure is open.*Finish it first: `frostline erase`"):
+            tag_snapshot(lake, "v1", None, NOW)
+        lake.commit(lambda: lake.execute("UPDATE erasures SET erased_at = now()"))
+        assert tag_snapshot(lake, "v1", None, NOW)
+
+
+def test_a_snapshot_that_expires_before_it_gets_its_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_lake(open_home(tmp_path)) as lake:
+        add_features(lake, range(4))
+        monkeypatch.setattr(type(lake), "snapshot", 999)
+        with pytest.raises(LakeError, match=r"snapshot 999.*has expired"):
+            tag_snapshot(lake, "v1", None, NOW)

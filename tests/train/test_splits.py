@@ -3,11 +3,24 @@
 import uuid
 from collections import Counter
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.errors import TrainError
+from tasks.train.folds import cross_validate, deal
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import assign_split, check_splits, keep_rows, keep_single
+from tasks.train.splits import (
+    SPLITS,
+    assign_split,
+    check_splits,
+    keep_rows,
+    keep_single,
+    name_group,
+    split_by_time,
+)
+from tasks.train.sweep import Choice
 
 SETTINGS = TrainSettings()
 
@@ -94,3 +107,51 @@ def test_a_label_that_every_image_has_is_refused() -> None:
     rows = [*((image_id, "a") for image_id in ids(100)), *((image_id, "b") for image_id in ids(100)[:60])]
     with pytest.raises(TrainError, match=r"label a: is on all \d+ images to train on"):
         check_splits(rows, TrainSettings(multi_label=True))
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=60))
+def test_by_time_no_group_straddles_and_no_newer_group_lies_in_an_older_split(groups: list[int]) -> None:
+    keys = {image_id: name_group(str(group)) for image_id, group in zip(ids(len(groups)), groups, strict=True)}
+    splits = split_by_time(keys, SETTINGS)
+    by_group = {key: splits[image_id] for image_id, key in keys.items()}
+    assert all(by_group[key] == splits[image_id] for image_id, key in keys.items())
+    newest_last = list(dict.fromkeys(reversed(list(keys.values()))))[::-1]
+    order = [SPLITS.index(by_group[key]) for key in newest_last]
+    assert order == sorted(order)
+    assert order[-1] == SPLITS.index("test")
+
+
+def test_by_time_single_images_fill_their_shares() -> None:
+    counts = Counter(split_by_time({image_id: image_id for image_id in ids(1000)}, SETTINGS).values())
+    assert counts == {"train": 700, "validation": 150, "test": 150}
+
+
+def test_no_head_is_asked_about_a_group_that_it_was_trained_or_calibrated_on() -> None:
+    groups = np.random.default_rng(0).integers(0, 40, 400)
+    folds = deal([name_group(str(group)) for group in groups], TrainSettings(folds=4))
+    asked = np.zeros(400)
+    for parts in folds.turns():
+        training, choosing, unseen = (set(groups[part].tolist()) for part in parts)
+        assert not unseen & (training | choosing)
+        assert not training & choosing
+        asked += parts[2]
+    assert (asked == 1).all()
+
+
+def test_what_is_known_of_a_group_alone_counts_for_nothing_in_cross_validation() -> None:
+    random, chosen = np.random.default_rng(0), TrainSettings(folds=4)
+    groups = np.repeat(np.arange(60), 10)
+    names = random.choice(["a", "b"], 60)[groups]
+    features = (random.normal(size=(60, 8))[groups] + random.normal(size=(600, 8)) / 100).astype(np.float32)
+    choice: Choice = {"head": "knn", "nearest": 1}
+    by_group, by_image = (
+        cross_validate(features, names, deal(keys, chosen), choice, chosen).mean()
+        for keys in ([name_group(str(group)) for group in groups], ids(600))
+    )
+    assert by_image > 0.95
+    assert by_group < 0.7
+
+
+def test_too_few_groups_for_the_folds_are_refused() -> None:
+    with pytest.raises(TrainError, match="4 folds: leave a fold empty of the 2 groups"):
+        deal([name_group("a"), name_group("b")], TrainSettings(folds=4))
