@@ -129,7 +129,7 @@ def test_a_deployment_runs_when_it_says_and_never_beside_itself(
 def test_the_run_form_shows_a_help_text_for_every_setting(site: Site) -> None:
     schema = site.deployment()["parameter_openapi_schema"]
     models = {name: part for name, part in schema["definitions"].items() if "properties" in part}
-    steps = {"IngestSettings", "EmbedSettings", "TrainSettings", "RegisterSettings"}
+    steps = {"IngestSettings", "EmbedSettings", "TrainSettings", "TailSettings", "SearchSettings", "RegisterSettings"}
     assert set(models) == {"RunSettings", "LakeSettings", *steps}
     texts = {
         (name, key): row.get("description") or models[row["$ref"].rpartition("/")[2]]["description"]

@@ -185,9 +185,9 @@ def test_at_most_a_few_batches_are_decoded_ahead(tmp_path: Path, monkeypatch: py
     decoded: list[int] = []
     waiting: list[int] = []
 
-    def counting(images: Sequence[bytes], transform: Transform) -> list[Pixels | Exception]:
+    def counting(images: Sequence[bytes], transform: Transform, view: int) -> list[Pixels | Exception]:
         decoded.extend([1] * len(images))
-        return decode_all(images, transform)
+        return decode_all(images, transform, view)
 
     def slow(pixels: Pixels) -> Matrix:
         time.sleep(0.02)
