@@ -41,7 +41,7 @@ from tasks.train.splits import assign_split
 from tasks.train.sweep import fit_heads
 from tasks.train.train import TrainingData, train_head
 
-FILES, QUICK_FILES = 4_000, 300
+FILES, QUICK_FILES = 2_000, 300
 ROUNDS, QUICK_ROUNDS = 10, 2
 SHARE = 100
 CLASSES = tuple(f"class-{number}" for number in range(5))
