@@ -67,6 +67,8 @@ def take_back(place: Home, name: str, file: Path) -> dict[str, Any]:
         ReviewError: where the table has none, contradicts itself, or names images that are labelled no more.
     """
     decisions = _collect(file)
+    with read_lake(place) as lake:
+        _find_training(lake, name)  # refuses what has several labels an image
     with open_lake(place) as lake:
         changed = save_decisions(lake, name, decisions, file.name, datetime.now(UTC))
     with read_lake(place) as lake:

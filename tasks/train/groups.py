@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from tasks.train.likeness import Same
 from tasks.train.splits import name_group
 
 Place = Callable[[str], Hashable]
@@ -39,7 +40,7 @@ def join_images(
     image_ids: Sequence[str],
     names: Sequence[Sequence[str]],
     close: Iterable[npt.NDArray[np.int64]],
-    same: Callable[[int, int], bool],
+    same: Same,
     place: Place,
 ) -> dict[str, str]:
     """Give each image the key of its group; an image that would join groups of different places is left out.

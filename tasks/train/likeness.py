@@ -1,7 +1,7 @@
 """Whether two files look the same, by a perceptual hash."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +10,12 @@ from PIL import Image, ImageOps
 
 from storage.formats import FORMATS
 from storage.paths import text_to_path
-from tasks.train.review import Same
 
 if TYPE_CHECKING:
     import imagehash
+
+Same = Callable[[int, int], bool]
+"""Whether two images, by their numbers, look the same."""
 
 NEAR = 10
 """The most of 64 bits in which the hashes of two pictures that look the same differ."""

@@ -13,6 +13,8 @@ from storage.vectors import Matrix
 
 ROWS = 1024
 NEAREST = 10
+CLOSE = 0.95
+"""The least cosine of near-duplicates."""
 FENCE = 3.0
 """A value that many interquartile ranges above the third quartile is far out (Tukey, Exploratory Data Analysis)."""
 

@@ -1,6 +1,6 @@
 """Label quality: what a person should look at. Nothing is changed here."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,18 +11,16 @@ from storage.errors import ReviewError
 from storage.heads import Floats
 from storage.progress import Advance
 from storage.vectors import Matrix
-from tasks.train.neighbours import Nearest, find_nearest, find_outliers, pair_up
+from tasks.train.folds import Folds
+from tasks.train.likeness import Same
+from tasks.train.neighbours import CLOSE, Nearest, find_nearest, find_outliers, pair_up
 from tasks.train.settings import TrainSettings
 from tasks.train.sweep import fit_heads
 
 Problem = Literal["label", "duplicate", "outlier", "conflict"]
-Same = Callable[[int, int], bool]
-"""Whether two images, by their numbers, look the same."""
 Names = npt.NDArray[np.str_]
 
 FOLDS = 5
-CLOSE = 0.95
-"""The least cosine of near-duplicates."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +89,13 @@ def suspect_labels(features: Matrix, names: Names, settings: TrainSettings) -> l
 
 def predict_unseen(features: Matrix, names: Names, settings: TrainSettings) -> Floats:
     """Give each image's chances [n, classes] by heads that were trained without it; 0 for what they could not learn."""
-    softmax = settings.model_copy(update={"heads": ("softmax",)})
-    classes, folds = np.unique(names), fold(names)
+    softmax, classes = settings.model_copy(update={"heads": ("softmax",)}), np.unique(names)
     chances = np.zeros((len(names), len(classes)))
-    for number in range(FOLDS):
-        asked, choosing = folds == number, folds == (number + 1) % FOLDS
-        training = ~(asked | choosing)
-        head = fit_heads((features[training], names[training]), (features[choosing], names[choosing]), softmax)[0].head
+    for training, choosing, asked in Folds(FOLDS, fold(names), np.arange(len(names))).turns():
+        known = choosing & np.isin(names, names[training])
+        if not known.any() or len(np.unique(names[training])) < 2:  # noqa: PLR2004 - a choice needs two
+            continue
+        head = fit_heads((features[training], names[training]), (features[known], names[known]), softmax)[0].head
         columns = np.searchsorted(classes, np.array(head.classes))
         chances[np.ix_(asked, columns)] = head.probabilities(features[asked])
     return chances

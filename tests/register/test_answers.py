@@ -16,8 +16,10 @@ from PIL import Image
 
 from flows.doctor import examine
 from flows.evaluate import describe, look, write_html
+from flows.review import review, take_back
 from storage.answers import gives_labels
 from storage.attach import open_lake, read_lake
+from storage.errors import ReviewError
 from storage.heads import load_head
 from storage.lineage import trace
 from storage.paths import Home
@@ -78,8 +80,21 @@ def test_a_model_of_labels_gives_each_image_all_that_it_has(run: Run, scenes: Pa
     assert (again["trained"], again["model"]["new"], again["backbone_calls"]) == (False, False, 0)
     assert examine(Home(home), datetime.now(UTC)) == []  # several rows an image are no mistake
     check_answers(scenes, home, report["training"])
+    check_review(home, report["name"], tmp_path)
     check_lineage(home)
     check_worth(home, report, tmp_path / "page.html")
+
+
+def check_review(home: Path, name: str, folder: Path) -> None:
+    """A decision is one class, which must not take the place of several labels."""
+    with read_lake(Home(home)) as lake:
+        image_id = lake.value("SELECT image_id::VARCHAR FROM labels LIMIT 1")
+    table = folder / "review.csv"
+    table.write_text(f"image_id,decision\n{image_id},red\n")
+    with pytest.raises(ReviewError, match="several labels an image"):
+        take_back(Home(home), name, table)
+    with pytest.raises(ReviewError, match="several labels an image"):
+        review(Home(home), name, folder)
 
 
 def check_answers(scenes: Path, home: Path, training_id: str) -> None:

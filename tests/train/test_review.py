@@ -68,6 +68,10 @@ def test_a_class_of_one_image_is_not_judged() -> None:
     assert 9 not in {each.image for each in find(FEATURES, names) if each.problem == "label"}
 
 
+def test_classes_of_one_image_each_are_no_suspects() -> None:
+    assert not [each for each in find(FEATURES[:8], np.array(list("abcdefgh"))) if each.problem == "label"]
+
+
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ReviewError, match="3 labelled images: a review needs more than 5"):
         find(FEATURES[:3], NAMES[:3])
