@@ -23,7 +23,7 @@ from benchmarks.measure import (
 )
 from benchmarks.photos import make_photos
 
-FILES, QUICK_FILES = 20_000, 300
+FILES, QUICK_FILES = 20_000, 100
 SHARE = 100
 CLASSES = 5
 MOST = 1.3

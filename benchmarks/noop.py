@@ -54,7 +54,8 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
             report_whole("nothing to do", large)
         with open_prefect():
             sides = (lambda: time_run(large), lambda: time_run(small), lambda: scan_bare(large))
-            interleave(1, *sides)
+            if not options.quick:
+                interleave(1, *sides)
             turns = interleave(runs, *sides)
     refuse_torch()
     for run, few, bare in turns:
