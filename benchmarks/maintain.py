@@ -44,6 +44,7 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
 def fill(home: Home, runs: int, each: int, now: datetime) -> None:
     """Commit so many vectors in each of so many runs."""
     random = np.random.default_rng(0)
+    open_lake(home).close()  # files without a catalog would be taken for those of a lost one
     for run in range(runs):
         ids = [str(UUID(int=number)) for number in range(run * each, (run + 1) * each)]
         file = write_features(home, RECIPE, ids, random.random((each, DIM), np.float32).astype(np.float16).astype("f4"))
