@@ -2,8 +2,8 @@
 
 Each turn runs, over the same files: the engine, from files to a Parquet file that is closed and has its name (and,
 where DuckDB is installed, on to the commit into a lake); the backbone alone, in the engine's own lanes, on a batch that
-lies in memory; reading and decoding alone, in as many threads as the engine has readers; an honest loop; the loop that
-people write, over a quarter of the files. Loading and compiling are apart, on each side.
+lies in memory; reading and decoding alone, by the engine's own readers; an honest loop; the loop that people write,
+over a quarter of the files. Loading, compiling and the start of processes that read are apart, on each side.
 
 Needs torch, torchvision, numpy, pyarrow and Pillow alone; what else is installed is used.
 """
@@ -16,7 +16,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,16 +26,18 @@ from benchmarks.measure import Ratio, make_parser, run_benchmark, time_rate
 from benchmarks.networks import NETWORKS, Network, get_weights, open_engine
 from benchmarks.photos import KEPT, SMALL, make_photos
 from storage.paths import Home
-from storage.recipe import Dtype, Transform
+from storage.recipe import Dtype
 from storage.vectors import Shard
 from tasks.embed.decode import decode
-from tasks.embed.engine import CHUNK, Embedder, Item, count_cores, embed_shard
+from tasks.embed.engine import Embedder, Ring, count_cores, embed_shard
+from tasks.embed.reading import Item, Order
 from tasks.embed.stages import group
 
 BATCHES = {"cpu": 8, "cuda": 256}  # where a lane is fastest: on a core, its layers then fit into the cache
 HONEST = {"cpu": 32, "cuda": 256}
-IMAGES = {"tf_efficientnet_lite0": 3072, "resnet50": 1024, "vit_b_16": 512}  # half a minute or less on two cores
-QUICK_IMAGES, QUICK_RUNS = 128, 3
+IMAGES = {"tf_efficientnet_lite0": 3072, "resnet50": 1024, "vit_b_16": 256}  # half a minute or less on two cores
+GPU_IMAGES = 16384
+QUICK_IMAGES, QUICK_RUNS = {"cpu": 128, "cuda": 4096}, 3
 LONG_NETWORKS, QUICK_NETWORKS = ("resnet50", "tf_efficientnet_lite0"), ("tf_efficientnet_lite0",)
 OFTEN = 4  # batches a lane, where the backbone runs alone
 
@@ -81,21 +82,26 @@ def measure_network(name: str, options: argparse.Namespace) -> list[Ratio]:
 
     device = find_device(options.device)
     kind = device.partition(":")[0]
-    images = options.images or (QUICK_IMAGES if options.quick else IMAGES[name])
+    many = GPU_IMAGES if kind == "cuda" else IMAGES[name]
+    images = options.images or (QUICK_IMAGES[kind] if options.quick else many)
     paths = make_photos(images, SMALL, generated=options.generated)
     dtype = fast_dtype(device)
     embedder = open_faster(NETWORKS[name], dtype, device, paths, compiled=not options.quick)
+    items = identify(paths)
+    warm_up(embedder, items)
     sides: list[Rate] = [
         functools.partial(time_forward, embedder, paths),
-        functools.partial(time_decode, paths, embedder.recipe.transform),
+        functools.partial(time_decode, embedder, items),
         *open_loops(name, embedder, device, paths, compiled=not options.quick),
     ]
     print(f"{name}: {dtype} on {embedder.lanes.device}, {len(paths)} files of {SMALL[0]} x {SMALL[1]}")
     for side in sides[:-1]:  # the last is slow, and has nothing to warm up
         side()
-    items = identify(paths)
     runs = min(options.runs, QUICK_RUNS) if options.quick else options.runs
-    turns = [Turn(*time_engine(embedder, items), *(side() for side in sides)) for _ in range(runs)]
+    turns = list[Turn]()
+    for number in range(runs):
+        turns.append(Turn(*time_engine(embedder, items), *(side() for side in sides)))
+        print(f"turn {number + 1} of {runs}: {turns[-1]}")
     return to_ratios(name, turns, kind)
 
 
@@ -159,15 +165,29 @@ def time_forward(embedder: Embedder, paths: Sequence[Path]) -> float:
     return time_rate(len(work) * len(batch), lambda: list(embedder.pool.map(embedder.backbone, work)))
 
 
-def time_decode(paths: Sequence[Path], transform: Transform) -> float:
-    """Read and decode alone, in as many threads as there are cores."""
+def warm_up(embedder: Embedder, items: Sequence[Item]) -> None:
+    """Run the engine once, and wait for the processes that read for it, where there are any."""
+    time_engine(embedder, items)
+    readers = open_ring(embedder).readers
+    list(readers.pool.map(lambda _: readers.find_process(None), range(readers.count)))
 
-    def read(chunk: Sequence[Path]) -> None:
-        for path in chunk:
-            decode(path.read_bytes(), transform)
 
-    with ThreadPoolExecutor(count_cores()) as pool:
-        return time_rate(len(paths), lambda: list(pool.map(read, group(paths, CHUNK))))
+def time_decode(embedder: Embedder, items: Sequence[Item]) -> float:
+    """Read and decode alone, by the engine's readers, into its ring."""
+    ring, transform = open_ring(embedder), embedder.recipe.transform
+    places = len(ring.readers.rows) - ring.chunk
+    orders = [
+        Order(Path("/"), transform, 0, tuple(some), number * ring.chunk % places, last=True)
+        for number, some in enumerate(group(items, ring.chunk))
+    ]
+    return time_rate(len(items), lambda: list(ring.readers.pool.map(ring.readers.read, orders)))
+
+
+def open_ring(embedder: Embedder) -> Ring:
+    """Give the ring that the engine's first run has opened."""
+    if embedder.ring is None:
+        raise SystemExit("the engine has not run")
+    return embedder.ring
 
 
 def open_loops(
@@ -185,10 +205,11 @@ def open_loops(
     honest = make_honest(loop, transform, getattr(torch, embedder.recipe.dtype), compiled=compiled)
     plain = load_plain(NETWORKS[name].architecture, weights).to(place)
     common = functools.partial(run_common, Loop(plain, read_pillow(transform), place, 32, cores))
-    few = paths[: len(paths) // 4]
-    honest(few, to)
-    workers = max((cores, 1), key=lambda count: time_rate(len(few), lambda: honest(few, to, workers=count)))
-    print(f"{name}: the honest loop is fastest with {workers} workers")
+    few, workers = paths[: len(paths) // 4], cores
+    if place.type == "cpu":  # where workers may cost more than they give
+        honest(few, to)
+        workers = max((cores, 1), key=lambda count: time_rate(len(few), lambda: honest(few, to, workers=count)))
+        print(f"{name}: the honest loop is fastest with {workers} workers")
     return (
         lambda: time_rate(len(paths), lambda: honest(paths, to, workers=workers)),
         lambda: time_rate(len(few), lambda: common(few, to)),
@@ -216,7 +237,6 @@ def to_ratios(name: str, turns: Sequence[Turn], kind: str) -> list[Ratio]:
         against("files to Parquet / loop people write", parquet, [turn.common for turn in turns], 3),
     ]
     committed = [against("files to lake / limit", lake, limits, 0.9)] if lake[0] == lake[0] else []
-    print(f"{name}: forward {turns[0].forward:.0f}, decode {turns[0].decoded:.0f} images/s in the first turn")
     return ratios + committed
 
 

@@ -1,7 +1,10 @@
 """The loops that people write by hand: from files to vectors in Parquet, without this project's engine."""
 
+import multiprocessing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +34,30 @@ class Loop:
     device: torch.device
     batch: int
     workers: int
+    loaders: "dict[tuple[int, int], DataLoader[Tensor]]" = field(default_factory=dict)
 
     def feed(self, paths: Sequence[Path], workers: int | None = None) -> "DataLoader[Tensor]":
-        """Make the loader of one pass."""
-        pinned = self.device.type == "cuda"
-        files = _Files(paths, self.decode)
-        return DataLoader(files, self.batch, num_workers=workers or self.workers, pin_memory=pinned)
+        """Make a loader, or give the one made before: its workers, if it has any, stay for all passes."""
+        count = self.workers if workers is None else workers
+        if (len(paths), count) not in self.loaders:
+            cuda = self.device.type == "cuda"
+            start = _start_apart() if cuda and count else None
+            self.loaders[len(paths), count] = DataLoader(
+                _Files(paths, self.decode),
+                self.batch,
+                num_workers=count,
+                pin_memory=cuda,
+                persistent_workers=count > 0,
+                multiprocessing_context=start,
+            )
+        return self.loaders[len(paths), count]
+
+
+def _start_apart() -> BaseContext:
+    """Start workers from a process that knows nothing of the GPU: some of those forked beside its threads die."""
+    start = multiprocessing.get_context("forkserver")
+    start.set_forkserver_preload([__name__])
+    return start
 
 
 class _Files(Dataset[Tensor]):
@@ -68,7 +89,7 @@ def read_pillow(transform: Transform) -> Decode:
             v2.Normalize(list(transform.mean), list(transform.std)),
         ]
     )
-    return lambda path: steps(Image.open(path).convert("RGB"))
+    return partial(_open, steps)
 
 
 def read_fast(transform: Transform) -> Decode:
@@ -79,7 +100,17 @@ def read_fast(transform: Transform) -> Decode:
             v2.CenterCrop(list(transform.crop)),
         ]
     )
-    return lambda path: steps(decode_image(read_file(str(path)), ImageReadMode.RGB))
+    return partial(_decode, steps)
+
+
+def _open(steps: v2.Compose, path: Path) -> Tensor:
+    made: Tensor = steps(Image.open(path).convert("RGB"))
+    return made
+
+
+def _decode(steps: v2.Compose, path: Path) -> Tensor:
+    made: Tensor = steps(decode_image(read_file(str(path)), ImageReadMode.RGB))
+    return made
 
 
 def run_common(loop: Loop, paths: Sequence[Path], to: Path) -> None:

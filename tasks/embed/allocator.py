@@ -12,8 +12,8 @@ AT_ONCE = 64 << 20
 def keep_freed_memory() -> None:
     """Let the process keep what a batch frees, where it has the GNU C library's allocator.
 
-    By default each layer's output goes back to the system, and comes again page by page: that took up to a third of a
-    lane's time.
+    By default each layer's output and each decoded image goes back to the system, and comes again page by page: that
+    took up to a third of a lane's time, and readers on many cores wait for each other.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

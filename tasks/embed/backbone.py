@@ -54,7 +54,10 @@ def open_backbone(
             f"are not those of recipe {recipe.recipe_id}",
             "Run again, for a recipe of their own",
         )
+    keep_freed_memory()
     place = torch.device(find_device(device))
+    if place.type == "cuda" and place.index is None:
+        place = torch.device("cuda", torch.cuda.current_device())
     network = load_network(recipe.architecture, weights)
     if recipe.dtype != "float32":
         with torch.inference_mode():
@@ -88,7 +91,6 @@ def make_forward(network: nn.Module, recipe: Recipe, place: torch.device) -> For
 
 def open_cpu(forward: Forward, recipe: Recipe, batch: int, *, compiled: bool) -> tuple[Backbone, Lanes]:
     """Run a lane on each core, up to eight, rather than one batch on all: nothing waits for the slowest thread."""
-    keep_freed_memory()
     cores = torch.get_num_threads()
     count = min(cores, MOST_LANES)
 

@@ -1,8 +1,9 @@
 """The backbone on a CUDA GPU: lanes whose copies run beside each other's kernels."""
 
 import contextlib
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import numpy as np
@@ -12,10 +13,12 @@ import torch
 from storage.recipe import Recipe
 from storage.vectors import Matrix
 from tasks.embed.backbone import Forward
+from tasks.embed.decode import Pixels
 from tasks.embed.engine import Backbone, Lanes
 
 LANES = 3
 BATCH = 256
+DRIVER = re.compile(r"\b\d+\.\d+(\.\d+)*\b")
 WARM_UPS = 3  # before a recording: libraries choose their kernels in the first passes
 
 
@@ -37,6 +40,7 @@ class _Lane:
                 self.made = forward(self.given)
         self.stream.synchronize()
         if recorded:
+            torch._C._cuda_clearCublasWorkspaces()  # noqa: SLF001 - the graph's own is then new, and nobody else frees it
             self.graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"):
                 self.made = forward(self.given)
@@ -44,9 +48,11 @@ class _Lane:
 
     def run(self, pixels: npt.NDArray[np.uint8]) -> Matrix:
         """Copy in, run, copy back, all in order on this lane's stream; other lanes' go beside."""
-        self.host.numpy()[:] = pixels
+        source = torch.from_numpy(pixels)
+        if not source.is_pinned():
+            source = self.host.copy_(source)
         with torch.cuda.stream(self.stream):
-            self.given.copy_(self.host, non_blocking=True)
+            self.given.copy_(source, non_blocking=True)
             if self.graph:
                 self.graph.replay()
             else:
@@ -75,7 +81,15 @@ def open_cuda(forward: Forward, recipe: Recipe, device: torch.device, *, compile
             return lane.run(pixels)
 
     name = f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, driver {_read_driver()}"
-    return embed, Lanes(LANES, lambda: torch.cuda.set_device(device), name, BATCH)
+    return embed, Lanes(LANES, lambda: torch.cuda.set_device(device), name, BATCH, pin_rows, apart=True)
+
+
+def pin_rows(rows: Pixels) -> Callable[[], None]:
+    """Let the device copy from rows while others are filled; gives what undoes that. Unpinned, a copy comes between."""
+    cuda, start = torch.cuda.cudart(), rows.ctypes.data  # type: ignore[no-untyped-call]
+    if int(cuda.cudaHostRegister(start, rows.nbytes, 0)):
+        return lambda: None
+    return lambda: cuda.cudaHostUnregister(start) and None
 
 
 @contextlib.contextmanager
@@ -91,6 +105,7 @@ def _read_driver() -> str:
     """Read the driver's version where the system tells it."""
     try:
         with open("/proc/driver/nvidia/version", encoding="utf-8") as told:  # noqa: PTH123 - a file of the kernel's
-            return told.readline().split("Module")[-1].split()[0]
-    except (OSError, IndexError):
-        return "unknown"
+            found = DRIVER.search(told.readline())
+    except OSError:
+        found = None
+    return found.group() if found else "unknown"

@@ -156,13 +156,14 @@ def _resize(pixels: Pixels, transform: Transform) -> Pixels:
 
 
 def _interpolate(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    """Resize as ``torch.nn.functional.interpolate`` does, which would take the colours of a single image apart."""
     import torch
-    from torch.nn.functional import interpolate
 
     if size == pixels.shape[:2]:
         return pixels
-    image = torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0)  # a view: channels last
-    resized: Pixels = interpolate(image, size, mode="bilinear", antialias=True)[0].permute(1, 2, 0).numpy()
+    resized: Pixels = np.empty((*size, 3), np.uint8)
+    image, into = (torch.from_numpy(each[None]).permute(0, 3, 1, 2) for each in (pixels, resized))  # channels last
+    torch.ops.aten._upsample_bilinear2d_aa(image, size, align_corners=False, out=into)  # noqa: SLF001 - no public name
     return resized
 
 

@@ -32,15 +32,15 @@ def decode_on_gpu(images: Sequence[bytes], transform: Transform) -> list[Pixels 
         if len(images) == 1:
             return [None]
         return [decode_on_gpu([data], transform)[0] for data in images]
-    return [_resize(image, transform) for image in decoded]
+    cuts: Pixels = torch.stack([_resize(image, transform) for image in decoded]).cpu().numpy()
+    return list(cuts)
 
 
-def _resize(image: torch.Tensor, transform: Transform) -> Pixels:
-    """Resize and cut [3, height, width], uint8, on its device."""
+def _resize(image: torch.Tensor, transform: Transform) -> torch.Tensor:
+    """Resize and cut [3, height, width] to [height, width, 3], uint8, on its device."""
     height, width = transform.crop
     size, (top, left) = plan_cut((image.shape[1], image.shape[2]), transform)
     if size != tuple(image.shape[1:]):
         resized = interpolate(image[None].float(), size, mode=transform.interpolation, antialias=True)[0]
         image = resized.round().clamp(0, 255).to(torch.uint8)
-    cut: Pixels = image[:, top : top + height, left : left + width].permute(1, 2, 0).cpu().numpy()
-    return cut
+    return image[:, top : top + height, left : left + width].permute(1, 2, 0)

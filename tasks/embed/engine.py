@@ -1,33 +1,35 @@
 """The embedding engine: one bounded pipeline from files to Parquet.
 
-Readers (threads) read and decode a few images at once; lanes (threads) run the backbone on batches of one size; a
+Readers decode a few images at once into a ring of batches; lanes (threads) run the backbone on a batch where it lies; a
 writer (a thread) makes Parquet of the vectors. The coordinator waits for one of them at a time, so that its waits tell
 which one bounds the rest.
 """
 
-import hashlib
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 
 from storage.errors import BackboneError
-from storage.paths import Home, text_to_path
+from storage.paths import Home
 from storage.progress import Advance
 from storage.recipe import Recipe
 from storage.vectors import Failure, FeatureFile, Matrix, Shard
-from tasks.embed.decode import Pixels, decode, decode_all
+from tasks.embed.decode import Pixels, decode
+from tasks.embed.readers import Pin, Readers
+from tasks.embed.reading import Chunk, Item, Order
 from tasks.embed.stages import Meter, group, map_ahead
 
-CHUNK = 8  # images that a reader takes at once: handing each over alone would cost more than reading it
+CHUNK = 8  # images that a reader takes at once, at least: handing each over alone would cost more than reading it
+CHUNKS = 8  # in a batch, at most
+APART = 4096  # images from which on processes of their own repay the seconds in which they start
 WRITES = 2
 
 logger = logging.getLogger(__name__)
@@ -35,28 +37,29 @@ logger = logging.getLogger(__name__)
 Backbone = Callable[[Pixels], Matrix]
 """From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32; MemoryError where n is too many."""
 
-Item = tuple[str, str]
-"""An image to embed: (image_id, path below the root of its source)."""
-
-Decoded = tuple[Item, Pixels | Failure]
-"""What reading an item gave."""
-
 
 def _stay() -> None:
-    """Enter a lane as it is."""
+    """Enter a lane as it is, or leave memory so."""
+
+
+def _pin_nothing(_: Pixels) -> Callable[[], None]:
+    return _stay
 
 
 @dataclass(frozen=True)
 class Lanes:
     """How many batches run beside each other, what the thread of each does before its first, on which device.
 
-    ``batch`` is the number of images that suits the device.
+    ``batch`` is the number of images that suits the device. ``pin`` prepares the ring for copies to it. ``apart`` tells
+    that threads cannot decode as fast as it computes.
     """
 
     count: int = 1
     enter: Callable[[], None] = _stay
     device: str = "none"
     batch: int = 8
+    pin: Pin = _pin_nothing
+    apart: bool = False
 
 
 @dataclass
@@ -71,6 +74,7 @@ class Embedder:
     batch: int
     lanes: Lanes = Lanes()
     pool: ThreadPoolExecutor = field(init=False, repr=False)
+    ring: "Ring | None" = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Open the lanes, whose threads start with the first batch."""
@@ -87,13 +91,14 @@ class Vectors:
 
 
 @dataclass(frozen=True)
-class _Chunk:
-    """What a reader made of a few items, and its cost."""
+class Ring:
+    """Readers, and their rows in slots of a batch each: enough for all that is read ahead and all that lanes run."""
 
-    results: list[Decoded]
-    reading: float
-    decoding: float
-    bytes: int
+    readers: Readers
+    batch: int
+    chunk: int
+    ahead: int
+    free: deque[int]
 
 
 def embed_shard(
@@ -125,13 +130,49 @@ def embed_shard(
 
 def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], readers: int, meter: Meter) -> Iterator[Vectors]:
     """Embed files, in order, a batch at a time; bounded in memory whatever their number."""
-    ahead = max(readers, (embedder.lanes.count + 2) * embedder.batch // CHUNK)
-    with ThreadPoolExecutor(readers, "reader") as pool:
-        read = partial(_read_chunk, root, embedder.recipe)
-        chunks = map_ahead(pool, read, group(items, CHUNK), ahead, meter, "decode")
-        batches = group(chain.from_iterable(_count(chunks, meter)), embedder.batch)
-        run = partial(_embed_batch, embedder)
-        yield from map_ahead(embedder.pool, run, batches, embedder.lanes.count, meter, "backbone")
+    ring = _open_ring(embedder, readers, len(items))
+    orders = _take_orders(root, embedder.recipe, items, ring)
+    chunks = map_ahead(ring.readers.pool, ring.readers.read, orders, ring.ahead, meter, "decode")
+    batches = _gather(chunks, meter)
+    run = partial(_embed_batch, embedder, ring)
+    for slot, vectors in map_ahead(embedder.pool, run, batches, embedder.lanes.count, meter, "backbone"):
+        ring.free.append(slot)
+        yield vectors
+
+
+def _open_ring(embedder: Embedder, readers: int, images: int) -> Ring:
+    """Open readers and a ring for them, unless the embedder has both from the last shard."""
+    transform, lanes = embedder.recipe.transform, embedder.lanes
+    apart = lanes.apart and images >= APART and transform.decoder != "gpu"
+    kept = embedder.ring
+    if kept is not None and kept.readers.count == readers and (kept.readers.apart or not apart):
+        return replace(kept, free=deque(range(len(kept.readers.rows) // kept.batch)))
+    chunk = size_chunk(embedder.batch)
+    ahead = max(readers, (lanes.count + 2) * embedder.batch // chunk)
+    slots = lanes.count + ahead * chunk // embedder.batch + 3  # run; ahead; the one begun, gathered, and taken next
+    opened = Readers(readers, transform, slots * embedder.batch, lanes.pin, apart=apart)
+    embedder.ring = Ring(opened, embedder.batch, chunk, ahead, deque(range(slots)))
+    return embedder.ring
+
+
+def _take_orders(root: Path, recipe: Recipe, items: Sequence[Item], ring: Ring) -> Iterator[Order]:
+    """Share each batch's items out among orders, which fill its slot."""
+    for batch in group(items, ring.batch):
+        start = ring.free.popleft() * ring.batch
+        for at in range(0, len(batch), ring.chunk):
+            some, last = tuple(batch[at : at + ring.chunk]), at + ring.chunk >= len(batch)
+            yield Order(root, recipe.transform, recipe.view, some, start + at, last)
+
+
+def _gather(chunks: Iterator[Chunk], meter: Meter) -> Iterator[list[Chunk]]:
+    """Gather the chunks of each batch."""
+    gathered = list[Chunk]()
+    for chunk in chunks:
+        meter.count(chunk.reading, chunk.decoding, chunk.bytes)
+        gathered.append(chunk)
+        if chunk.order.last:
+            yield gathered
+            gathered = []
 
 
 def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> Matrix:
@@ -141,16 +182,16 @@ def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> 
         Exception: of any kind, at the first that cannot be decoded.
     """
     pixels = (decode(data, embedder.recipe.transform, view) for data in images)
-    batches = group(pixels, embedder.batch)
+    batches = (np.stack(batch) for batch in group(pixels, embedder.batch))
     parts = map_ahead(
         embedder.pool, partial(run_backbone, embedder), batches, embedder.lanes.count, Meter(), "backbone"
     )
     return np.concatenate([np.empty((0, embedder.recipe.dim), np.float32), *parts])
 
 
-def is_image(data: bytes, image_id: str) -> bool:
-    """Tell whether bytes are those of an image."""
-    return hashlib.sha256(data).digest()[:16] == UUID(image_id).bytes
+def size_chunk(batch: int) -> int:
+    """Give the number of images that a reader takes at once."""
+    return max(CHUNK, batch // CHUNKS)
 
 
 def count_cores() -> int:
@@ -158,33 +199,34 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_backbone(embedder: Embedder, pixels: Sequence[Pixels]) -> Matrix:
+def run_backbone(embedder: Embedder, pixels: Pixels, count: int | None = None) -> Matrix:
     """Run images in batches of one size, halving it where memory does not suffice.
 
     Args:
         embedder: The backbone.
-        pixels: Images [height, width, 3], uint8.
+        pixels: Images [n, height, width, 3], uint8.
+        count: How many of them are asked for, the others being there to fill a batch; all, by default.
 
     Returns:
-        [len(pixels), dim], float32, rounded to the recipe's stored precision.
+        [count, dim], float32, rounded to the recipe's stored precision.
 
     Raises:
         BackboneError: where not even one image fits into memory.
     """
-    size = embedder.batch
+    size, count = embedder.batch, len(pixels) if count is None else count
     try:
-        parts = [_run_filled(embedder, pixels[at : at + size], size) for at in range(0, len(pixels), size)]
+        parts = [_run_filled(embedder, pixels[at : at + size], size) for at in range(0, count, size)]
     except MemoryError as error:
         _halve(embedder, size, error)
-        return run_backbone(embedder, pixels)
-    return np.concatenate(parts)
+        return run_backbone(embedder, pixels, count)
+    return np.concatenate(parts)[:count]
 
 
-def _run_filled(embedder: Embedder, pixels: Sequence[Pixels], size: int) -> Matrix:
+def _run_filled(embedder: Embedder, pixels: Pixels, size: int) -> Matrix:
     """Run one batch, filled up with black images so that a vector does not depend on how many came with it."""
-    batch = np.zeros((size, *embedder.recipe.transform.crop, 3), np.uint8)
-    batch[: len(pixels)] = pixels
-    vectors = embedder.backbone(batch)[: len(pixels)]
+    if len(pixels) < size:
+        pixels = np.concatenate([pixels, np.zeros((size - len(pixels), *pixels.shape[1:]), np.uint8)])
+    vectors = embedder.backbone(pixels)
     with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and a failure
         return vectors.astype(embedder.recipe.stored).astype(np.float32)
 
@@ -202,49 +244,19 @@ def _halve(embedder: Embedder, size: int, error: MemoryError) -> None:
         logger.warning("%d images at once do not fit into memory: going on with %d", size, size // 2)
 
 
-def _embed_batch(embedder: Embedder, batch: Sequence[Decoded]) -> Vectors:
-    failures = [result for _, result in batch if isinstance(result, Failure)]
-    good = [(item, result) for item, result in batch if not isinstance(result, Failure)]
-    if not good:
-        return Vectors((), np.empty((0, embedder.recipe.dim), np.float32), tuple(failures))
-    matrix = run_backbone(embedder, [pixels for _, pixels in good])
-    finite = [bool(np.isfinite(vector).all()) for vector in matrix]
+def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tuple[int, Vectors]:
+    """Run a batch where it lies; give its slot, which is free again, and its vectors."""
+    start = chunks[0].order.at
+    items = [item for chunk in chunks for item in chunk.order.items]
+    unread = {chunk.order.at - start + at: failure for chunk in chunks for at, failure in chunk.failures.items()}
+    pixels = ring.readers.rows[start : start + ring.batch]
+    pixels[len(items) :] = 0
+    if len(unread) == len(items):
+        return start // ring.batch, Vectors((), np.empty((0, embedder.recipe.dim), np.float32), tuple(unread.values()))
+    matrix = run_backbone(embedder, pixels, len(items))
+    finite = np.isfinite(matrix).all(axis=1)
     reason = f"not finite in {embedder.recipe.dtype}, stored as {embedder.recipe.stored}"
-    failures += [Failure(*item, "embed", reason) for (item, _), ok in zip(good, finite, strict=True) if not ok]
-    ids = tuple(item[0] for (item, _), ok in zip(good, finite, strict=True) if ok)
-    return Vectors(ids, matrix[finite], tuple(failures))
-
-
-def _count(chunks: Iterator[_Chunk], meter: Meter) -> Iterator[list[Decoded]]:
-    for chunk in chunks:
-        meter.count(chunk.reading, chunk.decoding, chunk.bytes)
-        yield chunk.results
-
-
-def _read_chunk(root: Path, recipe: Recipe, items: Sequence[Item]) -> _Chunk:
-    began = time.perf_counter()
-    read = [(item, _read(root, item)) for item in items]
-    good = [(item, data) for item, data in read if not isinstance(data, Failure)]
-    reading = time.perf_counter() - began
-    pixels = decode_all([data for _, data in good], recipe.transform, recipe.view)
-    results: dict[Item, Pixels | Failure] = {item: data for item, data in read if isinstance(data, Failure)}
-    results |= {item: _judge(item, each) for (item, _), each in zip(good, pixels, strict=True)}
-    decoding = time.perf_counter() - began - reading
-    return _Chunk([(item, results[item]) for item in items], reading, decoding, sum(len(data) for _, data in good))
-
-
-def _read(root: Path, item: Item) -> bytes | Failure:
-    image_id, path = item
-    try:
-        data = (root / text_to_path(path)).read_bytes()
-    except OSError as error:
-        return Failure(image_id, path, "read", error.strerror or type(error).__name__)
-    if not is_image(data, image_id):
-        return Failure(image_id, path, "read", "bytes changed after the scan")
-    return data
-
-
-def _judge(item: Item, pixels: Pixels | Exception) -> Pixels | Failure:
-    if isinstance(pixels, Exception):
-        return Failure(*item, "decode", " ".join(str(pixels).split()) or type(pixels).__name__)
-    return pixels
+    read = [at for at in range(len(items)) if at not in unread]
+    failures = [*unread.values(), *(Failure(*items[at], "embed", reason) for at in read if not finite[at])]
+    good = [at for at in read if finite[at]]
+    return start // ring.batch, Vectors(tuple(items[at][0] for at in good), matrix[good], tuple(failures))

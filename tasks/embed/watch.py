@@ -15,9 +15,9 @@ from storage.paths import Home, text_to_path
 from storage.recipe import Transform
 from tasks.embed.canaries import compare, make_canaries, make_probes, measure_pace
 from tasks.embed.decode import decode
-from tasks.embed.engine import is_image
 from tasks.embed.pack import keep_open
 from tasks.embed.plan import repays_compiling
+from tasks.embed.reading import is_image
 from tasks.embed.settings import EmbedSettings
 
 FIRST_IMAGES = 4

@@ -130,12 +130,12 @@ def test_a_real_vector_does_not_depend_on_its_company(tmp_path: Path, dtype: str
     embedder = Embedder(resolved.recipe, backbone, 8, lanes)
     random = np.random.default_rng(0)
     images = list(random.integers(0, 256, (20, 224, 224, 3), dtype=np.uint8))
-    alone = run_backbone(embedder, images[:1])[0]
+    alone = run_backbone(embedder, np.stack(images[:1]))[0]
     for company in range(10):
         others = [images[index] for index in random.choice(np.arange(1, 20), company % 8, replace=False)]
         place = company % (len(others) + 1)
         batch = [*others[:place], images[0], *others[place:]]
-        np.testing.assert_array_equal(run_backbone(embedder, batch)[place], alone)
+        np.testing.assert_array_equal(run_backbone(embedder, np.stack(batch))[place], alone)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -194,7 +194,7 @@ def test_at_most_a_few_batches_are_decoded_ahead(tmp_path: Path, monkeypatch: py
         waiting.append(len(decoded))
         return average(pixels)
 
-    monkeypatch.setattr("tasks.embed.engine.decode_all", counting)
+    monkeypatch.setattr("tasks.embed.reading.decode_all", counting)
     embed(tmp_path, items, slow)
     ahead = [count - 4 * number for number, count in enumerate(waiting)]
     assert max(ahead) <= 4 * (1 + 3) + 2 * 8 + 8
