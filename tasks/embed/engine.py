@@ -254,7 +254,7 @@ def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tup
     if len(unread) == len(items):
         return start // ring.batch, Vectors((), np.empty((0, embedder.recipe.dim), np.float32), tuple(unread.values()))
     matrix = run_backbone(embedder, pixels, len(items))
-    finite = np.isfinite(matrix).all(axis=1)
+    finite = [bool(np.isfinite(vector).all()) for vector in matrix]
     reason = f"not finite in {embedder.recipe.dtype}, stored as {embedder.recipe.stored}"
     read = [at for at in range(len(items)) if at not in unread]
     failures = [*unread.values(), *(Failure(*items[at], "embed", reason) for at in read if not finite[at])]

@@ -1,5 +1,6 @@
 """A reader as a process of its own, which fills rows of memory that it shares with the process that started it."""
 
+import contextlib
 import io
 import mmap
 import os
@@ -33,6 +34,9 @@ class ReaderProcess:
             pass_fds=[memory],
             start_new_session=True,  # an interrupt from the keyboard is the parent's
         )
+        if self.process.stdin is None or self.process.stdout is None:
+            raise EOFError("has no pipes")
+        self.orders, self.answers = self.process.stdin, self.process.stdout
         self.told = False
         self._give(sys.path)
         self._give((memory, shape, transform))
@@ -43,7 +47,7 @@ class ReaderProcess:
         Raises:
             EOFError: where it ended instead.
         """
-        if not self.told and select.select([self.process.stdout], [], [], patience)[0]:
+        if not self.told and select.select([self.answers], [], [], patience)[0]:
             self.told = bool(self._take())
         return self.told
 
@@ -66,15 +70,11 @@ class ReaderProcess:
         return self.process.returncode
 
     def _give(self, what: object) -> None:
-        if self.process.stdin is None:
-            raise EOFError("has no input")
-        pickle.dump(what, self.process.stdin)
-        self.process.stdin.flush()
+        pickle.dump(what, self.orders)
+        self.orders.flush()
 
     def _take(self) -> object:
-        if self.process.stdout is None:
-            raise EOFError("has no output")
-        return pickle.load(self.process.stdout)  # noqa: S301 - of our own process
+        return pickle.load(self.answers)  # noqa: S301 - of our own process
 
 
 def serve() -> None:
@@ -86,12 +86,11 @@ def serve() -> None:
     keep_freed_memory()
     decode(_draw_probe(), transform)  # imports what that takes
     answer: object = True
-    while True:
-        pickle.dump(answer, answers)
-        answers.flush()
-        if not orders.peek(1):
-            return
-        answer = read_chunk(rows, pickle.load(orders))  # noqa: S301 - as above
+    with contextlib.suppress(EOFError, BrokenPipeError):  # who started this process is gone, or wants no more
+        while True:
+            pickle.dump(answer, answers)
+            answers.flush()
+            answer = read_chunk(rows, pickle.load(orders))  # noqa: S301 - as above
 
 
 def map_rows(memory: int | None, shape: tuple[int, ...]) -> Pixels:

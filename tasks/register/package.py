@@ -43,7 +43,7 @@ class Package:
     """What goes into a model beside its head.
 
     ``page`` ("module:function") writes pictures and a page of a training's evaluation; ``examples`` are images of the
-    test split, and ``expected`` the probabilities [n, classes] that the lake's features give them; ``labels`` where an
+    test split, and ``expected`` the probabilities [n, classes] that their vectors give them here; ``labels`` where an
     image may be given several classes.
     """
 
@@ -61,7 +61,7 @@ def log_run(client: "MlflowClient", home: Home, package: Package) -> str:
     """Log a training and its model as one MLflow run; gives the run's id.
 
     Raises:
-        RegistryError: where the logged model, loaded again, does not answer as the lake's features do.
+        RegistryError: where the logged model, loaded again, does not answer as its backbone and head do.
     """
     import mlflow
 
@@ -149,6 +149,6 @@ def _check_model(uri: str, package: Package) -> None:
     if worst > TOLERANCE:
         raise RegistryError(
             f"model {package.name}",
-            f"answers {worst:.1e} away from the lake's features, more than {TOLERANCE:.0e}",
-            "The lake's vectors came from other hardware, libraries or batch size: register where they were made",
+            f"answers {worst:.1e} away from its own backbone and head, more than {TOLERANCE:.0e}",
+            "What was logged is not what was trained: check the artifact store, and run again",
         )

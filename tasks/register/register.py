@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow as pa
 
 from storage.answers import gives_labels, mark_labels, name_likeliest
 from storage.attach import open_lake, read_lake
+from storage.canaries import Canaries, find_canaries
 from storage.errors import RegistryError
 from storage.files import find_copies
 from storage.heads import Classifier
@@ -28,8 +30,9 @@ from storage.trainings import (
     read_head,
     save_version,
 )
+from storage.vectors import Matrix
 from tasks.register.gate import judge
-from tasks.register.package import Opened, Package, log_run
+from tasks.register.package import TOLERANCE, Opened, Package, log_run
 from tasks.register.registry import (
     RECIPE_TAG,
     TRAINING_TAG,
@@ -78,7 +81,8 @@ def register_head(
         settings: Where the registry is.
 
     Raises:
-        RegistryError: where MLflow does not answer, or the model answers otherwise than the lake's features do.
+        RegistryError: where MLflow does not answer, this machine gives images other vectors than the lake has, or the
+            logged model answers otherwise than its head.
     """
     with open_registry(home, settings) as client:
         known = find_registered(client, name, training_id)
@@ -118,10 +122,24 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, pa
     if not examples:
         raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
     head = read_head(home, training)
-    expected = head.probabilities(read_asked(lake, training, list(examples)))
     backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
+    vectors: Matrix = resolve_name(embedder)(backbone, batch, head.views)(images)
+    _compare(name, vectors, read_asked(lake, training, list(examples)), find_canaries(lake, training.recipe_id))
     opened = Opened(backbone, embedder, batch, head.views)
-    return Package(name, training, recipe, opened, page, images, expected, gives_labels(head))
+    return Package(name, training, recipe, opened, page, images, head.probabilities(vectors), gives_labels(head))
+
+
+def _compare(name: str, vectors: Matrix, features: Matrix, canaries: Canaries | None) -> None:
+    """Refuse where this machine gives images other vectors than the lake has, by more than their recipe tolerates."""
+    tolerance = canaries.tolerance if canaries else TOLERANCE
+    lengths = np.maximum(np.linalg.norm(features, axis=1), np.finfo(np.float32).tiny)
+    worst = float((np.linalg.norm(vectors - features, axis=1) / lengths).max())
+    if not worst <= tolerance:  # NaN is beyond it, too
+        raise RegistryError(
+            f"model {name}",
+            f"gets vectors {worst:.1e} of their length away from the lake's, {tolerance:.1e} is allowed",
+            "The lake's came from other hardware, libraries or batch size: register where they were made",
+        )
 
 
 def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:

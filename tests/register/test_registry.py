@@ -4,18 +4,22 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from flows.report import model_url
-from storage.attach import read_lake
-from storage.errors import RegistryUnreachableError
+from storage.attach import open_lake, read_lake
+from storage.canaries import Canaries, Probe, save_canaries
+from storage.errors import RegistryError, RegistryUnreachableError
 from storage.paths import Home
 from storage.trainings import head_path
+from storage.vectors import Matrix
 from tasks.register.register import Registered, register_head
 from tasks.register.registry import open_registry
 from tasks.register.settings import RegisterSettings, quiet_registry, tracking_uri
@@ -90,6 +94,39 @@ def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not
         assert lake.rows("SELECT version, training_id, alias FROM models") == [(1, training_id, "champion")]
         assert lake.value("SELECT count(*) FROM predictions") == 60
     assert len(versions(home)) == 1
+
+
+@pytest.mark.parametrize("off", [0.01, 0.1])
+def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance_and_no_further(
+    home: Path, prefect_api: str, tally: Tally, photos: Path, monkeypatch: pytest.MonkeyPatch, off: float
+) -> None:
+    from flows.embed import embed
+    from flows.ingest import ingest
+    from flows.register import EMBEDDER, PAGE
+    from flows.settings import RunSettings
+    from flows.train import train
+    from tasks.embed import pack
+
+    settings = RunSettings(source=photos, home=home)
+    for step in (ingest, embed, train):
+        step(settings)
+    assert (tally.images, bool(prefect_api)) == (60, True)
+    with open_lake(Home(home)) as lake:
+        ((training_id, recipe_id),) = lake.rows("SELECT training_id, recipe_id FROM heads")
+        probes = Canaries((Probe("drawn", b""),), np.ones((1, 48), np.float32), 0.05, {}, 1.0)
+        save_canaries(lake, recipe_id, probes, datetime.now(UTC))
+    as_ever = pack.open_images
+
+    def open_elsewhere(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
+        embed_as_ever = as_ever(folder, batch, views)
+        return lambda images: embed_as_ever(images) * np.float32(1 + off)
+
+    monkeypatch.setattr(pack, "open_images", open_elsewhere)
+    if off < 0.05:
+        assert register_head(Home(home), "photos", training_id, EMBEDDER, PAGE, None, RegisterSettings()) == "1"
+    else:
+        with pytest.raises(RegistryError, match=r"gets vectors 1.0e-01 of their length away from the lake's, 5.0e-02"):
+            register_head(Home(home), "photos", training_id, EMBEDDER, PAGE, None, RegisterSettings())
 
 
 def test_a_lake_that_forgot_and_a_store_that_was_emptied_are_filled_again_without_training(
