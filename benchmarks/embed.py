@@ -29,7 +29,7 @@ from storage.paths import Home
 from storage.recipe import Dtype
 from storage.vectors import Shard
 from tasks.embed.decode import decode
-from tasks.embed.engine import Embedder, Ring, count_cores, embed_shard
+from tasks.embed.engine import Embedder, count_cores, embed_shard
 from tasks.embed.reading import Item, Order
 from tasks.embed.stages import group
 
@@ -168,26 +168,19 @@ def time_forward(embedder: Embedder, paths: Sequence[Path]) -> float:
 def warm_up(embedder: Embedder, items: Sequence[Item]) -> None:
     """Run the engine once, and wait for the processes that read for it, where there are any."""
     time_engine(embedder, items)
-    readers = open_ring(embedder).readers
+    readers = embedder.rings[-1].readers
     list(readers.pool.map(lambda _: readers.find_process(None), range(readers.count)))
 
 
 def time_decode(embedder: Embedder, items: Sequence[Item]) -> float:
     """Read and decode alone, by the engine's readers, into its ring."""
-    ring, transform = open_ring(embedder), embedder.recipe.transform
+    ring, transform = embedder.rings[-1], embedder.recipe.transform
     places = len(ring.readers.rows) - ring.chunk
     orders = [
         Order(Path("/"), transform, 0, tuple(some), number * ring.chunk % places, last=True)
         for number, some in enumerate(group(items, ring.chunk))
     ]
     return time_rate(len(items), lambda: list(ring.readers.pool.map(ring.readers.read, orders)))
-
-
-def open_ring(embedder: Embedder) -> Ring:
-    """Give the ring that the engine's first run has opened."""
-    if embedder.ring is None:
-        raise SystemExit("the engine has not run")
-    return embedder.ring
 
 
 def open_loops(

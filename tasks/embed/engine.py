@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from tasks.embed.stages import Meter, group, map_ahead
 CHUNK = 8  # images that a reader takes at once, at least: handing each over alone would cost more than reading it
 CHUNKS = 8  # in a batch, at most
 APART = 4096  # images from which on processes of their own repay the seconds in which they start
+GPU_DECODERS = 2  # threads that have the GPU decode: more wait for each other
 WRITES = 2
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ class Lanes:
 class Embedder:
     """A recipe with its backbone, and the lanes that run it on batches of one size.
 
-    The lanes stay from one shard to the next. ``batch`` is halved where memory does not suffice.
+    Lanes and rings stay from one shard to the next. ``batch`` is halved where memory does not suffice.
     """
 
     recipe: Recipe
@@ -74,7 +75,7 @@ class Embedder:
     batch: int
     lanes: Lanes = Lanes()
     pool: ThreadPoolExecutor = field(init=False, repr=False)
-    ring: "Ring | None" = field(default=None, init=False, repr=False)
+    rings: "deque[Ring]" = field(default_factory=deque, init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Open the lanes, whose threads start with the first batch."""
@@ -130,7 +131,7 @@ def embed_shard(
 
 def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], readers: int, meter: Meter) -> Iterator[Vectors]:
     """Embed files, in order, a batch at a time; bounded in memory whatever their number."""
-    ring = _open_ring(embedder, readers, len(items))
+    ring = _take_ring(embedder, readers, len(items))
     orders = _take_orders(root, embedder.recipe, items, ring)
     chunks = map_ahead(ring.readers.pool, ring.readers.read, orders, ring.ahead, meter, "decode")
     batches = _gather(chunks, meter)
@@ -138,21 +139,23 @@ def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], readers: 
     for slot, vectors in map_ahead(embedder.pool, run, batches, embedder.lanes.count, meter, "backbone"):
         ring.free.append(slot)
         yield vectors
+    embedder.rings.append(ring)  # not where something broke: some reader may still write into it
 
 
-def _open_ring(embedder: Embedder, readers: int, images: int) -> Ring:
-    """Open readers and a ring for them, unless the embedder has both from the last shard."""
+def _take_ring(embedder: Embedder, readers: int, images: int) -> Ring:
+    """Take the ring of the last shard, where nobody else has it and it suits; else open one, with its readers."""
     transform, lanes = embedder.recipe.transform, embedder.lanes
+    readers = min(readers, GPU_DECODERS) if lanes.apart and transform.decoder == "gpu" else readers
     apart = lanes.apart and images >= APART and transform.decoder != "gpu"
-    kept = embedder.ring
-    if kept is not None and kept.readers.count == readers and (kept.readers.apart or not apart):
-        return replace(kept, free=deque(range(len(kept.readers.rows) // kept.batch)))
+    while embedder.rings:
+        kept = embedder.rings.pop()
+        if kept.readers.count == readers and (kept.readers.apart or not apart):
+            return kept
     chunk = size_chunk(embedder.batch)
     ahead = max(readers, (lanes.count + 2) * embedder.batch // chunk)
     slots = lanes.count + ahead * chunk // embedder.batch + 3  # run; ahead; the one begun, gathered, and taken next
     opened = Readers(readers, transform, slots * embedder.batch, lanes.pin, apart=apart)
-    embedder.ring = Ring(opened, embedder.batch, chunk, ahead, deque(range(slots)))
-    return embedder.ring
+    return Ring(opened, embedder.batch, chunk, ahead, deque(range(slots)))
 
 
 def _take_orders(root: Path, recipe: Recipe, items: Sequence[Item], ring: Ring) -> Iterator[Order]:

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, wait
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -69,7 +69,8 @@ def map_ahead(
         while waiting:
             yield _take(waiting, meter, stage)
     finally:
-        wait([future for future in waiting if not future.cancel()])  # what they write to may serve another map
+        for future in waiting:
+            future.cancel()
 
 
 def _take(waiting: deque[Future[Made]], meter: Meter, stage: str) -> Made:

@@ -73,8 +73,7 @@ def embed(folder: Path, items: list[Item], *, apart: bool) -> Vectors:
     for _ in range(2):
         rounds.append(gather(embed_files(folder, embedder, items, 1, Meter())))
         if apart:
-            assert embedder.ring is not None
-            wait_for_process(embedder.ring.readers)
+            wait_for_process(embedder.rings[-1].readers)
     np.testing.assert_array_equal(rounds[0].matrix, rounds[1].matrix)
     return rounds[1]
 
@@ -145,3 +144,25 @@ def plant_decoder(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> N
     folder.mkdir()
     (folder / "simplejpeg.py").write_text(text)
     monkeypatch.syspath_prepend(str(folder))
+
+
+def test_two_runs_of_one_embedder_at_a_time_do_not_write_into_each_other_s_rows(tmp_path: Path) -> None:
+    items = write_images(tmp_path, 24)
+    embedder = Embedder(RECIPE, average, batch=4, lanes=Lanes(2))
+    first = embed_files(tmp_path, embedder, items, 1, Meter())
+    begun = next(first)
+    second = gather(embed_files(tmp_path, embedder, list(reversed(items)), 1, Meter()))
+    rest = gather(first)
+    assert len(embedder.rings) == 2
+    np.testing.assert_array_equal(np.concatenate([begun.matrix, rest.matrix]), second.matrix[::-1])
+
+
+def test_after_a_run_that_broke_the_next_has_rows_of_its_own(tmp_path: Path) -> None:
+    items = write_images(tmp_path, 24)
+    broken = Embedder(RECIPE, average, batch=4, lanes=Lanes(2))
+    begun = embed_files(tmp_path, broken, items, 1, Meter())
+    next(begun)
+    begun.close()
+    assert not broken.rings
+    whole = gather(embed_files(tmp_path, broken, items, 1, Meter()))
+    np.testing.assert_array_equal(whole.matrix, embed(tmp_path, items, apart=False).matrix)
