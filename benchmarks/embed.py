@@ -36,7 +36,7 @@ from tasks.embed.stages import group
 BATCHES = {"cpu": 8, "cuda": 256}  # where a lane is fastest: on a core, its layers then fit into the cache
 HONEST = {"cpu": 32, "cuda": 256}
 IMAGES = {"tf_efficientnet_lite0": 3072, "resnet50": 1024, "vit_b_16": 256}  # half a minute or less on two cores
-GPU_IMAGES = 16384
+GPU_IMAGES = 32768  # some seconds: filling the pipeline and emptying it takes tenths
 QUICK_IMAGES, QUICK_RUNS = {"cpu": 128, "cuda": 4096}, 3
 LONG_NETWORKS, QUICK_NETWORKS = ("resnet50", "tf_efficientnet_lite0"), ("tf_efficientnet_lite0",)
 OFTEN = 4  # batches a lane, where the backbone runs alone
