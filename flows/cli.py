@@ -1,6 +1,7 @@
 """The command line."""
 
 import dataclasses
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from storage.errors import FrostlineError, SettingsError
 from storage.urls import mask
 
 BAD_USE = 2
+REPEAT = "Name a list's flag before each value: --train.heads softmax --train.heads ridge"
 QUERY_INTERRUPTED = "Query interrupted"
 """What DuckDB makes of Ctrl-C."""
 
@@ -32,15 +34,17 @@ def build_app(arguments: Sequence[str]) -> App:
     """
     values = read_config(_find_config(arguments))
     check_environment(read_environment(), [field.name for field in dataclasses.fields(Output)] + ["at"])
-    file = Dict(values, use_commands_as_keys=False, allow_unknown=True, source="frostline.toml")
+    runs = (demo, run, plan, cuts, train, evaluate, review)
+    commands = (*runs, sql, status, lineage, export, tag, diff, maintain, erase, doctor, move)
+    # Below each command's name, as cyclopts takes a table [train] beside a command `train` to be that command's.
+    file = Dict({command.__name__: values for command in commands}, allow_unknown=True, source="frostline.toml")
     app = App(
         name="frostline",
         help="Transfer learning as an incremental, scheduled pipeline.",
         suppress_keyboard_interrupt=False,
         config=(Env("FROSTLINE_", command=False), file),
     )
-    runs = (demo, run, plan, cuts, train, evaluate, review)
-    for command in (*runs, sql, status, lineage, export, tag, diff, maintain, erase, doctor, move):
+    for command in commands:
         app.command(command)
     return app
 
@@ -75,7 +79,10 @@ def _explain(error: cyclopts.CycloptsError) -> str:
     if isinstance(cause, pydantic.ValidationError) and not isinstance(error, cyclopts.MissingArgumentError):
         first = cause.errors()[0]
         where = ".".join(map(str, first["loc"])) or "settings"
-        return str(SettingsError(f"{where} {first['input']!r}", first["msg"], "See `frostline run --help`"))
+        rule = first["msg"].removeprefix("Value error, ")
+        return str(SettingsError(f"{where} {first['input']!r}", rule, "See `frostline run --help`"))
+    if isinstance(error, cyclopts.UnusedCliTokensError):
+        return str(SettingsError(f"{shlex.join(error.unused_tokens or ())}", "belongs to no argument", REPEAT))
     return f"{' '.join(str(error).split())} See `frostline --help`."
 
 

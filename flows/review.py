@@ -1,5 +1,6 @@
 """A review of labels: what a person should look at goes out, decisions come back; needs neither torch nor Prefect."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,9 +147,10 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         lines = [f"decisions {found['decisions']} · labels changed or confirmed {found['changed']}"]
         return [*lines, f"lake      snapshot {found['snapshot']}", "next      frostline run: it computes no feature"]
     suspects = " · ".join(f"{problem} {count}" for problem, count in found["suspects"].items())
+    apply = ["frostline", "review", "--name", found["name"], "--apply", found["table"]]
     return [
         f"images    {found['images']}",
         f"suspects  {suspects}",
         f"look      {found['sheet']}",
-        f"decide    write classes into {found['table']}, then: frostline review --apply {found['table']}",
+        f"decide    write classes into {found['table']}, then: {shlex.join(apply)}",
     ]

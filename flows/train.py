@@ -12,6 +12,8 @@ from tasks.embed.weights import find_weights
 from tasks.train.step import fit_and_evaluate
 from tasks.train.train import Trained, TrainingData
 
+EMBED = "Compute them first: `frostline run FOLDER` with the same --embed settings"
+
 
 @flow(flow_run_name="train {settings.source}", persist_result=False)
 def train(settings: RunSettings, at: int | str | None = None) -> Trained:
@@ -38,5 +40,5 @@ def find_recipe_id(settings: RunSettings, view: int = 0) -> str:
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     recipe = find_known(home, settings.embed, weights, view)
     if recipe is None:
-        raise TrainError(f"{settings.title}", "has no features under these settings", "Run the embed flow first")
+        raise TrainError(f"{settings.title}", "has no features under these settings", EMBED)
     return recipe.recipe_id

@@ -138,6 +138,9 @@ def test_flags_go_before_the_environment_before_the_file_before_defaults(
 ) -> None:
     (tmp_path / "frostline.toml").write_text(f'source = "{photos}"\nname = "file"\n[embed]\nshard = 0\n')
     refused(frostline("plan"), "embed.shard", "greater than or equal to 1")
+    (tmp_path / "frostline.toml").write_text('[train]\nheads = ["tail"]\nfolds = 5\n')  # a command has this name, too
+    for command in ("run", "train", "plan"):
+        refused(frostline(command, str(photos)), "train", ": folds 5 would train as many tails")
     (tmp_path / "frostline.toml").write_text(f'source = "{photos}"\nname = "file/"\n')
     refused(frostline("plan"), "file/")
     refused(frostline("plan", env={"FROSTLINE_NAME": "environment/"}), "environment/")
@@ -171,6 +174,7 @@ def test_bad_use_is_one_line_with_exit_code_2_and_leaves_the_lake_as_it_was(
     refused(frostline("run", str(photos), "--home", str(photos / "red" / "000.png")), "home", "--home")
     refused(frostline("run"), "source", "frostline run FOLDER")
     refused(process("rum"), "rum", "run")
+    refused(frostline("run", str(photos), "--train.heads", "softmax", "ridge"), "ridge", "before each value")
     assert lake_of(home) == before
 
 

@@ -97,7 +97,12 @@ def labels_of(home: Home, name: str) -> list[tuple[str, str]]:
 
 
 def test_decisions_come_back_as_labels_and_compute_no_feature(
-    run: Callable[..., dict[str, Any]], photos: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., dict[str, Any]],
+    photos: Path,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_image(photos / "red" / "stray.png", "blue", 7)
     monkeypatch.chdir(tmp_path)
@@ -108,10 +113,13 @@ def test_decisions_come_back_as_labels_and_compute_no_feature(
     first = run()
     place, folder = Home(home), tmp_path / "review"
     obey([*look, "--home", str(home)])
+    hint = capsys.readouterr().out.split("then: frostline ")[1]
     assert "stray.png" in (folder / "review.html").read_text()
     assert run()["training"] == first["training"]  # nothing is changed by itself
     decide(folder / "review.csv", stray="blue")
     obey([*take, "--home", str(home)])
+    assert labels_of(place, "stray") == [("blue", "review:review.csv")]
+    obey([*shlex.split(hint), "--home", str(home)])  # what it said to write is the same
     assert labels_of(place, "stray") == [("blue", "review:review.csv")]
     with pytest.raises(SystemExit, match="2"):  # the decisions in the table would be lost
         obey([*look, "--home", str(home)])
