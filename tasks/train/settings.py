@@ -3,7 +3,7 @@
 import re
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2", "tail"]
 Frozen = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"]
@@ -15,11 +15,11 @@ class TailSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rates: tuple[float, ...] = Field(
+    learning_rates: tuple[FiniteFloat, ...] = Field(
         (1e-4,), min_length=1, description="Learning rates of the pretrained layers to choose from."
     )
-    head_factor: float = Field(10.0, ge=1, description="How many times faster the new head learns than they do.")
-    weight_decay: float = Field(0.01, ge=0, description="Weight decay of the pretrained layers' weights.")
+    head_factor: FiniteFloat = Field(10.0, ge=1, description="How many times faster the new head learns than they do.")
+    weight_decay: FiniteFloat = Field(0.01, ge=0, description="Weight decay of the pretrained layers' weights.")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum 0.9.")
     epochs: int = Field(10, ge=1, description="How often each image is seen; the best epoch is kept.")
     batch: int = Field(32, ge=1, description="Most images a step.")
@@ -38,7 +38,9 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(0, description="Decides the split of each image, with its id or its group and nothing else.")
+    seed: int = Field(
+        0, ge=0, description="Decides the split of each image, with its id or its group and nothing else."
+    )
     validation: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the best head is chosen.")
     test: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the model is measured, once.")
     split: Literal["hash", "time"] = Field(
@@ -60,7 +62,7 @@ class TrainSettings(BaseModel):
         min_length=1,
         description="Kinds of heads to choose from; mlp2 has two hidden layers, tail the backbone's after the cut.",
     )
-    l2: tuple[float, ...] = Field(
+    l2: tuple[FiniteFloat, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         min_length=1,
         description="Strengths of the L2 penalty to choose from, of softmax and ridge.",
@@ -69,10 +71,10 @@ class TrainSettings(BaseModel):
         (1, 5, 20), min_length=1, description="Numbers of neighbours to choose from, of knn."
     )
     hidden: int = Field(256, ge=1, description="Width of the first hidden layer; the second has half of it.")
-    learning_rates: tuple[float, ...] = Field(
+    learning_rates: tuple[FiniteFloat, ...] = Field(
         (1e-3, 3e-3), min_length=1, description="Learning rates to choose from, of mlp and mlp2."
     )
-    weight_decays: tuple[float, ...] = Field(
+    weight_decays: tuple[FiniteFloat, ...] = Field(
         (1e-2, 1e-1), min_length=1, description="Weight decays to choose from, of mlp and mlp2."
     )
     epochs: int = Field(30, ge=1, description="How often mlp and mlp2 see each image.")

@@ -101,13 +101,18 @@ def fit_heads(
         pretrained: the layers that the kind "tail" trains.
 
     Raises:
-        TrainError: where a tail is asked for, and there is none.
+        TrainError: where a tail is asked for, and there is none, or no candidate comes to finite numbers.
     """
     problem = replace(_prepare(train, validation, settings), pretrained=pretrained)
     fits = _list_fits()
     candidates = [
         _judge(problem, choice, head) for kind in dict.fromkeys(settings.heads) for choice, head in fits[kind](problem)
     ]
+    if not candidates:
+        rates = f"train.learning_rates {settings.learning_rates} with weight_decays {settings.weight_decays}"
+        raise TrainError(
+            rates, "make every candidate run away", "Lower --train.learning-rates or --train.weight-decays"
+        )
     return tuple(sorted(candidates, key=lambda candidate: candidate.loss))  # in doubt the one that was fitted first
 
 
@@ -191,6 +196,8 @@ def _fit_mlps(problem: Problem, kind: Kind, hidden: tuple[int, ...]) -> Iterator
     )
     fitted = mlp.fit_mlps(train, validation, hidden, rates, settings.epochs, settings.seed)
     for rate, layers in zip(rates, fitted, strict=True):
+        if not layers:  # ran away in its first epoch
+            continue
         *before, (weights, bias) = layers
         choice: Choice = {"head": kind, "learning_rate": rate.learning_rate, "weight_decay": rate.weight_decay}
         yield choice, Head(problem.classes, axes.mean, axes.scale, weights, bias, hidden=tuple(before))

@@ -1,10 +1,14 @@
 """The sweep: every kind of head learns, is calibrated, is kept in a file, and the best comes first."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
+from pydantic import ValidationError
 
+from storage.errors import TrainError
 from storage.heads import load_head, save_head
 from storage.vectors import Matrix
 from tasks.train.settings import TrainSettings
@@ -110,3 +114,19 @@ def test_one_neighbour_answers_for_its_own_image() -> None:
 def test_candidates_are_the_same_bit_for_bit_when_fitted_again() -> None:
     one, two = (fit_heads(make_data(3), make_data(3, seed=1), EVERY) for _ in range(2))
     assert [(each.choice, each.loss) for each in one] == [(each.choice, each.loss) for each in two]
+
+
+def test_networks_that_run_away_are_left_out_and_refused_where_none_is_left() -> None:
+    train, validation = make_data(3, images=60), make_data(3, seed=1)
+    asked = TrainSettings(heads=("mlp",), learning_rates=(1e-3, 1e30), weight_decays=(0.01,), epochs=2)
+    assert [each.choice["learning_rate"] for each in fit_heads(train, validation, asked)] == [1e-3]
+    with pytest.raises(TrainError, match="1e\\+30.*run away.*Lower --train.learning-rates"):
+        fit_heads(train, validation, asked.model_copy(update={"learning_rates": (1e30,)}))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"l2": (float("nan"),)}, {"weight_decays": (float("inf"),)}, {"learning_rates": (0.0,)}]
+)
+def test_numbers_that_no_training_could_follow_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        TrainSettings.model_validate(wrong)
