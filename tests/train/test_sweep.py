@@ -120,7 +120,7 @@ def test_networks_that_run_away_are_left_out_and_refused_where_none_is_left() ->
     train, validation = make_data(3, images=60), make_data(3, seed=1)
     asked = TrainSettings(heads=("mlp",), learning_rates=(1e-3, 1e30), weight_decays=(0.01,), epochs=2)
     assert [each.choice["learning_rate"] for each in fit_heads(train, validation, asked)] == [1e-3]
-    with pytest.raises(TrainError, match="1e\\+30.*run away.*Lower --train.learning-rates"):
+    with pytest.raises(TrainError, match=r"1e\+30.*run away.*Lower --train.learning-rates"):
         fit_heads(train, validation, asked.model_copy(update={"learning_rates": (1e30,)}))
 
 
