@@ -52,7 +52,7 @@ class EmbedSettings(BaseModel):
         None, ge=1, description="Images a batch; by default what suits the device: 8 a core, 256 on a GPU."
     )
     decoders: int | None = Field(
-        None, ge=1, le=256, description="Threads that read and decode; by default one for each core."
+        None, ge=1, le=256, description="Threads, beside a GPU processes, that read and decode; by default one a core."
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="Compile the backbone first; 'auto' where that saves more time than it takes."
