@@ -178,12 +178,13 @@ CHECKS = (
         *("vector", "canaries", CANARY, f"image IS NULL AND {OTHER_VECTOR}"),
         "is not the vector that its image's feature is",
         "`--deep --repair` mends the feature where that is wrong; a wrong canary comes from a backup",
-        *(("features",), False),
+        ("features",),
+        mends=False,
     ),
     RowCheck(
-        *("json", "heads", "concat('training ', training_id)"),
-        NO_RECORD,
-        *("its settings or metrics are no JSON", BACKUP, (), False),
+        *("json", "heads", "concat('training ', training_id)", NO_RECORD),
+        *("its settings or metrics are no JSON", BACKUP),
+        mends=False,
     ),
     RowCheck("json", "canaries", CANARY, _is_no_object("made_with"), "what made it is no JSON", REMOVED),
     RowCheck(
