@@ -58,7 +58,7 @@ def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
     """Check catalog, files, rows and heads; with ``deep`` also every page of the features, and a sample of vectors."""
     found = check_lake(lake, now, partial(show_progress, unit="files"))
     if all(finding.check != "file" for finding in found):
-        found += check_heads(lake, now)
+        found += [*check_heads(lake, now), *check_models(lake)]
     if deep:
         broken = {finding.what for finding in found if finding.check == "file"}
         if not broken:
@@ -73,12 +73,20 @@ def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
 def check_heads(lake: Lake, now: datetime) -> Iterator[Finding]:
     """Find heads whose files are gone; they are trained again from the rows of their snapshot."""
     for head in list_lost_heads(lake):
-        what = f"head {head.training_id} of {head.label_set}: its file is gone or broken"
+        what = f"head {head.training_id} of {head.label_set}: its file or its figures are gone or broken"
         if head.readable:
             repair = f"it is trained again on the rows of snapshot {head.snapshot}"
             yield Finding("head", what, repair, partial(_train_again, lake.home, head, now))
         else:
             yield Finding("head", what, f"restore it from a backup: snapshot {head.snapshot} cannot be read any more")
+
+
+def check_models(lake: Lake) -> Iterator[Finding]:
+    """Find registered models that the home's own MLflow store has no more; needs MLflow where there are any."""
+    if (lake.home.registry / "mlflow.db").is_file() and lake.value("SELECT count(*) FROM models"):
+        from tasks.register.kept import check_packages
+
+        yield from check_packages(lake)
 
 
 def mend_all(found: Sequence[Finding]) -> None:

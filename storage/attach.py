@@ -36,6 +36,9 @@ def open_lake(home: Home) -> Lake:
     home.make()
     with take_turn(home):
         lake = find_lake(home) or make_lake(home)
+        if not read_version(lake) and holds_files(home) and not read_version(lake):  # unless another was first
+            lake.close()
+            raise _lost_catalog(home)
         _race_to_make(lake)
     upgrade(_checked(lake))
     return lake
@@ -120,7 +123,11 @@ def _absent(home: Home) -> LakeError:
 
 def _read(home: Home, at: int | str | None) -> Lake | None:
     if at is None:
-        return find_lake(home, "READ_ONLY")
+        found = find_lake(home, "READ_ONLY")
+        if found and not read_version(found):  # whoever makes it is at work, or was killed
+            found.close()
+            return None
+        return found
     try:
         return find_lake(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
     except LakeError as error:

@@ -28,7 +28,7 @@ from storage.lost import drop_files
 from storage.paths import Home
 from storage.progress import Progress, silent
 from storage.restore import find_rows, restore_rows
-from storage.rows import BACKUP, CHECKS, RowCheck
+from storage.rows import BACKUP, CHECKS, NO_RECORD, RowCheck
 from storage.trainings import evaluation_path, head_path
 
 DAY = timedelta(days=1)
@@ -98,8 +98,8 @@ def list_lost_heads(lake: Lake) -> list[LostHead]:
     if lake.home.catalog_url:  # a shared lake's heads lie in the home of the run that trained them
         return []
     heads = lake.rows(  # an erasure deletes what keeps vectors of its own
-        """SELECT training_id, label_set, recipe_id, heads.snapshot, settings FROM heads
-           WHERE NOT (contains(coalesce(settings, ''), '"chosen_head":"knn"')
+        f"""SELECT training_id, label_set, recipe_id, heads.snapshot, settings FROM heads
+            WHERE NOT {NO_RECORD} AND NOT (contains(settings, '"chosen_head":"knn"')
                       AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity')) ORDER BY ALL"""
     )
     return [
@@ -110,11 +110,12 @@ def list_lost_heads(lake: Lake) -> list[LostHead]:
 
 
 def _is_as_written(home: Home, training_id: str) -> bool:
-    """Tell whether a head has the bytes that were recorded with it; earlier releases recorded none."""
-    with contextlib.suppress(OSError, ValueError):
+    """Tell whether a head has the bytes that were recorded with its figures; earlier releases recorded none."""
+    try:
         known = json.loads(evaluation_path(home, training_id).read_text(encoding="utf-8")).get("head_sha256")
-        return known in (None, hashlib.sha256(head_path(home, training_id).read_bytes()).hexdigest())
-    return True
+    except (OSError, ValueError):
+        return False
+    return known in (None, hashlib.sha256(head_path(home, training_id).read_bytes()).hexdigest())
 
 
 def _can_read(home: Home, recipe_id: str, at: int) -> bool:

@@ -1,12 +1,13 @@
 """Moving a lake out of its home, with every snapshot: rows of the catalog and bytes of the files, as they are."""
 
-import contextlib
 import dataclasses
+import sqlite3
+from contextlib import closing
 
 import duckdb
 from pyarrow import fs
 
-from storage.attach import find_lake, make_lake, open_lake
+from storage.attach import find_lake, make_lake, open_lake, read_lake
 from storage.data import open_data
 from storage.errors import LakeError, SettingsError
 from storage.extensions import connect, list_wheels
@@ -14,6 +15,7 @@ from storage.migrate import read_version
 from storage.paths import Home
 
 POSTGRES = "postgres:"
+_SNAPSHOTS = "SELECT snapshot_id, epoch_us(snapshot_time) FROM ducklake_snapshots('lake')"
 
 
 def move_lake(new: Home) -> int:
@@ -30,36 +32,49 @@ def move_lake(new: Home) -> int:
         LakeError: where there is no lake to move, or one in the new place.
     """
     old = dataclasses.replace(new, catalog_url=None, data_url=None)
-    _check(old, new)
-    with open_lake(old) as lake:
-        lake.call("ducklake_flush_inlined_data('lake')")  # small tables lie in rows of the catalog's own dialect
-        snapshot = lake.snapshot
-    if new.data_url:
-        _copy_files(old, new)
-    _copy_catalog(old, new)
+    snapshot = _find_copied(old, new)
+    if snapshot is None:
+        with open_lake(old) as lake:
+            lake.call("ducklake_flush_inlined_data('lake')")  # small tables lie in rows of the catalog's own dialect
+            snapshot = lake.snapshot
+        if new.data_url:
+            _copy_files(old, new)
+        _copy_catalog(old, new)
     if not new.data_url:
         _put_aside(old)
     return snapshot
 
 
-def _check(old: Home, new: Home) -> None:
+def _find_copied(old: Home, new: Home) -> int | None:
+    """Find the newest snapshot of the old lake in the new one; None where that is still to be made."""
     if not new.catalog_url:
         raise SettingsError(
             "lake.catalog", "must name the database to move into", "Set it, such as postgres:dbname=lake"
         )
     if not old.catalog.exists():
         raise LakeError(f"home {old.root}", "has no lake to move", "Choose another with --home")
-    if there := find_lake(new, "READ_ONLY"):
-        with there:
-            if read_version(there):
-                raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
+    with read_lake(old) as lake:
+        [newest] = lake.rows(f"{_SNAPSHOTS} ORDER BY snapshot_id DESC LIMIT 1")
+    there = find_lake(new, "READ_ONLY")
+    if there is None:
+        return None
+    with there:
+        if not read_version(there):
+            return None
+        if newest not in there.rows(_SNAPSHOTS):
+            raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
+    return int(newest[0])
 
 
 def _put_aside(old: Home) -> None:
-    aside = old.catalog.with_suffix(".moved")
-    for end in ("-wal", "-shm", ""):  # the log may hold rows still
-        with contextlib.suppress(FileNotFoundError):
-            old.catalog.with_name(old.catalog.name + end).rename(aside.with_name(aside.name + end))
+    """Rename the catalog; its log is taken into it first, as a kill between two renames would part them."""
+    try:
+        with closing(sqlite3.connect(old.catalog, timeout=20)) as con:
+            con.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.OperationalError as error:
+        remedy = "Stop them, and run this again: all is copied, and the old catalog must be put aside"
+        raise LakeError(f"lake {old.lake}", f"is held by readers or writers: {error}", remedy) from error
+    old.catalog.rename(old.catalog.with_suffix(".moved"))
 
 
 def _copy_files(old: Home, new: Home) -> None:

@@ -71,10 +71,26 @@ ONCE = {
     "models": ("name", "version"),
     "predictions": ("name", "version", "image_id", "class"),
     "tags": ("tag",),
+    "canaries": ("recipe_id", "probe"),
 }
 """What there is one row of, at most."""
 OTHER_LENGTH = """EXISTS (FROM recipes r WHERE r.recipe_id = features.recipe_id
                           AND len(vector) IS DISTINCT FROM r.dim)"""
+
+CANARY = "concat('probe ', probe, ', recipe ', recipe_id)"
+OTHER_VECTOR = f"""EXISTS (FROM features f WHERE f.recipe_id = canaries.recipe_id
+                           AND f.image_id = TRY_CAST(probe AS UUID)
+                           AND CASE WHEN {NO_NUMBER.replace("vector", "f.vector")}
+                                      OR {NO_NUMBER.replace("vector", "canaries.vector")}
+                                      OR len(f.vector) <> len(canaries.vector) THEN false
+                               ELSE list_distance(f.vector, canaries.vector)
+                                    > tolerance * sqrt(list_inner_product(f.vector, f.vector)) END)"""
+"""That a canary is one of the lake's images, and its feature another vector; others have checks of their own."""
+
+
+def _is_no_object(column: str) -> str:
+    """Say in SQL that a text is no JSON object."""
+    return f"coalesce(CASE WHEN json_valid({column}) THEN json_type({column}) END, '') <> 'OBJECT'"
 
 
 def _name(keys: tuple[str, ...]) -> str:
@@ -90,6 +106,8 @@ def _twice(table: str, keys: tuple[str, ...]) -> str:
     return f"EXISTS (FROM ({several}) d WHERE {same} AND {table}.rowid <> d.first)"
 
 
+NO_RECORD = f"({_is_no_object('settings')} OR {_is_no_object('metrics')})"
+"""That nobody can read what a head was trained with, or measured to be."""
 CHECKS = (
     RowCheck("foreign image", "images", IMAGE, "image_id IS NULL", "names none", REMOVED),
     *(
@@ -151,6 +169,24 @@ CHECKS = (
     ),
     RowCheck("length", "features", FEATURE, OTHER_LENGTH, "is not as long as its recipe says", AGAIN, ("recipes",)),
     RowCheck("numbers", "features", FEATURE, NO_NUMBER, "has a number that is none", AGAIN),
+    RowCheck(
+        *("length", "canaries", CANARY, OTHER_LENGTH.replace("features", "canaries")),
+        *("is not as long as its recipe says", REMOVED, ("recipes",)),
+    ),
+    RowCheck("numbers", "canaries", CANARY, NO_NUMBER, "has a number that is none", REMOVED),
+    RowCheck(
+        *("vector", "canaries", CANARY, f"image IS NULL AND {OTHER_VECTOR}"),
+        "is not the vector that its image's feature is",
+        "`--deep --repair` mends the feature where that is wrong; a wrong canary comes from a backup",
+        ("features",),
+        mends=False,
+    ),
+    RowCheck(
+        *("json", "heads", "concat('training ', training_id)", NO_RECORD),
+        *("its settings or metrics are no JSON", BACKUP),
+        mends=False,
+    ),
+    RowCheck("json", "canaries", CANARY, _is_no_object("made_with"), "what made it is no JSON", REMOVED),
     RowCheck(
         "lease",
         "leases",

@@ -82,7 +82,7 @@ def find_experiment(client: "MlflowClient", home: Home, name: str) -> str:
 
 def find_registered(client: "MlflowClient", name: str, training_id: str) -> "ModelVersion | None":
     """Find the version of a model that holds a training's head."""
-    for version in _search(client, name):
+    for version in list_versions(client, name):
         if version.tags.get(TRAINING_TAG) == training_id:
             return version
     return None
@@ -90,7 +90,7 @@ def find_registered(client: "MlflowClient", name: str, training_id: str) -> "Mod
 
 def find_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
     """Find the version that bears an alias."""
-    for version in _search(client, name):
+    for version in list_versions(client, name):
         if alias in list_aliases(client, version):
             return version
     return None
@@ -102,6 +102,7 @@ def list_aliases(client: "MlflowClient", version: "ModelVersion") -> list[str]:
     return [alias for alias, number in aliases.items() if str(number) == str(version.version)]
 
 
-def _search(client: "MlflowClient", name: str) -> list["ModelVersion"]:
+def list_versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
+    """List the versions of a model, the newest first."""
     quoted = name.replace("'", "\\'")
     return list(client.search_model_versions(f"name='{quoted}'", order_by=["version_number DESC"]))

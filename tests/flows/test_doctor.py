@@ -125,6 +125,18 @@ def truncate_head(home: Home) -> None:
     os.truncate(next(home.heads.glob("*/head.safetensors")), 100)
 
 
+def truncate_figures(home: Home) -> None:
+    os.truncate(next(home.heads.glob("*/evaluation.json")), 100)
+
+
+def add_canary(vector: str, made_with: str = "{}", times: int = 1) -> Callable[[Home], None]:
+    """Record a canary of an image of the lake: its vector is an expression over its feature."""
+    return write(
+        f"""INSERT INTO canaries SELECT recipe_id, image_id::VARCHAR, NULL, {vector}, 0.01, '{made_with}', 9, now()
+            FROM features, range({times}) WHERE image_id = (SELECT min(image_id) FROM features)"""
+    )
+
+
 def flip_head(home: Home) -> None:
     file = next(home.heads.glob("*/head.safetensors"))
     data = bytearray(file.read_bytes())
@@ -176,6 +188,11 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     **{f"repeated {name}": ("duplicate", write(f"INSERT INTO {name} FROM {name} LIMIT 1")) for name in REPEATED},
     "unreadable head": ("head", truncate_head),
     "flipped bit of a head": ("head", flip_head),
+    "unreadable figures of a head": ("head", truncate_figures),
+    "short canary": ("length", add_canary("vector[2:]")),
+    "canary without numbers": ("numbers", add_canary("list_transform(vector, lambda x: 'nan'::FLOAT)")),
+    "canary of unknown making": ("json", add_canary("vector", "{torch")),
+    "repeated canary": ("duplicate", add_canary("vector", times=2)),
     "no guard": ("guard", write("DELETE FROM guard")),
     "several guards": ("guard", write("INSERT INTO guard VALUES (7)")),
     "lost file of seals": ("file", lose("checksums")),
@@ -283,6 +300,39 @@ def test_going_deep_finds_a_catalog_that_is_wrong_about_a_file(home: Home, sql: 
     found = examine(home, NOW, deep=True)
     assert checks(found) == {"file"}
     assert "the catalog says" in found[0].finding.what
+
+
+@pytest.mark.parametrize("sql", ["settings = '{\"c\": '", "metrics = '{'", "metrics = '[]'", "settings = NULL"])
+def test_a_head_whose_record_cannot_be_read_is_for_a_person_to_mend(home: Home, sql: str) -> None:
+    write(f"UPDATE heads SET {sql}")(home)
+    lose_head(home)  # which cannot be trained again from settings that are none
+    found = examine(home, NOW, repair=True)
+    assert ("json", False) in {(outcome.finding.check, outcome.repaired) for outcome in found}
+    assert {outcome.finding.check for outcome in found if not outcome.repaired} == {"json"}
+
+
+def test_a_canary_that_is_not_its_images_feature_is_for_a_person_to_judge(home: Home) -> None:
+    add_canary("list_transform(vector, lambda x: x * 1.005)")(home)
+    assert examine(home, NOW) == []
+    write("UPDATE canaries SET vector = list_transform(vector, lambda x: x * 1.02)")(home)
+    (found,) = examine(home, NOW, repair=True)
+    assert (found.finding.check, found.repaired) == ("vector", False)
+    assert "canaries of probe" in found.finding.what
+
+
+def test_a_registered_model_whose_package_is_gone_is_found(home: Home, template: Path) -> None:
+    packages = template / "mlflow" / "artifacts" / "models"  # the copied store names them where they were made
+    packages.rename(packages.with_name("lost"))
+    try:
+        (found,) = examine(home, NOW)
+        with closing(sqlite3.connect(home.registry / "mlflow.db")) as con:
+            con.execute("DROP TABLE model_versions")
+        (broken,) = examine(home, NOW)
+    finally:
+        packages.with_name("lost").rename(packages)
+    assert (found.finding.check, found.finding.mend) == ("model", None)
+    assert "model photos version 1: its package" in found.finding.what
+    assert (broken.finding.check, "does not answer" in broken.finding.what) == ("model", True)
 
 
 def test_a_catalog_that_is_gone_is_no_empty_lake(home: Home) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from storage.attach import open_lake, read_lake
+from storage.attach import look_at_lake, make_lake, open_lake, read_lake
 from storage.errors import LakeError, SettingsError
 from storage.features import commit_shard, read_features
 from storage.lake import Lake
@@ -84,6 +84,22 @@ def test_no_lake_is_moved_over_another(place: Home) -> None:
     fill(open_home(place.root))
     with pytest.raises(LakeError, match="is there already"):
         move_lake(place)
+
+
+@ELSEWHERE
+def test_a_catalog_that_a_killed_move_left_empty_is_no_lake_until_the_move_is_done(place: Home) -> None:
+    old = open_home(place.root)
+    fill(old)
+    make_lake(place, filled=True).close()  # what a kill before the copy leaves
+    if not place.data_url:
+        for opened in (open_lake, read_lake):
+            with pytest.raises(LakeError, match=r"has files of one.*frostline move"):
+                opened(place)
+    with pytest.raises(LakeError, match=r"has no lake|has files of one"):
+        look_at_lake(place)
+    move_lake(place)
+    with read_lake(place) as lake:
+        assert lake.value("SELECT count(*) FROM features") == 11
 
 
 def test_a_move_that_says_not_where_to_is_refused(tmp_path: Path) -> None:
