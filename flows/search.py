@@ -22,7 +22,7 @@ from tasks.embed.plan import find_known
 from tasks.embed.weights import find_weights
 from tasks.train.budget import Budget
 from tasks.train.curve import advise, extrapolate, measure_gain, round_labels
-from tasks.train.halving import Contender, Outcome, Trial, choose_cuts, list_shares, rank, rank_cuts, run_rounds
+from tasks.train.halving import Contender, Outcome, Trial, choose, choose_cuts, list_shares, rank, rank_cuts, run_rounds
 from tasks.train.step import estimate_tail, read_rows, try_head, try_tail
 from tasks.train.train import Trained, TrainingData
 from tasks.train.trials import Rows, ask_for
@@ -69,7 +69,7 @@ def search(settings: RunSettings) -> Found:
     outcomes = going.try_heads()
     outcomes += going.try_tails([outcome.trial for outcome in outcomes if outcome.trial])
     trials = rank([outcome.trial for outcome in outcomes if outcome.trial])
-    winner = _settle(settings, trials[0].contender)
+    winner = _settle(settings, choose(trials).contender)
     trained = train(winner)
     plot = write_picture(outcomes, head_path(settings.place, trained.training.training_id).parent)
     sizes = {outcome.contender: going.measure_size(outcome.contender) for outcome in outcomes}
@@ -89,6 +89,7 @@ def check_searchable(settings: RunSettings, at: str | None = None) -> None:
         "train.multi_label": settings.train.multi_label,
         "train.false_accept": settings.train.false_accept is not None,
         "train.average_views": settings.train.average_views,
+        "train.near_duplicates": settings.train.near_duplicates,  # each cut sees others, and would split otherwise
     }
     for name in (name for name, wrong in refused.items() if wrong):
         raise SettingsError(
@@ -175,7 +176,8 @@ class _Search:
             trial = try_tail(place, rows, cut, asked, OPENER, show_progress)
         except BackboneError as error:
             return Outcome(contender, 1.0, None, f"not tried: {error}")
-        return Outcome(contender, 1.0, trial, "has all labels")
+        learned = "has all labels" if trial.epoch else "has all labels, but no epoch beat freezing everything"
+        return Outcome(contender, 1.0, trial, learned)
 
     def _refuse(self, contender: Contender, training: float = 0.0, share: float = 1.0) -> str | None:
         """Say why features do not fit into the budget; take their bytes from it where they do."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from storage.canonical import digest
+from storage.errors import TrainError
 from storage.features import read_features
 from storage.files import find_copies, list_paths
 from storage.images import list_arrivals
@@ -39,6 +40,9 @@ def divide(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings, 
     """Read the rows to train and measure on, and give each image its split; one between splits is left out.
 
     All images that have features take part in grouping, so that labels decide nothing about it.
+
+    Raises:
+        TrainError: where no path names a group.
     """
     rows = keep_rows(list_labelled(lake, label_set, recipe_id, several=settings.multi_label), settings)
     labelled = dict(rows)
@@ -62,6 +66,12 @@ def _find_groups(
     image_ids = [image_id for image_id, _ in arrived]
     paths = list_paths(lake, label_set) if settings.group else {}
     names = [find_names(settings.group or "", paths.get(image_id, ())) for image_id in image_ids]
+    if settings.group and image_ids and not any(names):
+        raise TrainError(
+            f"train.group {settings.group!r}",
+            f"is found in no path of {label_set}, such as {next(iter(paths.get(image_ids[0], ())), 'none')}",
+            "Mend it, or leave it out: nothing would be kept together",
+        )
 
     def place(key: str) -> str:
         # by time all groups may be joined, as each is given its split afterwards

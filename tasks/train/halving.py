@@ -29,7 +29,8 @@ class Contender(NamedTuple):
 class Trial:
     """What a contender came to: images that it was trained on, and what it was right about in validation.
 
-    ``right`` has the validation images, ``loss`` is their mean log loss, nats.
+    ``right`` has the validation images, ``loss`` is their mean log loss, nats. ``epoch`` is a tail's best; at 0,
+    which is its start, it is a frozen backbone with a softmax.
     """
 
     contender: Contender
@@ -38,6 +39,7 @@ class Trial:
     right: Mapping[str, bool]
     loss: float
     seconds: float
+    epoch: int | None = None
 
     @property
     def accuracy(self) -> float:
@@ -157,6 +159,11 @@ def _judge(trial: Trial | None, kept: Sequence[Trial], *, spent: bool, last: boo
 def rank(trials: Sequence[Trial]) -> list[Trial]:
     """Sort trials: what has seen the most labels first, among those the lowest loss on validation."""
     return sorted(trials, key=lambda trial: (-trial.share, trial.loss))
+
+
+def choose(trials: Sequence[Trial]) -> Trial:
+    """Choose the best trial that is what it is called: a tail that learned nothing leaves its place to a head."""
+    return rank([trial for trial in trials if trial.epoch != 0])[0]
 
 
 def rank_cuts(trials: Sequence[Trial]) -> list[str]:

@@ -1,7 +1,7 @@
 """Trials: contenders of a search, trained on some of the labels and asked about the validation images alone."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -91,14 +91,16 @@ def try_tail(
     trains no epoch again.
     """
     began, asked = time.perf_counter(), ask_for(settings, "tail")
-    head = _find_tail(home, rows, asked)
-    if head is None:
+    found = _find_tail(home, rows, asked)
+    if found is None:
         with read_lake(home, rows.data.at) as lake:
             checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked, rows.division))
         pretrained = Pretrained(opener, home.backbones / rows.data.recipe_id, checkpoints, progress)
         train, chosen = ((part.features, part.names) for part in (rows.train, rows.validation))
-        head = fit_heads(train, chosen, asked, pretrained)[0].head
-    return _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), head, began)
+        best = fit_heads(train, chosen, asked, pretrained)[0]
+        found = best.head, int(best.choice["epoch"])
+    trial = _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), found[0], began)
+    return replace(trial, epoch=found[1])
 
 
 def estimate_tail(home: Home, rows: Rows, settings: TrainSettings, opener: str) -> float:
@@ -114,12 +116,13 @@ def estimate_tail(home: Home, rows: Rows, settings: TrainSettings, opener: str) 
     return forward * (epochs * (PASSES * images + chosen) + images + chosen)
 
 
-def _find_tail(home: Home, rows: Rows, settings: TrainSettings) -> Classifier | None:
+def _find_tail(home: Home, rows: Rows, settings: TrainSettings) -> tuple[Classifier, int] | None:
+    """Find a tail that was recorded, with its best epoch."""
     with read_lake(home, rows.data.at) as lake:
         training = find_training(lake, identify(lake, rows.data, settings, rows.division))
     if training is None or not head_path(home, training.training_id).exists():
         return None
-    return read_head(home, training)
+    return read_head(home, training), int(str(training.settings["chosen_epoch"]))
 
 
 def _judge(rows: Rows, contender: Contender, share: float, images: int, head: Classifier, began: float) -> Trial:

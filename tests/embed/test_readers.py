@@ -162,7 +162,7 @@ def test_after_a_run_that_broke_the_next_has_rows_of_its_own(tmp_path: Path) -> 
     broken = Embedder(RECIPE, average, batch=4, lanes=Lanes(2))
     begun = embed_files(tmp_path, broken, items, 1, Meter())
     next(begun)
-    begun.close()
+    del begun
     assert not broken.rings
     whole = gather(embed_files(tmp_path, broken, items, 1, Meter()))
     np.testing.assert_array_equal(whole.matrix, embed(tmp_path, items, apart=False).matrix)

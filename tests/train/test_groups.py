@@ -15,6 +15,7 @@ from rich.console import Console
 
 from flows.evaluate import describe, look
 from storage.attach import open_lake, read_lake
+from storage.errors import TrainError
 from storage.features import commit_shard
 from storage.files import commit_scan
 from storage.paths import Home
@@ -215,6 +216,11 @@ def test_patients_lie_in_one_split_each_and_stay_while_a_bridge_is_left_out_and_
     again = clinic.train(**SEEN)
     assert (again.new, again.warnings) == (False, (words,))
     assert again.training.training_id == grown.training.training_id
+
+
+def test_a_group_that_no_path_names_is_refused_as_nothing_would_be_kept_together(still: Clinic) -> None:
+    with pytest.raises(TrainError, match=r"'ward\(\.\)': is found in no path of photos, such as .*/patient"):
+        still.train(group="ward(.)")
 
 
 def test_a_file_under_another_group_is_another_training(clinic: Clinic) -> None:

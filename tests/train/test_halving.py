@@ -1,6 +1,7 @@
 """Successive halving: who is tried, on which labels, who goes on, and within which budget."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tasks.train.budget import Budget
 from tasks.train.halving import (
     Contender,
     Trial,
+    choose,
     choose_cuts,
     list_shares,
     rank,
@@ -107,3 +109,12 @@ def test_a_budget_refuses_what_does_not_fit_and_says_what_is_left() -> None:
     now += 20
     assert budget.refuse(0, 0) is not None
     assert math.isclose(budget.seconds_left, -10)
+
+
+def test_a_tail_that_learned_nothing_leaves_its_place_to_the_best_head() -> None:
+    head, tail = (
+        make_trial(Contender("avgpool", "softmax"), 1.0, 0.5),
+        make_trial(Contender("layer3", "tail"), 1.0, 0.4),
+    )
+    assert choose([head, replace(tail, epoch=0)]) == head
+    assert choose([head, replace(tail, epoch=3)]).contender.kind == "tail"
