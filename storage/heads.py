@@ -152,6 +152,11 @@ LINEAR = ("mean", "scale", "weights", "bias")
 ARRAYS = {Head: LINEAR, Tail: LINEAR, Neighbours: ("mean", "scale", "vectors", "labels", "nearest")}
 
 
+def count_views(train: Matrix, asked: Matrix) -> int:
+    """Count the views over which answers average, by the widths of what is trained on and of what is asked."""
+    return asked.shape[1] // train.shape[1] if len(asked) else 1
+
+
 def _average(score: Callable[[Matrix], Floats], features: Matrix, views: int) -> Floats:
     if views == 1:
         return score(features)

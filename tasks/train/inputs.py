@@ -28,11 +28,6 @@ class Inputs:
     test: Matrix
 
 
-def count_views(train: Matrix, asked: Matrix) -> int:
-    """Count the views over which answers average, by the widths of what is trained on and of what is asked."""
-    return asked.shape[1] // train.shape[1] if len(asked) else 1
-
-
 def read_inputs(
     lake: Lake, recipe_id: str, images: Mapping[str, Split], views: Sequence[str], *, average: bool
 ) -> Inputs:

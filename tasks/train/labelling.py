@@ -7,11 +7,11 @@ import numpy as np
 import pyarrow as pa
 
 from storage.answers import Marks, find_label_losses, mark_known, mark_labels, name_labels, tell_labels
-from storage.heads import Head
+from storage.heads import Head, count_views
 from storage.vectors import Matrix
 from tasks.train.axes import find_axes
 from tasks.train.evaluate import Evaluation
-from tasks.train.inputs import Inputs, count_views
+from tasks.train.inputs import Inputs
 from tasks.train.label_figures import measure_labels, tabulate_labels
 from tasks.train.settings import TrainSettings
 from tasks.train.sigmoid import fit_sigmoids

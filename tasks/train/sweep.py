@@ -11,13 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import TrainError
-from storage.heads import Classifier, Floats, Head, Neighbours, Tail, open_layers
+from storage.heads import Classifier, Floats, Head, Neighbours, Tail, count_views, open_layers
 from storage.progress import Progress, silent
 from storage.vectors import Matrix
 from tasks.train.axes import Axes, find_axes
 from tasks.train.calibrate import calibrate
 from tasks.train.evaluate import log_loss
-from tasks.train.inputs import count_views
 from tasks.train.path import Labels, fit_path
 from tasks.train.prototypes import fit_prototypes
 from tasks.train.ridge import fit_ridge
