@@ -66,7 +66,7 @@ def watch(home: Home, runs: list[ForkServerProcess]) -> None:
             assert rows == images
             ids = [str(image_id) for (image_id,) in lake.rows("SELECT image_id FROM features")]
             assert len(read_features(lake, RECIPE.recipe_id, ids)) == rows
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def test_of_four_runs_two_are_killed_and_the_others_finish_with_nothing_lost_or_twice(tmp_path: Path) -> None:
