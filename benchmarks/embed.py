@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,7 +101,8 @@ def measure_network(name: str, options: argparse.Namespace) -> list[Ratio]:
     turns = list[Turn]()
     for number in range(runs):
         turns.append(Turn(*time_engine(embedder, items), *(side() for side in sides)))
-        print(f"turn {number + 1} of {runs}: {turns[-1]}")
+        rates = ", ".join(f"{side} {rate:.0f}" for side, rate in asdict(turns[-1]).items())
+        print(f"turn {number + 1} of {runs}, images/s: {rates}")
     return to_ratios(name, turns, kind)
 
 
