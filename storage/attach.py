@@ -36,11 +36,10 @@ def open_lake(home: Home) -> Lake:
     home.make()
     with take_turn(home):
         lake = find_lake(home) or make_lake(home)
-        if not read_version(lake) and holds_files(home) and not read_version(lake):  # unless another was first
-            lake.close()
-            raise _lost_catalog(home)
-        _race_to_make(lake)
-    upgrade(_checked(lake))
+        version = read_version(lake) or _make_version(lake)
+    _check(lake, version)
+    if version < VERSION:
+        upgrade(lake)
     return lake
 
 
@@ -72,8 +71,9 @@ def read_lake(home: Home, at: int | str | None = None) -> Lake:
             raise _lost_catalog(home)
     if found is None:
         return _empty_lake()
-    lake = _checked(found)
-    if at is None and read_version(lake) < VERSION:
+    lake, version = found
+    _check(lake, version)
+    if at is None and version < VERSION:
         lake.close()
         open_lake(home).close()
         return read_lake(home)
@@ -121,13 +121,19 @@ def _absent(home: Home) -> LakeError:
     return LakeError(value, "has no lake", f"Check {remedy}, or make one: frostline run FOLDER")
 
 
-def _read(home: Home, at: int | str | None) -> Lake | None:
-    if at is None:
-        found = find_lake(home, "READ_ONLY")
-        if found and not read_version(found):  # whoever makes it is at work, or was killed
-            found.close()
-            return None
-        return found
+def _read(home: Home, at: int | str | None) -> tuple[Lake, int] | None:
+    """Find a lake and its version; None where there is none, or whoever makes it is at work, or was killed."""
+    lake = find_lake(home, "READ_ONLY") if at is None else _find_snapshot(home, at)
+    if lake is None:
+        return None
+    version = read_version(lake)
+    if version == 0 and at is None:
+        lake.close()
+        return None
+    return lake, version
+
+
+def _find_snapshot(home: Home, at: int | str) -> Lake | None:
     try:
         return find_lake(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
     except LakeError as error:
@@ -242,9 +248,16 @@ def _unreadable(home: Home, error: duckdb.Error) -> LakeError:
     return LakeError(f"lake {home.lake}", f"cannot be opened: {reason}", remedy)
 
 
+def _make_version(lake: Lake) -> int:
+    """Make the tables of a lake that has none, unless its folder has the files of one; gives the version."""
+    if holds_files(lake.home) and not read_version(lake):  # unless another was first
+        lake.close()
+        raise _lost_catalog(lake.home)
+    _race_to_make(lake)
+    return read_version(lake)
+
+
 def _race_to_make(lake: Lake) -> None:
-    if read_version(lake):
-        return
     try:
         lake.execute("BEGIN")
         make_tables(lake)
@@ -256,10 +269,9 @@ def _race_to_make(lake: Lake) -> None:
             raise unwritable(lake.home, error) from error
 
 
-def _checked(lake: Lake) -> Lake:
-    version = read_version(lake)
+def _check(lake: Lake, version: int) -> None:
     if 0 < version <= VERSION:
-        return lake
+        return
     lake.close()
     if version > VERSION:
         raise LakeTooNewError(

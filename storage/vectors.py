@@ -169,6 +169,12 @@ def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors
     return cast("str", file.path)
 
 
+def measure_distances(vectors: Matrix, known: Matrix) -> Matrix:
+    """Give how far each vector [n, dim] lies from the known one, in lengths of that: [n]."""
+    far: Matrix = np.linalg.norm(vectors - known, axis=1) / np.maximum(np.linalg.norm(known, axis=1), 1e-12)
+    return far
+
+
 def to_uuids(image_ids: Sequence[str]) -> pa.Array:
     """Write ids as Arrow UUIDs."""
     return pack_uuids(bytes.fromhex("".join(image_ids).replace("-", "")))

@@ -5,13 +5,11 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from storage.features import add_missing, read_features
 from storage.findings import Finding
 from storage.lake import Lake
 from storage.recipes import get_recipe
-from storage.vectors import Matrix, write_features
+from storage.vectors import Matrix, measure_distances, write_features
 from tasks.embed.canaries import tolerate
 from tasks.embed.engine import embed_images
 from tasks.embed.pack import keep_open
@@ -51,7 +49,7 @@ def _compare(lake: Lake, recipe_id: str, folder: Path, images: dict[str, bytes],
     allowed = tolerate(get_recipe(lake, recipe_id))
     now = embed_images(keep_open(folder, None, "auto", compiled=False), list(images.values()))
     stored = read_features(lake, recipe_id, list(images))
-    far = np.linalg.norm(stored - now, axis=1) / np.maximum(np.linalg.norm(now, axis=1), 1e-12)
+    far = measure_distances(stored, now)
     for row, image_id in enumerate(images):
         if not far[row] <= allowed:  # NaN is beyond it, too
             yield Finding(

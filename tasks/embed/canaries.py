@@ -11,6 +11,7 @@ from PIL import Image
 from storage.canaries import Canaries, Probe
 from storage.errors import NumbersChangedError
 from storage.recipe import Recipe
+from storage.vectors import measure_distances
 from tasks.embed.engine import Embedder, embed_images
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
@@ -60,7 +61,7 @@ def compare(embedder: Embedder, known: Canaries, images: Sequence[tuple[Probe, b
     rows = {probe.name: index for index, probe in enumerate(known.probes)}
     vectors = embed_images(embedder, [data for _, data in images])
     expected = known.vectors[[rows[probe.name] for probe, _ in images]]
-    far = np.linalg.norm(vectors - expected, axis=1) / np.maximum(np.linalg.norm(expected, axis=1), 1e-12)
+    far = measure_distances(vectors, expected)
     worst = int(np.argmax(far))
     if not far[worst] <= known.tolerance:  # NaN is beyond it, too
         raise NumbersChangedError(

@@ -30,7 +30,7 @@ from storage.trainings import (
     read_head,
     save_version,
 )
-from storage.vectors import Matrix
+from storage.vectors import Matrix, measure_distances
 from tasks.register.gate import judge
 from tasks.register.package import TOLERANCE, Opened, Package, log_run
 from tasks.register.registry import (
@@ -132,8 +132,7 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, pa
 def _compare(name: str, vectors: Matrix, features: Matrix, canaries: Canaries | None) -> None:
     """Refuse where this machine gives images other vectors than the lake has, by more than their recipe tolerates."""
     tolerance = canaries.tolerance if canaries else TOLERANCE
-    lengths = np.maximum(np.linalg.norm(features, axis=1), np.finfo(np.float32).tiny)
-    worst = float((np.linalg.norm(vectors - features, axis=1) / lengths).max())
+    worst = float(measure_distances(vectors, features).max())
     if not worst <= tolerance:  # NaN is beyond it, too
         raise RegistryError(
             f"model {name}",
