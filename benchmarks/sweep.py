@@ -19,9 +19,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_seconds
 from storage.heads import Floats
 from storage.vectors import Matrix
+from tasks.train import sample
 from tasks.train.axes import find_axes
-from tasks.train.path import fit_path
 from tasks.train.ridge import fit_ridge
+from tasks.train.softmax import fit_softmax
 
 Labels = npt.NDArray[np.intp]
 
@@ -100,15 +101,15 @@ def standardise(train: Sample, *others: Sample) -> list[Sample]:
     return [Sample((each.features - mean) / scale, each.labels) for each in (train, *others)]
 
 
-def share(train: Sample) -> Floats:
+def weigh(train: Sample) -> sample.Sample:
     """Let every row count the same."""
-    return np.full(len(train.labels), 1 / len(train.labels))
+    return sample.Sample(train.features, train.labels, np.full(len(train.labels), 1 / len(train.labels)))
 
 
 def fit_together(train: Sample) -> Fitted:
     """Fit softmax heads along the path."""
-    axes = find_axes(train.features, share(train))
-    return fit_path(axes, train.features, train.labels, share(train), STRENGTHS, STEPS)
+    weighed = weigh(train)
+    return fit_softmax(find_axes(weighed.features, weighed.shares), weighed, STRENGTHS, STEPS)
 
 
 def fit_apart(train: Sample) -> Fitted:
@@ -125,8 +126,8 @@ def fit_apart(train: Sample) -> Fitted:
 
 def fit_ridges(train: Sample) -> Fitted:
     """Fit ridge heads along the path."""
-    axes = find_axes(train.features, share(train))
-    return list(fit_ridge(axes, train.features, train.labels, share(train), STRENGTHS))
+    weighed = weigh(train)
+    return list(fit_ridge(find_axes(weighed.features, weighed.shares), weighed, STRENGTHS))
 
 
 def fit_one_ridge(train: Sample) -> object:

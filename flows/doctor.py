@@ -84,7 +84,7 @@ def check_heads(lake: Lake, now: datetime) -> Iterator[Finding]:
 def check_models(lake: Lake) -> Iterator[Finding]:
     """Find registered models that the home's own MLflow store has no more; needs MLflow where there are any."""
     if (lake.home.registry / "mlflow.db").is_file() and lake.value("SELECT count(*) FROM models"):
-        from tasks.register.kept import check_packages
+        from tasks.register.registry import check_packages
 
         yield from check_packages(lake)
 

@@ -52,7 +52,7 @@ def write_settings(found: "Found") -> list[str]:
 
 def write_picture(outcomes: Sequence[Outcome], folder: Path) -> Path:
     """Draw the learning curves of those that reached the most labels, as a PNG in a folder; gives its path."""
-    from tasks.train.pictures import draw_learning
+    from tasks.train.plots import draw_learning
 
     trials = [outcome.trial for outcome in outcomes if outcome.trial]
     most = max(trial.share for trial in trials)

@@ -14,8 +14,7 @@ from storage.lake import Lake
 from storage.progress import Progress
 from storage.trainings import list_labelled
 from tasks.train.groups import find_names, join_images
-from tasks.train.likeness import compare_files
-from tasks.train.neighbours import CLOSE, meet_earlier
+from tasks.train.near_duplicates import CLOSE, compare_files, meet_earlier
 from tasks.train.recorded import choose_place
 from tasks.train.settings import TrainSettings
 from tasks.train.splits import Row, Split, assign_split, keep_rows, split_by_time

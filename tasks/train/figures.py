@@ -1,6 +1,6 @@
 """The headline figures of a head, each with its interval."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array, hstack
 
+from storage.answers import SMALLEST_PROBABILITY
 from storage.heads import Classifier, Floats, soften
 from storage.vectors import Matrix
-from tasks.train.calibrate import BINS, find_bins
 from tasks.train.intervals import resample, take_percentiles, wilson
+from tasks.train.sample import Names
 
 TOPS = (3, 5)
-SMALLEST_PROBABILITY = 1e-15
+BINS = 15
 UNKNOWN = -1
 
 Numbers = npt.NDArray[np.int64]
@@ -38,7 +39,7 @@ class Answers:
         return np.equal(self.predicted, self.true)
 
 
-def ask(head: Classifier, features: Matrix, names: npt.NDArray[np.str_]) -> Answers:
+def ask(head: Classifier, features: Matrix, names: Names) -> Answers:
     """Ask a head about images [n, dim] of known classes."""
     logits = head.logits(features)
     probabilities = soften(logits, head.temperature)
@@ -46,7 +47,7 @@ def ask(head: Classifier, features: Matrix, names: npt.NDArray[np.str_]) -> Answ
     return Answers(true, probabilities.argmax(axis=1), probabilities, soften(logits, 1.0))
 
 
-def number_classes(names: npt.NDArray[np.str_], classes: Sequence[str]) -> Numbers:
+def number_classes(names: Names, classes: Sequence[str]) -> Numbers:
     """Give each name's number among the classes, -1 where it is none of them."""
     numbers = {name: number for number, name in enumerate(classes)}
     return np.array([numbers.get(name, UNKNOWN) for name in names.tolist()], np.int64)
@@ -76,15 +77,22 @@ def measure(answers: Answers, seed: int) -> dict[str, float]:
     images = len(answers.true)
     found = _figure(np.split(table.sum(axis=0)[None], ends, axis=1), images)
     spread = _figure(np.split(resample(table, seed), ends, axis=1), images)
+    return bound(found, spread, images)
+
+
+def bound(found: Mapping[str, Floats], spread: Mapping[str, Floats], images: int) -> dict[str, float]:
+    """Give each figure [1] under its name, and the ends of its interval under that with ``_low`` and ``_high``.
+
+    ``spread`` has the figures' values over resamples of so many images.
+    """
     metrics: dict[str, float] = {}
     for name, (value,) in found.items():
-        low, high = find_ends(name, float(value), spread[name], images)
+        low, high = _find_ends(name, float(value), spread[name], images)
         metrics |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
     return metrics
 
 
-def find_ends(name: str, value: float, spread: Floats, images: int) -> tuple[float, float]:
-    """Give the ends of a figure's 95 % interval, from its values over resamples of so many images."""
+def _find_ends(name: str, value: float, spread: Floats, images: int) -> tuple[float, float]:
     low, high = take_percentiles(spread)
     if name.startswith("calibration_error"):
         added = float(spread.mean()) - value
@@ -92,6 +100,11 @@ def find_ends(name: str, value: float, spread: Floats, images: int) -> tuple[flo
     if value in {0, 1} and not name.startswith("log_loss"):
         low, high = map(float, wilson(value * images, images))
     return low, high
+
+
+def find_bins(sureness: Floats) -> Numbers:
+    """Give the bin of each probability [n]: fifteen of equal width, each with its upper end."""
+    return np.clip(np.ceil(sureness * BINS).astype(np.int64) - 1, 0, BINS - 1)
 
 
 def _tabulate(answers: Answers) -> tuple[csr_array, ...]:

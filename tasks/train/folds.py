@@ -10,14 +10,14 @@ from storage.answers import Marks
 from storage.errors import TrainError
 from storage.heads import Floats
 from storage.vectors import Matrix
-from tasks.train.figures import find_ends
+from tasks.train.figures import bound
 from tasks.train.intervals import draw
-from tasks.train.label_figures import average_areas
-from tasks.train.labelling import fit_label_heads
+from tasks.train.multi_label import average_areas, fit_label_heads
 from tasks.train.neither import narrow
+from tasks.train.sample import Names
 from tasks.train.settings import TrainSettings
 from tasks.train.splits import assign_fold
-from tasks.train.sweep import Choice, Names, fit_heads
+from tasks.train.sweep import Choice, fit_heads
 
 CELLS = 1 << 22
 """Counts that are held at once."""
@@ -105,15 +105,13 @@ def measure_folds(name: str, figure: Callable[[Floats], Floats], folds: Folds, s
         folds: the images' groups [n].
         seed: of the resamples.
     """
-    groups, count = folds.groups, int(folds.groups.max()) + 1
-    value = float(figure(np.ones((1, len(groups))))[0])
+    groups, count, known = folds.groups, int(folds.groups.max()) + 1, f"cv_{name}"
     spread = [
         figure(part[:, groups])
         for counts in draw(count, seed)
         for part in np.array_split(counts, -(-len(counts) * len(groups) // CELLS))
     ]
-    low, high = find_ends(name, value, np.concatenate(spread), count)
-    return {f"cv_{name}": value, f"cv_{name}_low": low, f"cv_{name}_high": high}
+    return bound({known: figure(np.ones((1, len(groups))))}, {known: np.concatenate(spread)}, count)
 
 
 def measure_classes(right: Floats, folds: Folds, seed: int) -> dict[str, float]:

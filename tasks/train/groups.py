@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from tasks.train.likeness import Same
+from tasks.train.near_duplicates import Same
 from tasks.train.splits import name_group
 
 Place = Callable[[str], Hashable]

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from storage.heads import Floats
-from storage.vectors import Matrix
-from tasks.train.path import Labels
+from tasks.train.sample import Sample
 
 BATCH = 256
 ROWS = 4096
@@ -25,15 +24,6 @@ class Rates:
 
     learning_rate: float
     weight_decay: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Standardised features [n, dim], float32, numbers of classes [n], and what each row counts [n]."""
-
-    features: Matrix
-    labels: Labels
-    shares: Floats
 
 
 Layers = tuple[tuple[Floats, Floats], ...]
@@ -54,7 +44,7 @@ def fit_mlps(
     initialisation of He et al. (Delving deep into rectifiers, 2015). Candidates start alike, and differ by their rates.
 
     Args:
-        train: what is learned.
+        train: what is learned, from standardised features.
         validation: what decides on the epoch, by mean log loss.
         hidden: the width of each hidden layer.
         rates: the candidates.

@@ -12,7 +12,7 @@ from storage.lake import Lake
 from storage.paths import Home
 from storage.recipes import get_recipe
 from storage.trainings import Training, find_training
-from tasks.train.pictures import draw_confusion, draw_reliability
+from tasks.train.plots import draw_confusion, draw_reliability
 from tasks.train.recorded import (
     Mistake,
     count_images,

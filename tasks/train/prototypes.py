@@ -3,29 +3,27 @@
 import numpy as np
 
 from storage.heads import Floats
-from storage.vectors import Matrix
 from tasks.train.axes import Axes
-from tasks.train.path import Labels
+from tasks.train.sample import Sample
 
 
-def fit_prototypes(axes: Axes, features: Matrix, labels: Labels) -> tuple[Floats, Floats]:
+def fit_prototypes(axes: Axes, sample: Sample) -> tuple[Floats, Floats]:
     """Take the mean of each class (Snell et al., Prototypical networks for few-shot learning, 2017, section 2.4).
 
     Minus half the squared distance of a standardised image x to a mean m is m'x - m'm / 2, less what all classes share.
     It is divided by the square root of dim, so that it does not grow with it; a temperature does the rest.
 
     Args:
-        axes: those of the features.
-        features: [n, dim].
-        labels: numbers of classes [n]; each class occurs.
+        axes: those of the sample's features.
+        sample: what is learned; its rows count the same.
 
     Returns:
         Weights [dim, classes] of the standardised features, and biases [classes].
     """
-    counts = np.bincount(labels)
+    counts = np.bincount(sample.labels)
     means = np.zeros((len(counts), len(axes.mean)))
-    for part, standard in axes.standardise(features):
-        means += np.eye(len(counts))[labels[part]].T @ standard
+    for part, standard in axes.standardise(sample.features):
+        means += np.eye(len(counts))[sample.labels[part]].T @ standard
     means /= counts[:, None]
     size = np.sqrt(len(axes.mean))
     return means.T / size, -(means**2).sum(axis=1) / (2 * size)

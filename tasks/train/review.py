@@ -12,15 +12,16 @@ from storage.heads import Floats
 from storage.progress import Advance
 from storage.vectors import Matrix
 from tasks.train.folds import Folds
-from tasks.train.likeness import Same
-from tasks.train.neighbours import CLOSE, Nearest, find_nearest, find_outliers, pair_up
+from tasks.train.near_duplicates import CLOSE, Nearest, Same, find_nearest, pair_up
+from tasks.train.sample import Names
 from tasks.train.settings import TrainSettings
 from tasks.train.sweep import fit_heads
 
 Problem = Literal["label", "duplicate", "outlier", "conflict"]
-Names = npt.NDArray[np.str_]
 
 FOLDS = 5
+FENCE = 3.0
+"""A value that many interquartile ranges above the third quartile is far out (Tukey, Exploratory Data Analysis)."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,14 @@ def _suspect_duplicates(nearest: Nearest, names: Names, same: Same) -> Iterator[
         if names[first] != names[second] and same(first, second):
             yield Suspect(first, "duplicate", str(names[second]), cosine, second)
             yield Suspect(second, "duplicate", str(names[first]), cosine, first)
+
+
+def find_outliers(nearest: Nearest) -> list[tuple[int, float]]:
+    """List the images whose mean distance to their nearest is far out, farthest first: (number, mean cosine)."""
+    distances: Floats = 1 - nearest.cosines.astype(np.float64).mean(axis=1)
+    low, high = np.percentile(distances, [25, 75])
+    far = np.flatnonzero(distances > high + FENCE * (high - low))
+    return [(int(at), float(1 - distances[at])) for at in far[np.argsort(-distances[far], kind="stable")]]
 
 
 def count_problems(problems: Sequence[str]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from storage.answers import Marks
 from storage.heads import Floats
 from storage.vectors import Matrix
 from tasks.train.axes import Axes
-from tasks.train.path import ARMIJO, HALVINGS, MEMORY, NEAR, TINY, Singles
+from tasks.train.softmax import ARMIJO, HALVINGS, MEMORY, NEAR, TINY, Singles
 
 Columns = npt.NDArray[np.intp]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from storage.errors import TrainError
+from tasks.train.neither import check_unknown
 from tasks.train.settings import TrainSettings
-from tasks.train.unknown import check_unknown
 
 Row = tuple[str, str]
 """(image_id, class)"""

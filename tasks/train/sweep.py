@@ -8,36 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import numpy.typing as npt
 
 from storage.errors import TrainError
-from storage.heads import Classifier, Floats, Head, Neighbours, Tail, count_views, open_layers
+from storage.heads import Classifier, Head, Layer, Neighbours, Tail, count_views, open_layers
 from storage.progress import Progress, silent
-from storage.vectors import Matrix
 from tasks.train.axes import Axes, find_axes
 from tasks.train.calibrate import calibrate
 from tasks.train.evaluate import log_loss
-from tasks.train.path import Labels, fit_path
 from tasks.train.prototypes import fit_prototypes
 from tasks.train.ridge import fit_ridge
+from tasks.train.sample import Images, Sample, share
 from tasks.train.settings import Kind, TrainSettings
+from tasks.train.softmax import fit_softmax
 
 if TYPE_CHECKING:
     from tasks.train.tail import Trainable
 
-Names = npt.NDArray[np.str_]
 Choice = dict[str, float | str]
 """What makes a candidate: its kind, and what was to choose about it."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Features [n, dim], class names [n], and for those that are trained on the names' numbers and shares [n]."""
-
-    features: Matrix
-    names: Names
-    labels: Labels
-    shares: Floats
 
 
 @dataclass(frozen=True)
@@ -66,13 +54,13 @@ class Pretrained:
 class Problem:
     """What all kinds are fitted to: images to train on, and to choose on; in which classes; after which layers.
 
-    ``asked`` are the validation images as heads will be asked about them: views of each, side by side.
+    ``asked`` are the validation images as heads will be asked about them, views of each side by side, and their names.
     """
 
     classes: tuple[str, ...]
     train: Sample
     validation: Sample
-    asked: Matrix
+    asked: Images
     settings: TrainSettings
     pretrained: Pretrained | None = None
 
@@ -86,10 +74,7 @@ Fit = Callable[[Problem], Iterator[tuple[Choice, Classifier]]]
 
 
 def fit_heads(
-    train: tuple[Matrix, Names],
-    validation: tuple[Matrix, Names],
-    settings: TrainSettings,
-    pretrained: Pretrained | None = None,
+    train: Images, validation: Images, settings: TrainSettings, pretrained: Pretrained | None = None
 ) -> tuple[Candidate, ...]:
     """Fit all candidates, on one decomposition of the features, and give them by their loss on validation, best first.
 
@@ -102,7 +87,7 @@ def fit_heads(
     Raises:
         TrainError: where a tail is asked for, and there is none, or no candidate comes to finite numbers.
     """
-    problem = replace(_prepare(train, validation, settings), pretrained=pretrained)
+    problem = _prepare(train, validation, settings, pretrained)
     fits = _list_fits()
     candidates = [
         _judge(problem, choice, head) for kind in dict.fromkeys(settings.heads) for choice, head in fits[kind](problem)
@@ -115,29 +100,23 @@ def fit_heads(
     return tuple(sorted(candidates, key=lambda candidate: candidate.loss))  # in doubt the one that was fitted first
 
 
-def share(labels: Labels, *, balanced: bool) -> Floats:
-    """Say what each row counts [n]: the same, or, balanced, such that every class counts the same; sums to 1."""
-    counts = np.bincount(labels)
-    return 1 / (len(counts) * counts[labels]) if balanced else np.full(len(labels), 1 / len(labels))
-
-
-def _prepare(train: tuple[Matrix, Names], validation: tuple[Matrix, Names], settings: TrainSettings) -> Problem:
+def _prepare(train: Images, validation: Images, settings: TrainSettings, pretrained: Pretrained | None) -> Problem:
     classes, labels = np.unique(train[1], return_inverse=True)
     known = np.isin(validation[1], classes)
-    others = np.searchsorted(classes, validation[1][known])
-    own = validation[0][known, : train[0].shape[1]]
-    shares = share(labels, balanced=settings.class_weights)
+    asked, names = validation[0][known], validation[1][known]
+    own = asked[:, : train[0].shape[1]]
     return Problem(
         tuple(map(str, classes)),
-        Sample(*train, labels, shares),
-        Sample(own, validation[1][known], others, np.full(len(others), 1 / max(len(others), 1))),
-        validation[0][known],
+        Sample(train[0], labels, share(labels, balanced=settings.class_weights)),
+        Sample(own, np.searchsorted(classes, names), np.full(len(names), 1 / max(len(names), 1))),
+        (asked, names),
         settings,
+        pretrained,
     )
 
 
 def _judge(problem: Problem, choice: Choice, head: Classifier) -> Candidate:
-    features, names = problem.asked, problem.validation.names
+    features, names = problem.asked
     averaging = replace(head, views=count_views(problem.train.features, features))
     calibrated = calibrate(averaging, features, names)
     return Candidate(choice, calibrated, log_loss(calibrated.probabilities(features), names, problem.classes))
@@ -156,22 +135,24 @@ def _list_fits() -> Mapping[Kind, Fit]:
 
 
 def _fit_softmax(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
-    rows, strengths = problem.train, _fall(problem.settings)
-    fitted = fit_path(problem.axes, rows.features, rows.labels, rows.shares, strengths, problem.settings.iterations)
-    for l2, (weights, bias) in zip(strengths, fitted, strict=True):
-        yield {"head": "softmax", "l2": l2}, Head(problem.classes, problem.axes.mean, problem.axes.scale, weights, bias)
+    strengths = _list_strengths(problem.settings)
+    fitted = fit_softmax(problem.axes, problem.train, strengths, problem.settings.iterations)
+    for l2, layer in zip(strengths, fitted, strict=True):
+        yield {"head": "softmax", "l2": l2}, _make_head(problem, layer)
 
 
 def _fit_ridge(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
-    rows, strengths = problem.train, _fall(problem.settings)
-    fitted = fit_ridge(problem.axes, rows.features, rows.labels, rows.shares, strengths)
-    for l2, (weights, bias) in zip(strengths, fitted, strict=True):
-        yield {"head": "ridge", "l2": l2}, Head(problem.classes, problem.axes.mean, problem.axes.scale, weights, bias)
+    strengths = _list_strengths(problem.settings)
+    for l2, layer in zip(strengths, fit_ridge(problem.axes, problem.train, strengths), strict=True):
+        yield {"head": "ridge", "l2": l2}, _make_head(problem, layer)
 
 
 def _fit_prototypes(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
-    weights, bias = fit_prototypes(problem.axes, problem.train.features, problem.train.labels)
-    yield {"head": "prototypes"}, Head(problem.classes, problem.axes.mean, problem.axes.scale, weights, bias)
+    yield {"head": "prototypes"}, _make_head(problem, fit_prototypes(problem.axes, problem.train))
+
+
+def _make_head(problem: Problem, last: Layer, hidden: tuple[Layer, ...] = ()) -> Head:
+    return Head(problem.classes, problem.axes.mean, problem.axes.scale, *last, hidden=hidden)
 
 
 def _keep_neighbours(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
@@ -190,21 +171,20 @@ def _fit_mlps(problem: Problem, kind: Kind, hidden: tuple[int, ...]) -> Iterator
     settings, axes = problem.settings, problem.axes
     rates = mlp.make_rates(settings.learning_rates, settings.weight_decays)
     train, validation = (
-        mlp.Sample(((rows.features - axes.mean) / axes.scale).astype(np.float32), rows.labels, rows.shares)
+        replace(rows, features=((rows.features - axes.mean) / axes.scale).astype(np.float32))
         for rows in (problem.train, problem.validation)
     )
     fitted = mlp.fit_mlps(train, validation, hidden, rates, settings.epochs, settings.seed)
     for rate, layers in zip(rates, fitted, strict=True):
         if not layers:  # ran away in its first epoch
             continue
-        *before, (weights, bias) = layers
         choice: Choice = {"head": kind, "learning_rate": rate.learning_rate, "weight_decay": rate.weight_decay}
-        yield choice, Head(problem.classes, axes.mean, axes.scale, weights, bias, hidden=tuple(before))
+        yield choice, _make_head(problem, layers[-1], hidden=layers[:-1])
 
 
 def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
     """Give the pretrained layers with the softmax that suits them best, then both trained at each learning rate."""
-    from tasks.train import mlp, tail
+    from tasks.train import tail
 
     settings, known = problem.settings, problem.pretrained
     if known is None:
@@ -214,15 +194,12 @@ def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
     start = min((_judge(behind, *each) for each in _fit_softmax(behind)), key=lambda candidate: candidate.loss)
     head, l2 = cast("Head", start.head), float(start.choice["l2"])
     yield {"head": "tail", "learning_rate": 0.0, "epoch": 0, "l2": l2}, _join(head, opened, known.opener)
-    train, validation = (
-        mlp.Sample(rows.features, rows.labels, rows.shares) for rows in (problem.train, problem.validation)
-    )
     rates = settings.tail.learning_rates
-    with known.progress("train", len(rates) * settings.tail.epochs * len(train.labels)) as advance:
+    with known.progress("train", len(rates) * settings.tail.epochs * len(problem.train.labels)) as advance:
         for rate in rates:
             layers, plan = copy.deepcopy(opened), tail.Plan(settings.tail, rate, l2, settings.seed, settings.device)
             checkpoint = known.checkpoints / f"tail-{rate}.safetensors"
-            epoch, trained = tail.fit_tail(layers, head, train, validation, plan, checkpoint, advance)
+            epoch, trained = tail.fit_tail(layers, head, problem.train, problem.validation, plan, checkpoint, advance)
             choice: Choice = {"head": "tail", "learning_rate": rate, "epoch": epoch, "l2": l2}
             yield choice, _join(trained, layers, known.opener)
 
@@ -232,12 +209,12 @@ def _pass_through(problem: Problem, layers: "Trainable") -> Problem:
     train, validation = (
         replace(rows, features=layers.run(rows.features)) for rows in (problem.train, problem.validation)
     )
-    return replace(problem, train=train, validation=validation, asked=validation.features)
+    return replace(problem, train=train, validation=validation, asked=(validation.features, problem.asked[1]))
 
 
 def _join(head: Head, layers: "Trainable", opener: str) -> Tail:
     return Tail(head.classes, head.mean, head.scale, head.weights, head.bias, layers=layers, opener=opener)
 
 
-def _fall(settings: TrainSettings) -> list[float]:
+def _list_strengths(settings: TrainSettings) -> list[float]:
     return sorted(set(settings.l2), reverse=True)

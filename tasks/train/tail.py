@@ -19,7 +19,7 @@ from storage.heads import Arrays, Head, Layers, soften
 from storage.progress import Advance
 from tasks.train.calibrate import find_temperature
 from tasks.train.figures import find_losses
-from tasks.train.mlp import Sample
+from tasks.train.sample import Sample
 from tasks.train.settings import TailSettings
 
 MOMENTUM = 0.9

@@ -32,7 +32,7 @@ from tasks.train.division import Division, divide
 from tasks.train.evaluate import Evaluation, evaluate
 from tasks.train.folds import Folds, cross_validate, cross_validate_labels, deal, measure_classes, measure_labels
 from tasks.train.inputs import Inputs, read_inputs
-from tasks.train.labelling import train_labels
+from tasks.train.multi_label import train_labels
 from tasks.train.neither import add_neither
 from tasks.train.settings import TrainSettings
 from tasks.train.splits import SPLITS, Coverage, Split, check_splits, warn_bridges, warn_thin

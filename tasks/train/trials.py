@@ -16,8 +16,9 @@ from tasks.train.division import Division, divide
 from tasks.train.evaluate import log_loss
 from tasks.train.figures import ask
 from tasks.train.halving import Contender, Trial, take_share
+from tasks.train.sample import Names
 from tasks.train.settings import Kind, TrainSettings
-from tasks.train.sweep import Names, Pretrained, fit_heads
+from tasks.train.sweep import Pretrained, fit_heads
 from tasks.train.train import TrainingData, identify, split_rows
 
 PROBED = 64

@@ -8,7 +8,8 @@ from scipy.special import log_softmax
 
 from storage.heads import Head
 from storage.vectors import Matrix
-from tasks.train.calibrate import calibrate, find_bins
+from tasks.train.calibrate import calibrate
+from tasks.train.figures import find_bins
 from tests.train.answers import CLASSES, draw, make_head
 
 

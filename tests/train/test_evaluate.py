@@ -7,8 +7,7 @@ import pytest
 from sklearn import metrics
 
 from storage.heads import Floats
-from tasks.train.evaluate import Evaluation, evaluate, log_loss
-from tasks.train.slices import find_slices
+from tasks.train.evaluate import Evaluation, evaluate, find_slices, log_loss
 from tests.train.answers import CLASSES, draw, make_head
 
 NO_FACTS = pa.table({"image": pa.array([], pa.int64()), "slice": pa.array([], pa.string()), "value": []})

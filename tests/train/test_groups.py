@@ -27,7 +27,7 @@ from tasks.embed.weights import Weights
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tasks.train.groups import join_images
-from tasks.train.neighbours import meet_earlier
+from tasks.train.near_duplicates import meet_earlier
 from tasks.train.settings import TrainSettings
 from tasks.train.splits import assign_split
 from tasks.train.train import Trained, TrainingData, train_head

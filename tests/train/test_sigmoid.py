@@ -11,8 +11,8 @@ from storage.answers import Marks
 from storage.heads import Floats
 from storage.vectors import Matrix
 from tasks.train.axes import find_axes
+from tasks.train.multi_label import choose_thresholds
 from tasks.train.sigmoid import fit_sigmoids
-from tasks.train.thresholds import choose_thresholds
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 

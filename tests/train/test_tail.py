@@ -41,8 +41,8 @@ from tasks.embed.settings import EmbedSettings
 from tasks.embed.weights import find_weights
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tasks.train.mlp import Sample
 from tasks.train.recorded import read_evaluation
+from tasks.train.sample import Sample
 from tasks.train.settings import TailSettings, TrainSettings
 from tasks.train.tail import Plan, fit_tail
 from tasks.train.train import TrainingData, train_head

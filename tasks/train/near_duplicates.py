@@ -1,24 +1,35 @@
-"""Nearest images by the cosine between standardised features: near-duplicates, and images unlike all others."""
+"""Near-duplicates: images alike in features, by the cosine between them, and in looks, by a perceptual hash."""
 
-from collections.abc import Iterator
+import io
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageOps
 
-from storage.heads import Floats
+from storage.formats import FORMATS
+from storage.paths import text_to_path
 from storage.progress import Advance
 from storage.vectors import Matrix
+
+if TYPE_CHECKING:
+    import imagehash
 
 ROWS = 1024
 NEAREST = 10
 CLOSE = 0.95
 """The least cosine of near-duplicates."""
-FENCE = 3.0
-"""A value that many interquartile ranges above the third quartile is far out (Tukey, Exploratory Data Analysis)."""
+NEAR = 10
+"""The most of 64 bits in which the hashes of two pictures that look the same differ."""
 
 Numbers = npt.NDArray[np.int64]
+Same = Callable[[int, int], bool]
+"""Whether two images, by their numbers, look the same."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +92,6 @@ def pair_up(nearest: Nearest, closest: float) -> list[tuple[int, int, float]]:
     return sorted(((*pair, cosine) for pair, cosine in pairs.items()), key=lambda found: (-found[2], found[:2]))
 
 
-def find_outliers(nearest: Nearest) -> list[tuple[int, float]]:
-    """List the images whose mean distance to their nearest is far out, farthest first: (number, mean cosine)."""
-    distances: Floats = 1 - nearest.cosines.astype(np.float64).mean(axis=1)
-    low, high = np.percentile(distances, [25, 75])
-    far = np.flatnonzero(distances > high + FENCE * (high - low))
-    return [(int(at), float(1 - distances[at])) for at in far[np.argsort(-distances[far], kind="stable")]]
-
-
 def _point(features: Matrix) -> Matrix:
     """Standardise features and give their directions [n, dim]."""
     standard = features - features.mean(axis=0)
@@ -97,3 +100,30 @@ def _point(features: Matrix) -> Matrix:
     lengths = np.linalg.norm(standard, axis=1, keepdims=True)
     pointed: Matrix = np.divide(standard, lengths, out=np.zeros_like(standard), where=lengths > 0)
     return pointed
+
+
+def compare_files(places: Sequence[str | None]) -> Same:
+    """Give the comparison of two images by the numbers of their places; one that cannot be read looks like none."""
+
+    @cache
+    def look(number: int) -> "imagehash.ImageHash | None":
+        place = places[number]
+        return _hash(Path(text_to_path(place))) if place else None
+
+    def same(first: int, second: int) -> bool:
+        one, other = look(first), look(second)
+        return one is not None and other is not None and one - other <= NEAR
+
+    return same
+
+
+def _hash(path: Path) -> "imagehash.ImageHash | None":
+    """Hash a picture's low frequencies (Zauner, Implementation and benchmarking of perceptual image hash functions)."""
+    import imagehash
+
+    Image.init()
+    try:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
+            return imagehash.phash(ImageOps.exif_transpose(image).convert("RGB"))
+    except Exception:  # noqa: BLE001 - broken pixels raise anything; such an image looks like no other
+        return None

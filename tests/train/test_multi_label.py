@@ -10,7 +10,7 @@ from sklearn import metrics
 from storage.answers import find_average_precisions, gives_labels, mark_labels
 from storage.heads import load_head, save_head
 from tasks.train.evaluate import Evaluation
-from tasks.train.labelling import evaluate_labels, fit_label_heads
+from tasks.train.multi_label import evaluate_labels, fit_label_heads
 from tasks.train.settings import TrainSettings
 from tests.train.test_evaluate import NO_FACTS
 from tests.train.test_sigmoid import make_labels

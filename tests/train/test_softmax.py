@@ -8,8 +8,9 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from storage.heads import Floats
 from tasks.train.axes import find_axes
-from tasks.train.path import fit_path
 from tasks.train.ridge import fit_ridge
+from tasks.train.sample import Sample
+from tasks.train.softmax import fit_softmax
 from tests.train.test_sweep import make_data
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
@@ -51,7 +52,7 @@ def find_loss(standard: Floats, labels: npt.NDArray[np.intp], head: tuple[Floats
 def test_each_loss_of_the_path_is_the_lowest_there_is() -> None:
     features, standard, labels = make_problem(3, 300, 6)
     shares = np.full(300, 1 / 300)
-    fitted = fit_path(find_axes(features, shares), features, labels, shares, STRENGTHS, 500)
+    fitted = fit_softmax(find_axes(features, shares), Sample(features, labels, shares), STRENGTHS, 500)
     for head, l2 in zip(fitted, STRENGTHS, strict=True):
         assert find_loss(standard, labels, head, l2) == pytest.approx(lowest_loss(standard, labels, l2), rel=1e-5)
 
@@ -60,7 +61,7 @@ def test_each_loss_of_the_path_is_the_lowest_there_is() -> None:
 def test_the_path_ends_where_separate_fits_end(images: int, dim: int, classes: int) -> None:
     features, standard, labels = make_problem(classes, images, dim)
     shares = np.full(images, 1 / images)
-    fitted = fit_path(find_axes(features, shares), features, labels, shares, STRENGTHS, 500)
+    fitted = fit_softmax(find_axes(features, shares), Sample(features, labels, shares), STRENGTHS, 500)
     columns = 2 if classes == 2 else 1  # of two, scikit-learn bends the difference alone, which is twice as long
     for head, l2 in zip(fitted, STRENGTHS, strict=True):
         alone = LogisticRegression(C=columns / (l2 * images), tol=1e-8, max_iter=10_000).fit(standard, labels)
@@ -76,7 +77,7 @@ def test_the_ridge_path_is_what_separate_fits_give(images: int, dim: int) -> Non
     random = np.random.default_rng(1).uniform(0.5, 2, images)
     shares = random / random.sum()
     axes = find_axes(features, shares)
-    fitted = list(fit_ridge(axes, features, labels, shares, STRENGTHS))
+    fitted = list(fit_ridge(axes, Sample(features, labels, shares), STRENGTHS))
     standard = (features - axes.mean) / axes.scale
     for (weights, bias), l2 in zip(fitted, STRENGTHS, strict=True):
         alone = Ridge(alpha=l2, tol=1e-12).fit(standard, np.eye(3)[labels], sample_weight=shares)

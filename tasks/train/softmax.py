@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.heads import Floats
-from storage.vectors import Matrix
 from tasks.train.axes import Axes
+from tasks.train.sample import Labels, Sample
 
 Singles = npt.NDArray[np.float32]
-Labels = npt.NDArray[np.intp]
 
 MEMORY = 20
 HALVINGS = 30
@@ -95,24 +94,20 @@ class Curvature:
         return divided
 
 
-def fit_path(
-    axes: Axes, features: Matrix, labels: Labels, shares: Floats, strengths: Sequence[float], steps: int
-) -> list[tuple[Floats, Floats]]:
+def fit_softmax(axes: Axes, sample: Sample, strengths: Sequence[float], steps: int) -> list[tuple[Floats, Floats]]:
     """Minimise mean log loss + l2/2 ||weights||^2 for each l2.
 
     Args:
-        axes: those of the features.
-        features: [n, dim].
-        labels: numbers of classes [n]; each class occurs.
-        shares: what each row counts [n]; they sum to 1.
+        axes: those of the sample's features.
+        sample: what is learned.
         strengths: values of l2, positive, falling.
         steps: the most steps for one of them.
 
     Returns:
         For each l2 the weights [dim, classes] of the standardised features, and the biases [classes].
     """
-    inputs = np.hstack([axes.lay(features), np.ones((len(labels), 1), np.float32)])
-    rows = Rows(inputs, np.append(axes.squares, 1.0), labels, shares)
+    inputs = np.hstack([axes.lay(sample.features), np.ones((len(sample.labels), 1), np.float32)])
+    rows = Rows(inputs, np.append(axes.squares, 1.0), sample.labels, sample.shares)
     point, path = _begin(rows), list[Floats]()
     for number, l2 in enumerate(strengths):
         ridge = np.append(np.full(len(axes.squares), l2), 0.0)[:, None]  # biases are free
