@@ -7,7 +7,8 @@ from flows.settings import RunSettings
 from storage.files import ScanCounts
 from tasks.ingest.scan import foresee_labels
 from tasks.ingest.step import commit_source, scan_source
-from tasks.train.splits import check_splits, keep_rows
+from tasks.train.coverage import check_splits
+from tasks.train.splits import keep_rows
 
 
 @flow(flow_run_name="ingest {settings.source}", persist_result=False)

@@ -173,7 +173,9 @@ class _Search:
             reason = self.budget.refuse(seconds, 0)
             if reason:
                 return Outcome(contender, 1.0, None, reason)
-            trial = try_tail(place, rows, cut, asked, OPENER, show_progress)
+            trial = try_tail(place, rows, cut, asked, OPENER, show_progress, self.budget.deadline)
+            if isinstance(trial, str):
+                return Outcome(contender, 1.0, None, trial)
         except BackboneError as error:
             return Outcome(contender, 1.0, None, f"not tried: {error}")
         learned = "has all labels" if trial.epoch else "has all labels, but no epoch beat freezing everything"

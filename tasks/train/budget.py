@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from tasks.train.settings import SearchSettings
 
 
+class OutOfTimeError(Exception):
+    """A training that was ended, as the rest of it would not end in time."""
+
+
 @dataclass
 class Budget:
     """Minutes from now on, and bytes of features; ``clock`` gives seconds."""
@@ -21,9 +25,14 @@ class Budget:
         self.began = self.clock()
 
     @property
+    def deadline(self) -> float:
+        """When time is up, by the clock."""
+        return self.began + 60 * self.settings.minutes
+
+    @property
     def seconds_left(self) -> float:
         """How much time is left."""
-        return 60 * self.settings.minutes - (self.clock() - self.began)
+        return self.deadline - self.clock()
 
     def refuse(self, seconds: float, size: int, share: float = 1.0) -> str | None:
         """Say why something does not fit that would take so many seconds and bytes; None where it does.

@@ -2,16 +2,43 @@
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.train.near_duplicates import Same
-from tasks.train.splits import name_group
+from storage.canonical import digest
+from storage.errors import TrainError
+from storage.features import read_features
+from storage.files import list_paths
+from storage.images import list_arrivals
+from storage.lake import Lake
+from storage.progress import Progress
+from tasks.train.near_duplicates import CLOSE, Same, compare_files, meet_earlier
+from tasks.train.recorded import find_places
+from tasks.train.settings import TrainSettings
 
+GROUP = "group:"
 Place = Callable[[str], Hashable]
 """Where the group of a key lies."""
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What groups images: their ids by arrival, when each came, the names of its groups, and its file, where it counts.
+
+    Another list in any of them may give other groups; the same lists give the same.
+    """
+
+    image_ids: tuple[str, ...]
+    times: tuple[int, ...]
+    names: tuple[tuple[str, ...], ...]
+    files: tuple[str | None, ...]
+
+    @property
+    def identity(self) -> str:
+        """A hash of all four."""
+        return digest(astuple(self))
 
 
 @dataclass
@@ -34,6 +61,44 @@ class Groups:
         found = sorted(map(self.add, keys), key=self._ranks.__getitem__)
         self._parents |= dict.fromkeys(found, found[0])
         return found[0]
+
+
+def name_group(name: str) -> str:
+    """Give the key of a group, which is no image's."""
+    return f"{GROUP}{name}"
+
+
+def read_arrivals(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings) -> Arrivals:
+    """Read what groups the images that have features.
+
+    Raises:
+        TrainError: where no path names a group.
+    """
+    arrived = list_arrivals(lake, label_set, recipe_id)
+    image_ids = tuple(image_id for image_id, _ in arrived)
+    paths = list_paths(lake, label_set) if settings.group else {}
+    names = tuple(find_names(settings.group or "", paths.get(image_id, ())) for image_id in image_ids)
+    if settings.group and image_ids and not any(names):
+        raise TrainError(
+            f"train.group {settings.group!r}",
+            f"is found in no path of {label_set}, such as {next(iter(paths.get(image_ids[0], ())), 'none')}",
+            "Mend it, or leave it out: nothing would be kept together",
+        )
+    files = tuple(find_places(lake, image_ids)) if settings.near_duplicates else ()
+    return Arrivals(image_ids, tuple(time for _, time in arrived), names, files)
+
+
+def find_groups(
+    lake: Lake, recipe_id: str, arrivals: Arrivals, settings: TrainSettings, place: Place, progress: Progress
+) -> dict[str, str]:
+    """Give the key of the group of each image that is not left out, by arrival."""
+    image_ids, names = arrivals.image_ids, arrivals.names
+    if not (settings.near_duplicates and image_ids):
+        return join_images(image_ids, names, [np.empty(0, np.int64)] * len(image_ids), lambda *_: False, place)
+    features = read_features(lake, recipe_id, image_ids)
+    with progress("compare", len(image_ids)) as advance:
+        close = meet_earlier(features, np.array(arrivals.times), CLOSE, advance)
+        return join_images(image_ids, names, close, compare_files(arrivals.files), place)
 
 
 def join_images(
@@ -66,7 +131,7 @@ def join_images(
     return {image_ids[at]: groups.add(key) for at, key in keys.items()}
 
 
-def find_names(pattern: str, paths: Iterable[str]) -> list[str]:
+def find_names(pattern: str, paths: Iterable[str]) -> tuple[str, ...]:
     """Find the names of the groups that an image's paths say it is of."""
     found = (re.search(pattern, path) for path in paths)
-    return sorted({match[1] for match in found if match and match[1]})
+    return tuple(sorted({match[1] for match in found if match and match[1]}))

@@ -63,8 +63,7 @@ def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
     names = np.array([tell_labels(each) for each in labels])
     surest = np.lexsort((np.array(image_ids), -sureness))
     wrong = surest[(predicted != names)[surest]][:MOST]
-    copies = find_copies(lake, [image_ids[at] for at in wrong])
-    places = [choose_place(copies.get(image_ids[at], [])) for at in wrong]
+    places = find_places(lake, [image_ids[at] for at in wrong])
     return [
         Mistake(image_ids[at], str(names[at]), str(predicted[at]), float(sureness[at]), place)
         for at, place in zip(wrong, places, strict=True)
@@ -135,6 +134,12 @@ def _read_test(lake: Lake, training: Training) -> tuple[list[str], list[list[str
     known = keep_known(lake, training.recipe_id, list(labels))
     image_ids = [image_id for image_id in labels if image_id in known]
     return image_ids, [labels[image_id] for image_id in image_ids], read_asked(lake, training, image_ids)
+
+
+def find_places(lake: Lake, image_ids: Sequence[str]) -> list[str | None]:
+    """Find where each image lies, as text; None where nowhere."""
+    copies = find_copies(lake, image_ids)
+    return [choose_place(copies.get(image_id, [])) for image_id in image_ids]
 
 
 def choose_place(copies: Sequence[tuple[str, str]]) -> str | None:

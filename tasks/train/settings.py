@@ -154,7 +154,9 @@ class SearchSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    minutes: float = Field(30.0, gt=0, description="Minutes for a search; what would take longer is not begun.")
+    minutes: float = Field(
+        30.0, gt=0, description="Minutes for a search; what would take longer is not begun, or is ended."
+    )
     bytes: int = Field(
         2_000_000_000, ge=0, description="Bytes, before compression, of features at cuts that are not embed's own."
     )

@@ -2,35 +2,46 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from storage.canonical import digest
 from storage.errors import TrainError
-from tasks.train.neither import check_unknown
+from storage.lake import Lake
+from storage.progress import Progress
+from storage.trainings import list_labelled
+from tasks.train.groups import GROUP, Arrivals, find_groups
 from tasks.train.settings import TrainSettings
 
 Row = tuple[str, str]
 """(image_id, class)"""
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-GROUP = "group:"
+NAMED = 5
+"""Classes that a message names."""
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """How many images of each class, and of all, fall into each split, and what is thin about it, in words."""
+class Division:
+    """Rows with the split and the group's key of each image, and how many images were left out between splits."""
 
-    counts: Mapping[str, Mapping[str, int]]
-    images: Mapping[str, int]
-    warnings: tuple[str, ...]
+    rows: tuple[Row, ...]
+    places: Mapping[str, Split]
+    keys: Mapping[str, str]
+    bridges: int
+
+    @property
+    def identity(self) -> str:
+        """A hash of each image's group and split."""
+        return digest([[image_id, self.keys[image_id], split] for image_id, split in sorted(self.places.items())])
 
 
 def assign_split(key: str, settings: TrainSettings) -> Split:
     """Choose the split of an image or a group from its key and the seed alone, so that it stays as data grows.
 
     Args:
-        key: an image_id, or what :func:`name_group` gives.
+        key: an image_id, or that of a group of images.
         settings: the seed, and the shares of the splits.
     """
     place = _hash(key, f"{settings.seed}:")
@@ -42,11 +53,6 @@ def assign_split(key: str, settings: TrainSettings) -> Split:
 def assign_fold(key: str, settings: TrainSettings) -> int:
     """Choose the fold of an image or a group from its key and the seed alone."""
     return int(_hash(key, f"{settings.seed}:fold:") * settings.folds)
-
-
-def name_group(name: str) -> str:
-    """Give the key of a group, which is no image's."""
-    return f"{GROUP}{name}"
 
 
 def split_by_time(keys: Mapping[str, str], settings: TrainSettings) -> dict[str, Split]:
@@ -82,79 +88,53 @@ def keep_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> d
     return {image_id: name for image_id, name in sorted(single.items()) if name not in settings.leave_out}
 
 
-def keep_rows(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> list[Row]:
-    """Give the rows to train and measure on, by image: one an image, with ``multi_label`` one a label."""
+def keep_rows(labels: Sequence[tuple[str, str]], settings: TrainSettings) -> list[Row]:
+    """Give the rows to train and measure on, by image: one an image, with ``multi_label`` one a label.
+
+    Raises:
+        TrainError: where a class is to be left out that no image has.
+    """
+    _check_left_out({name for _, name in labels}, settings)
     if settings.multi_label:
         return sorted((image_id, name) for image_id, name in set(labels) if name not in settings.leave_out)
     return list(keep_single(labels, settings).items())
 
 
-def check_splits(rows: Sequence[Row], settings: TrainSettings, places: Mapping[str, Split] | None = None) -> Coverage:
-    """Count what each class has to train, choose and measure with.
+def _check_left_out(classes: Collection[str], settings: TrainSettings) -> None:
+    strange = sorted(set(settings.leave_out).difference(classes))
+    if strange and classes:
+        more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
+        there = f"{', '.join(sorted(classes)[:NAMED])}{more}"
+        raise TrainError(
+            f"train.leave_out {', '.join(strange)}", "is no class of these images", f"The classes are {there}"
+        )
 
-    Args:
-        rows: to train, choose and measure on.
-        settings: what is asked of them.
-        places: the split of each image; by default that of its id.
+
+def divide(
+    lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings, arrivals: Arrivals | None, progress: Progress
+) -> Division:
+    """Read the rows to train and measure on, and give each image its split; one between splits is left out.
+
+    All images that have features take part in grouping, so that labels decide nothing about it. ``arrivals`` are what
+    :func:`tasks.train.groups.read_arrivals` reads, None where splits follow from ids alone.
 
     Raises:
-        TrainError: with fewer than two classes; where a class has no image to train on, or none in validation and test
-            together, so that it cannot be trained or measured at all; where a whole split is empty; where what the
-            settings ask for asks more of the labels than they have.
+        TrainError: where a class is to be left out that no image has.
     """
-    if places is None:
-        places = {image_id: assign_split(image_id, settings) for image_id, _ in rows}
-    counted = Counter((name, places[image_id]) for image_id, name in rows)
-    classes = sorted({name for _, name in rows})
-    if len(classes) < 2:  # noqa: PLR2004 - a choice needs two
-        found = f"1 class ({classes[0]})" if classes else "no class"
-        raise TrainError(
-            f"{len(places)} labelled images of {found}", "a head needs two classes", "Put images into class folders"
-        )
-    counts = {name: {str(split): counted[name, split] for split in SPLITS} for name in classes}
-    images = {str(split): sum(place == split for place in places.values()) for split in SPLITS}
-    _refuse(counts)
-    if settings.multi_label:
-        _refuse_everywhere(counts, images["train"])
-    if settings.false_accept is not None:
-        check_unknown({name: row["train"] for name, row in counts.items()}, settings.false_accept)
-    return Coverage(counts, images, warn_thin(counts))
+    rows = keep_rows(list_labelled(lake, label_set, recipe_id, several=settings.multi_label), settings)
+    labelled = dict(rows)
+    if arrivals is None:
+        places = {image_id: assign_split(image_id, settings) for image_id in labelled}
+        return Division(tuple(rows), places, {image_id: image_id for image_id in labelled}, 0)
 
+    def place(key: str) -> str:
+        # by time all groups may be joined, as each is given its split afterwards
+        return "" if settings.split == "time" else assign_split(key, settings)
 
-def warn_thin(counts: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
-    """Say which classes have no image in some split."""
-    return tuple(
-        f"class {name} has {sum(row.values())} images and none in {split}: add images of it"
-        for name, row in counts.items()
-        for split in SPLITS
-        if not row[split]
-    )
-
-
-def warn_bridges(images: int) -> tuple[str, ...]:
-    """Say how many images were left out because they belong into several splits."""
-    words = f"{images} images are of groups, or near-duplicates of images, in several splits: left out, look at them"
-    return (words,) if images else ()
-
-
-def _refuse_everywhere(counts: Mapping[str, Mapping[str, int]], images: int) -> None:
-    for name, row in counts.items():
-        if row["train"] == images:
-            remedy = "Add images without it, or leave it out with --train.leave-out"
-            raise TrainError(
-                f"label {name}", f"is on all {images} images to train on, so that nothing tells it", remedy
-            )
-
-
-def _refuse(counts: Mapping[str, Mapping[str, int]]) -> None:
-    remedy = "Add images of it, or leave it out with --train.leave-out"
-    for name, row in counts.items():
-        total = f"class {name} with {sum(row.values())} images"
-        if not row["train"]:
-            raise TrainError(total, "has none to train on", remedy)
-        if not row["validation"] and not row["test"]:
-            raise TrainError(total, "has none to measure on", remedy)
-    for split in SPLITS:
-        if not any(row[split] for row in counts.values()):
-            total = f"{sum(sum(row.values()) for row in counts.values())} labelled images"
-            raise TrainError(total, f"leave none in {split}", f"Add images, or raise --train.{split}")
+    found = find_groups(lake, recipe_id, arrivals, settings, place, progress)
+    keys = {image_id: key for image_id, key in found.items() if image_id in labelled}
+    places = {image_id: assign_split(key, settings) for image_id, key in keys.items()}
+    if settings.split == "time":
+        places = split_by_time(keys, settings)
+    kept = tuple(row for row in rows if row[0] in keys)
+    return Division(kept, places, keys, len(labelled) - len(keys))

@@ -41,6 +41,8 @@ def estimate_tail(home: Home, rows: Rows, cut: str, settings: TrainSettings, ope
 
 
 @task(task_run_name="try a tail at {cut}", cache_policy=NO_CACHE, persist_result=False)
-def try_tail(home: Home, rows: Rows, cut: str, settings: TrainSettings, opener: str, progress: Progress) -> Trial:
-    """Train a tail on all labels, and ask it about the validation images."""
-    return trials.try_tail(home, rows, cut, settings, opener, progress)
+def try_tail(
+    home: Home, rows: Rows, cut: str, settings: TrainSettings, opener: str, progress: Progress, deadline: float
+) -> Trial | str:
+    """Train a tail on all labels, and ask it about the validation images; in words why it was ended before."""
+    return trials.try_tail(home, rows, cut, settings, opener, progress, deadline)

@@ -1,6 +1,7 @@
 """The sweep: heads of every kind that is asked for, calibrated and compared on validation."""
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -41,13 +42,15 @@ class Candidate:
 class Pretrained:
     """Where the layers after the cut come from, and where the checkpoints of their training go.
 
-    ``opener`` ("module:function") opens the layers of the packed ``backbone``; ``progress`` is told of their training.
+    ``opener`` ("module:function") opens the layers of the packed ``backbone``; ``progress`` is told of their training,
+    which is ended where it would not end by the ``deadline``, a time of :func:`time.monotonic`.
     """
 
     opener: str
     backbone: Path
     checkpoints: Path
     progress: Progress = silent
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ def fit_heads(
 
     Raises:
         TrainError: where a tail is asked for, and there is none, or no candidate comes to finite numbers.
+        OutOfTimeError: where a tail would not end in time.
     """
     problem = _prepare(train, validation, settings, pretrained)
     fits = _list_fits()
@@ -197,7 +201,8 @@ def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
     rates = settings.tail.learning_rates
     with known.progress("train", len(rates) * settings.tail.epochs * len(problem.train.labels)) as advance:
         for rate in rates:
-            layers, plan = copy.deepcopy(opened), tail.Plan(settings.tail, rate, l2, settings.seed, settings.device)
+            layers = copy.deepcopy(opened)
+            plan = tail.Plan(settings.tail, rate, l2, settings.seed, settings.device, known.deadline)
             checkpoint = known.checkpoints / f"tail-{rate}.safetensors"
             epoch, trained = tail.fit_tail(layers, head, problem.train, problem.validation, plan, checkpoint, advance)
             choice: Choice = {"head": "tail", "learning_rate": rate, "epoch": epoch, "l2": l2}

@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import math
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from storage.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from storage.errors import SettingsError
 from storage.heads import Arrays, Head, Layers, soften
 from storage.progress import Advance
+from tasks.train.budget import OutOfTimeError
 from tasks.train.calibrate import find_temperature
 from tasks.train.figures import find_losses
 from tasks.train.sample import Sample
@@ -43,13 +46,17 @@ class Trainable(Layers, Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """How a tail is trained: at which learning rate, with which L2 penalty on the head's weights."""
+    """How a tail is trained: at which learning rate, with which L2 penalty on the head's weights, until when.
+
+    ``deadline`` is a time of :func:`time.monotonic`.
+    """
 
     settings: TailSettings
     learning_rate: float
     l2: float
     seed: int
     device: str
+    deadline: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ def fit_tail(
 
     Raises:
         SettingsError: where a GPU is asked for that is not there.
+        OutOfTimeError: after an epoch, where others like it would not end by the plan's deadline.
     """
     with _repeatable(plan.device):
         tuning = _Tuning(layers, start, plan)
@@ -100,9 +108,11 @@ def fit_tail(
         )
         advance(progress.epochs * len(train.labels))
         while progress.epochs < plan.settings.epochs:
+            began = time.monotonic()
             tuning.run_epoch(train, progress.epochs, advance)
             progress = _judge(progress, tuning.measure(validation), tuning)
             save_checkpoint(checkpoint, tuning.suspend(progress))
+            _check_time(plan, progress.epochs, time.monotonic() - began)
         head = tuning.finish(progress.arrays)
     return progress.best, head
 
@@ -113,6 +123,14 @@ def _judge(before: Progress, loss: float, tuning: "_Tuning") -> Progress:
     if loss < before.loss:
         return Progress(epochs, epochs, loss, tuning.state())
     return replace(before, epochs=epochs)
+
+
+def _check_time(plan: Plan, epochs: int, seconds: float) -> None:
+    """End a training whose other epochs would not end in time, if each took as many seconds as the last."""
+    left = (plan.settings.epochs - epochs) * seconds
+    if left and time.monotonic() + left > plan.deadline:
+        words = f"ended after epoch {epochs} of {plan.settings.epochs}: the others would take about {left:,.0f} s"
+        raise OutOfTimeError(f"{words}, and search.minutes leave it {plan.deadline - time.monotonic():,.0f} s")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,16 +27,18 @@ from storage.trainings import (
     evaluation_path,
     find_training,
     head_path,
+    newest_training,
     save_training,
 )
-from tasks.train.division import Division, divide
+from tasks.train.coverage import Coverage, check_splits, warn_bridges, warn_thin
 from tasks.train.evaluate import Evaluation, evaluate
 from tasks.train.folds import Folds, cross_validate, cross_validate_labels, deal, measure_classes, measure_labels
+from tasks.train.groups import read_arrivals
 from tasks.train.inputs import Inputs, read_inputs
 from tasks.train.multi_label import train_labels
 from tasks.train.neither import add_neither
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import SPLITS, Coverage, Split, check_splits, warn_bridges, warn_thin
+from tasks.train.splits import SPLITS, Division, Split, divide
 from tasks.train.sweep import Candidate, Pretrained, fit_heads
 
 FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
@@ -88,28 +91,36 @@ def train_head(
         TrainError: where the labels cannot train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        division = None if settings.plain else divide(lake, data.label_set, data.recipe_id, settings, progress)
-        training_id = identify(lake, data, settings, division)
-        known = _find(home, lake, training_id)
+        arrivals = None if settings.plain else read_arrivals(lake, data.label_set, data.recipe_id, settings)
+        asked = identify(lake, data, settings, arrivals.identity if arrivals else None)
+        training_id = asked if arrivals is None else _find_asked(home, lake, data, asked)
+        known = _find(home, lake, training_id) if training_id else None
         if known:
             return known
-        division = division or divide(lake, data.label_set, data.recipe_id, settings, progress)
+        division = divide(lake, data.label_set, data.recipe_id, settings, arrivals, progress)
+        training_id = identify(lake, data, settings, division.identity) if arrivals else asked
+        known = _find(home, lake, training_id) if arrivals else None
+        if known:
+            _keep_asked(home, training_id, asked)
+            return known
         rows, coverage = split_rows(division, settings)
         snapshot = lake.snapshot if data.at is None else data.at
         images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
         inputs = read_inputs(lake, data.recipe_id, images, data.views, average=settings.average_views)
         facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
-    folds = _deal(rows, division, settings) if settings.folds else None
+    folds = deal([division.keys[image_id] for image_id in _list_pool(rows)], settings) if settings.folds else None
     checkpoints = checkpoint_folder(home, training_id)
     pretrained = Pretrained(opener, home.backbones / data.recipe_id, checkpoints, progress)
     candidates, evaluation = _fit(inputs, rows, facts, settings, pretrained)
     if folds:
         figures = _cross_validate(inputs, rows, folds, candidates[0], settings)
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **figures})
-    asked = settings.model_dump() | ({"views": data.views} if data.views else {})
-    chosen = {**asked, **{f"chosen_{name}": value for name, value in candidates[0].choice.items()}}
+    chosen = settings.model_dump() | ({"views": data.views} if data.views else {})
+    chosen |= {f"chosen_{name}": value for name, value in candidates[0].choice.items()}
     training = Training(training_id, data.label_set, data.recipe_id, snapshot, chosen, evaluation.metrics)
     _keep(home, training, candidates, evaluation, coverage, division.bridges)
+    if arrivals:
+        _keep_asked(home, training_id, asked)
     with open_lake(home) as lake:
         save_training(lake, training, _to_table(rows), now, name_release())
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -128,25 +139,40 @@ def split_rows(division: Division, settings: TrainSettings) -> tuple[list[Traini
     return rows, coverage
 
 
-def identify(lake: Lake, data: TrainingData, settings: TrainSettings, division: Division | None = None) -> str:
+def identify(lake: Lake, data: TrainingData, settings: TrainSettings, groups: str | None = None) -> str:
     """Hash what decides a head: the recipes, the settings and the rows, whose splits follow from the settings.
 
-    Where they do not, as with groups, a division adds each image's group and split.
+    Where they do not, as with groups, the identity of a division adds each image's group and split.
     A setting that the first release had not counts where it is not the default, so that old heads stay known.
     """
-    asked = settings.model_dump(include=FIRST) | settings.model_dump(exclude=FIRST | PLACE, exclude_defaults=True)
+    chosen = settings.model_dump(include=FIRST) | settings.model_dump(exclude=FIRST | PLACE, exclude_defaults=True)
     rows = {
         recipe_id: digest_labelled(lake, data.label_set, recipe_id, settings.leave_out, several=settings.multi_label)
         for recipe_id in (data.recipe_id, *data.views)
     }
-    decides = {
+    decides: dict[str, object] = {
         "label_set": data.label_set,
         "recipe": data.recipe_id,
-        "settings": asked,
+        "settings": chosen,
         "rows": rows.pop(data.recipe_id),
     }
-    groups = {"groups": division.identity} if division else {}
-    return digest({**decides, **groups, "views": rows} if data.views else decides | groups)
+    decides |= {"groups": groups} if groups else {}
+    return digest(decides | ({"views": rows} if data.views else {}))
+
+
+def _find_asked(home: Home, lake: Lake, data: TrainingData, asked: str) -> str | None:
+    """Find the newest training, where the same was asked of the same images: none has to be compared again."""
+    newest = newest_training(lake, data.label_set, data.recipe_id)
+    file = _asked_path(home, newest) if newest else None
+    return newest if file and file.exists() and file.read_text(encoding="utf-8") == asked else None
+
+
+def _keep_asked(home: Home, training_id: str, asked: str) -> None:
+    _asked_path(home, training_id).write_text(asked, encoding="utf-8")
+
+
+def _asked_path(home: Home, training_id: str) -> Path:
+    return head_path(home, training_id).with_name("asked")
 
 
 def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
@@ -173,11 +199,6 @@ def _fit(
     evaluation = evaluate(found.candidate.head, *test, facts, settings.seed)
     metrics = {**evaluation.metrics, **found.metrics}
     return (found.candidate, *candidates[1:]), replace(evaluation, metrics=metrics, unknown=found.classes)
-
-
-def _deal(rows: Sequence[TrainingRow], division: Division, settings: TrainSettings) -> Folds:
-    """Deal the images to train and choose on out to folds."""
-    return deal([division.keys[image_id] for image_id in _list_pool(rows)], settings)
 
 
 def _list_pool(rows: Sequence[TrainingRow]) -> list[str]:

@@ -12,12 +12,14 @@ from storage.paths import Home
 from storage.progress import Progress, silent
 from storage.trainings import checkpoint_folder, find_training, head_path, read_head
 from storage.vectors import Matrix
-from tasks.train.division import Division, divide
+from tasks.train.budget import OutOfTimeError
 from tasks.train.evaluate import log_loss
 from tasks.train.figures import ask
+from tasks.train.groups import read_arrivals
 from tasks.train.halving import Contender, Trial, take_share
 from tasks.train.sample import Names
 from tasks.train.settings import Kind, TrainSettings
+from tasks.train.splits import divide
 from tasks.train.sweep import Pretrained, fit_heads
 from tasks.train.train import TrainingData, identify, split_rows
 
@@ -38,10 +40,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """What trials under one recipe are made on; the test images stay unread."""
+    """What trials under one recipe are made on; the test images stay unread. ``groups`` identify their groups."""
 
     data: TrainingData
-    division: Division | None
+    groups: str | None
     train: Part
     validation: Part
 
@@ -58,14 +60,15 @@ def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> Rows:
         TrainError: where the labels cannot train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        division = divide(lake, data.label_set, data.recipe_id, settings, silent)
+        arrivals = None if settings.plain else read_arrivals(lake, data.label_set, data.recipe_id, settings)
+        division = divide(lake, data.label_set, data.recipe_id, settings, arrivals, silent)
         rows, _ = split_rows(division, settings)
         parts = []
         for wanted in ("train", "validation"):
             chosen = [(image_id, name) for image_id, name, split in rows if split == wanted]
             ids, names = [image_id for image_id, _ in chosen], np.array([name for _, name in chosen])
             parts.append(Part(ids, names, read_features(lake, data.recipe_id, ids)))
-    return Rows(data, None if settings.plain else division, *parts)
+    return Rows(data, division.identity if arrivals else None, *parts)
 
 
 def ask_for(settings: TrainSettings, kind: Kind) -> TrainSettings:
@@ -84,21 +87,24 @@ def try_head(rows: Rows, contender: Contender, share: float, settings: TrainSett
 
 
 def try_tail(
-    home: Home, rows: Rows, cut: str, settings: TrainSettings, opener: str, progress: Progress = silent
-) -> Trial:
+    home: Home, rows: Rows, cut: str, settings: TrainSettings, opener: str, progress: Progress, deadline: float
+) -> Trial | str:
     """Train a tail on all labels, or read the one that a training of the same identity recorded.
 
     Its checkpoints lie where that training would look for them: the winner's goes on from there to the same bits and
-    trains no epoch again.
+    trains no epoch again. Where it would not end by the deadline, gives in words why it was ended.
     """
     began, asked = time.perf_counter(), ask_for(settings, "tail")
     found = _find_tail(home, rows, asked)
     if found is None:
         with read_lake(home, rows.data.at) as lake:
-            checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked, rows.division))
-        pretrained = Pretrained(opener, home.backbones / rows.data.recipe_id, checkpoints, progress)
+            checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked, rows.groups))
+        pretrained = Pretrained(opener, home.backbones / rows.data.recipe_id, checkpoints, progress, deadline)
         train, chosen = ((part.features, part.names) for part in (rows.train, rows.validation))
-        best = fit_heads(train, chosen, asked, pretrained)[0]
+        try:
+            best = fit_heads(train, chosen, asked, pretrained)[0]
+        except OutOfTimeError as error:
+            return str(error)
         found = best.head, int(best.choice["epoch"])
     trial = _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), found[0], began)
     return replace(trial, epoch=found[1])
@@ -120,7 +126,7 @@ def estimate_tail(home: Home, rows: Rows, settings: TrainSettings, opener: str) 
 def _find_tail(home: Home, rows: Rows, settings: TrainSettings) -> tuple[Classifier, int] | None:
     """Find a tail that was recorded, with its best epoch."""
     with read_lake(home, rows.data.at) as lake:
-        training = find_training(lake, identify(lake, rows.data, settings, rows.division))
+        training = find_training(lake, identify(lake, rows.data, settings, rows.groups))
     if training is None or not head_path(home, training.training_id).exists():
         return None
     return read_head(home, training), int(str(training.settings["chosen_epoch"]))

@@ -1,9 +1,12 @@
 """The frost-line search, whole, over a small network with random weights: `frostline train --cut auto`."""
 
+import itertools
 import json
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,6 +144,25 @@ def test_no_tail_is_trained_that_does_not_fit_the_minutes(make: Make, monkeypatc
     assert all(outcome.trial is None and "search.minutes leave it" in outcome.verdict for outcome in tails)
     with read_lake(open_home(settings.home)) as lake:
         assert not lake.value("SELECT count(*) FROM recipes WHERE cut = 'input'")  # by the estimate of the other tail
+
+
+def test_a_tail_whose_epochs_take_longer_than_was_estimated_is_ended_and_goes_on_in_a_longer_search(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make("slow")
+    tail = settings.train.tail.model_copy(update={"epochs": 3})
+    settings = settings.model_copy(update={"train": settings.train.model_copy(update={"tail": tail})})
+    slow = itertools.count(time.monotonic(), 600.0)
+    with monkeypatch.context() as patched, caplog.at_level("INFO", logger="tasks.train.tail"):
+        patched.setattr("tasks.train.tail.time", SimpleNamespace(monotonic=slow.__next__))
+        tails = [outcome for outcome in search(settings).outcomes if outcome.contender.kind == "tail"]
+        assert len([message for message in caplog.messages if "tail: epoch" in message]) == len(tails) == 2
+    assert all(outcome.trial is None for outcome in tails)
+    assert all("ended after epoch 1 of 3: the others would take about 1,200 s" in outcome.verdict for outcome in tails)
+    with caplog.at_level("INFO", logger="tasks.train.tail"):
+        tails = [outcome for outcome in search(settings).outcomes if outcome.contender.kind == "tail"]
+    assert "tail: goes on after epoch 1" in caplog.messages
+    assert all(outcome.trial for outcome in tails)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Groups: what is alike lies in one split, what is between splits in none, and growth moves nothing."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from storage.errors import TrainError
 from storage.features import commit_shard
 from storage.files import commit_scan
 from storage.paths import Home
-from storage.progress import silent
+from storage.progress import Advance, silent
 from storage.recipes import save_recipe
 from storage.vectors import Matrix, Shard, write_features
 from tasks.embed.settings import EmbedSettings
@@ -123,6 +124,7 @@ class Clinic:
     def __init__(self, root: Path) -> None:
         self.photos, self.place, self.day = root / "photos", Home(root / "home"), 0
         self.vectors: dict[str, Any] = {}
+        self.told: list[str] = []
 
     def add(self, path: str, seed: int, like: str | None = None) -> None:
         """Add a picture of a seed, or one that nearly equals another, so many pixels wide."""
@@ -154,7 +156,14 @@ class Clinic:
 
     def train(self, **asked: Any) -> Trained:  # noqa: ANN401 - settings of any type
         chosen = TrainSettings(l2=(0.1,), **asked)
-        return train_head(self.place, TrainingData("photos", RECIPE.recipe_id), chosen, NOW + timedelta(days=self.day))
+        data, now = TrainingData("photos", RECIPE.recipe_id), NOW + timedelta(days=self.day)
+        return train_head(self.place, data, chosen, now, progress=self.watch)
+
+    @contextlib.contextmanager
+    def watch(self, what: str, total: int) -> Iterator[Advance]:
+        """Keep what took long."""
+        self.told.append(f"{what} {total}")
+        yield lambda _: None
 
     def splits(self, trained: Trained) -> dict[str, str]:
         """Give the split of each path."""
@@ -216,6 +225,17 @@ def test_patients_lie_in_one_split_each_and_stay_while_a_bridge_is_left_out_and_
     again = clinic.train(**SEEN)
     assert (again.new, again.warnings) == (False, (words,))
     assert again.training.training_id == grown.training.training_id
+
+
+def test_images_are_compared_again_only_where_one_came_or_moved(clinic: Clinic) -> None:
+    first, again = clinic.train(**SEEN), clinic.train(**SEEN)
+    assert clinic.told == ["compare 120"]
+    assert (again.new, again.training) == (False, first.training)
+    clinic.add("red/other_0.png", 7777)
+    clinic.commit()
+    assert clinic.train(**SEEN).new
+    assert clinic.train(**SEEN | {"seed": 1}).new
+    assert clinic.told == ["compare 120", "compare 121", "compare 121"]
 
 
 def test_a_group_that_no_path_names_is_refused_as_nothing_would_be_kept_together(still: Clinic) -> None:

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from storage.answers import NEITHER, name_likeliest
 from storage.errors import TrainError
 from storage.heads import load_head, save_head
+from tasks.train.coverage import check_splits
 from tasks.train.neither import Neither, add_neither, choose_least, find_rank
 from tasks.train.settings import Kind, TrainSettings
-from tasks.train.splits import check_splits
 from tasks.train.sweep import fit_heads
 from tests.train.test_splits import ids
 from tests.train.test_sweep import make_data

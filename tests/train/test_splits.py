@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import TrainError
+from tasks.train.coverage import check_splits
 from tasks.train.folds import cross_validate, deal
+from tasks.train.groups import name_group
 from tasks.train.settings import TrainSettings
 from tasks.train.splits import (
     SPLITS,
     assign_split,
-    check_splits,
     keep_rows,
     keep_single,
-    name_group,
     split_by_time,
 )
 from tasks.train.sweep import Choice
@@ -94,6 +94,14 @@ def test_with_several_labels_an_image_is_kept_with_those_that_are_not_left_out()
     assert keep_rows(labels, TrainSettings(multi_label=True)) == [(one, "a"), (one, "b"), (two, "c")]
     assert keep_rows(labels, TrainSettings(multi_label=True, leave_out=("a", "c"))) == [(one, "b")]
     assert keep_rows(labels, SETTINGS) == [(two, "c")]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_class_that_is_to_be_left_out_and_is_not_there_is_refused_with_those_that_are(several: bool) -> None:
+    labels = [(image_id, f"class {at % 9}") for at, image_id in enumerate(ids(30))]
+    words = "train.leave_out rose: is no class of these images. The classes are class 0, .*, class 4 and 4 more"
+    with pytest.raises(TrainError, match=words):
+        keep_rows(labels, TrainSettings(leave_out=("class 8", "rose"), multi_label=several))
 
 
 def test_images_are_counted_once_and_their_labels_each() -> None:
