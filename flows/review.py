@@ -20,8 +20,8 @@ from storage.labels import list_conflicts, save_decisions
 from storage.lake import Lake
 from storage.paths import Home
 from storage.trainings import find_training, list_labelled, newest_training
+from tasks.train.image_files import choose_place
 from tasks.train.near_duplicates import compare_files
-from tasks.train.recorded import choose_place
 from tasks.train.review import Suspect, count_problems, find_suspects
 from tasks.train.review_table import Entry, read_table, write_sheet, write_table
 from tasks.train.settings import TrainSettings

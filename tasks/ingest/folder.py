@@ -1,8 +1,8 @@
 """A folder as a source: ``root/<class>/**/*`` with an image's suffix."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -125,9 +125,9 @@ def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
-def join_unreadable(listing: Listing, known: Iterator[tuple[str, int, int]]) -> Listing:
+def join_unreadable(listing: Listing, known: Iterable[tuple[str, int, int]]) -> Listing:
     """Add what the lake knows of folders that could not be listed, so that it does not count as gone."""
     have = set(listing.files["path"].to_pylist())
     rows = [dict(zip(FILES.names, (*row, _class_of(row[0])), strict=True)) for row in known if row[0] not in have]
     files = pa.concat_tables([listing.files, pa.Table.from_pylist(rows, FILES)])
-    return Listing(listing.source, listing.root, files, listing.ignored, listing.unreadable)
+    return replace(listing, files=files)

@@ -1,9 +1,9 @@
 """From a file to its identity and its header; the pixels are not decoded."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,7 +44,7 @@ def read_files(root: Path, paths: Sequence[str], settings: IngestSettings, advan
         for read in pool.map(lambda path: probe(root, path, settings.max_pixels), paths):
             reads.append(read)
             advance(1)
-    return _to_table(reads)
+    return pa.Table.from_pylist([vars(read) for read in reads], READS)
 
 
 def probe(root: Path, path: str, max_pixels: int) -> Read:
@@ -76,14 +76,3 @@ def _probe_header(path: str, file: BinaryIO, identity: bytes, size: int, max_pix
         reason = f"{width} x {height} is more than {max_pixels} pixels: may be a decompression bomb"
         return Read(path, stage="probe", reason=reason)
     return Read(path, identity, kind, width, height, mode, size)
-
-
-def _to_table(reads: list[Read]) -> pa.Table:
-    columns: Iterator[tuple[object, ...]] = zip(*map(astuple, reads), strict=True) if reads else iter([()] * len(READS))
-    return pa.table([_to_array(values, field.type) for values, field in zip(columns, READS, strict=True)], schema=READS)
-
-
-def _to_array(values: tuple[object, ...], kind: pa.DataType) -> pa.Array:
-    if kind == pa.uuid():
-        return pa.ExtensionArray.from_storage(kind, pa.array(values, pa.binary(16)))
-    return pa.array(values, kind)

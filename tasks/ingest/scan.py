@@ -57,15 +57,9 @@ def foresee_labels(home: Home, found: Scan) -> list[tuple[str, str]]:
 def _list(lake: Lake, source: str, root: Path) -> Listing:
     listing = list_folder(source, root)
     check_root(lake, source, listing.root)
-    return _with_unreadable(lake, listing)
+    folders = [path for path, _ in listing.unreadable]
+    return join_unreadable(listing, list_below(lake, source, folders)) if folders else listing
 
 
 def _has_all(lake: Lake, listing: Listing) -> bool:
     return not listing.unreadable and count_files(lake, listing.source) == listing.files.num_rows
-
-
-def _with_unreadable(lake: Lake, listing: Listing) -> Listing:
-    if not listing.unreadable:
-        return listing
-    folders = [path for path, _ in listing.unreadable]
-    return join_unreadable(listing, iter(list_below(lake, listing.source, folders)))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
@@ -38,7 +39,6 @@ from tasks.register.registry import (
     TRAINING_TAG,
     find_alias,
     find_registered,
-    list_aliases,
     open_registry,
 )
 from tasks.register.settings import RegisterSettings, tracking_uri
@@ -118,7 +118,7 @@ def judge_version(home: Home, name: str, training_id: str, settings: RegisterSet
 def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, page: str, batch: int | None) -> Package:
     training = _get_training(lake, training_id)
     recipe = get_recipe(lake, training.recipe_id)
-    examples = dict(_read_examples(lake, training))
+    examples = dict(islice(_read_examples(lake, training), EXAMPLES))
     if not examples:
         raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
     head = read_head(home, training)
@@ -142,17 +142,12 @@ def _compare(name: str, vectors: Matrix, features: Matrix, canaries: Canaries | 
 
 
 def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:
-    """Read a few test images whose files are still there."""
-    found = 0
+    """Read the test images whose files are still there."""
     for image_id in dict(list_split(lake, training.training_id, "test")):
-        for root, path in find_copies(lake, [image_id]).get(image_id, []):
-            file = Path(text_to_path(root)) / text_to_path(path)
-            if file.is_file() and found < EXAMPLES:
-                found += 1
-                yield image_id, file.read_bytes()
-                break
-        if found == EXAMPLES:
-            return
+        copies = find_copies(lake, [image_id]).get(image_id, [])
+        files = (Path(text_to_path(root)) / text_to_path(path) for root, path in copies)
+        if file := next((each for each in files if each.is_file()), None):
+            yield image_id, file.read_bytes()
 
 
 def _register(client: "MlflowClient", package: Package, run_id: str) -> str:
@@ -187,13 +182,13 @@ def _promote(
 def _describe(
     client: "MlflowClient", home: Home, settings: RegisterSettings, version: "ModelVersion", *, new: bool, reason: str
 ) -> Registered:
-    aliases = list_aliases(client, version)
+    champion = find_alias(client, version.name, settings.alias)
     run_id = str(version.run_id)
     run = client.get_run(run_id)
     return Registered(
         name=version.name,
         version=int(version.version),
-        alias=settings.alias if settings.alias in aliases else None,
+        alias=settings.alias if champion and int(champion.version) == int(version.version) else None,
         run_id=run_id,
         experiment_id=run.info.experiment_id,
         tracking_uri=tracking_uri(home, settings),

@@ -89,24 +89,13 @@ def find_experiment(client: "MlflowClient", home: Home, name: str) -> str:
 
 def find_registered(client: "MlflowClient", name: str, training_id: str) -> "ModelVersion | None":
     """Find the version of a model that holds a training's head."""
-    for version in list_versions(client, name):
-        if version.tags.get(TRAINING_TAG) == training_id:
-            return version
-    return None
+    return next((each for each in list_versions(client, name) if each.tags.get(TRAINING_TAG) == training_id), None)
 
 
 def find_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
     """Find the version that bears an alias."""
-    for version in list_versions(client, name):
-        if alias in list_aliases(client, version):
-            return version
-    return None
-
-
-def list_aliases(client: "MlflowClient", version: "ModelVersion") -> list[str]:
-    """List the aliases that a version bears."""
-    aliases = client.get_registered_model(version.name).aliases
-    return [alias for alias, number in aliases.items() if str(number) == str(version.version)]
+    number = client.get_registered_model(name).aliases.get(alias)
+    return client.get_model_version(name, str(number)) if number else None
 
 
 def list_versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:

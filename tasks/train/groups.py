@@ -14,8 +14,8 @@ from storage.files import list_paths
 from storage.images import list_arrivals
 from storage.lake import Lake
 from storage.progress import Progress
+from tasks.train.image_files import find_places
 from tasks.train.near_duplicates import CLOSE, Same, compare_files, meet_earlier
-from tasks.train.recorded import find_places
 from tasks.train.settings import TrainSettings
 
 GROUP = "group:"
@@ -68,12 +68,14 @@ def name_group(name: str) -> str:
     return f"{GROUP}{name}"
 
 
-def read_arrivals(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings) -> Arrivals:
-    """Read what groups the images that have features.
+def read_arrivals(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings) -> Arrivals | None:
+    """Read what groups the images that have features; None where splits follow from ids alone.
 
     Raises:
         TrainError: where no path names a group.
     """
+    if settings.plain:
+        return None
     arrived = list_arrivals(lake, label_set, recipe_id)
     image_ids = tuple(image_id for image_id, _ in arrived)
     paths = list_paths(lake, label_set) if settings.group else {}

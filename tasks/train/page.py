@@ -12,6 +12,7 @@ from storage.lake import Lake
 from storage.paths import Home
 from storage.recipes import get_recipe
 from storage.trainings import Training, find_training
+from tasks.train.image_files import show, to_uri
 from tasks.train.plots import draw_confusion, draw_reliability
 from tasks.train.recorded import (
     Mistake,
@@ -22,7 +23,6 @@ from tasks.train.recorded import (
     list_unknown,
     read_evaluation,
 )
-from tasks.train.thumbnails import show, to_uri
 
 WORST = 20
 STYLE = """

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ import numpy as np
 from storage.answers import gives_labels, mark_labels, name_labels, tell_labels
 from storage.errors import TrainError
 from storage.features import keep_known
-from storage.files import find_copies
 from storage.heads import Classifier, Floats
 from storage.images import list_facts
 from storage.lake import Lake
-from storage.paths import Home, text_to_path
+from storage.paths import Home
 from storage.trainings import Training, evaluation_path, head_path, list_split, read_asked, read_head
 from storage.vectors import Matrix
+from tasks.train.image_files import find_places
 
 MOST = 24
 """Mistakes that are shown."""
@@ -134,15 +133,3 @@ def _read_test(lake: Lake, training: Training) -> tuple[list[str], list[list[str
     known = keep_known(lake, training.recipe_id, list(labels))
     image_ids = [image_id for image_id in labels if image_id in known]
     return image_ids, [labels[image_id] for image_id in image_ids], read_asked(lake, training, image_ids)
-
-
-def find_places(lake: Lake, image_ids: Sequence[str]) -> list[str | None]:
-    """Find where each image lies, as text; None where nowhere."""
-    copies = find_copies(lake, image_ids)
-    return [choose_place(copies.get(image_id, [])) for image_id in image_ids]
-
-
-def choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
-    """Choose where an image lies of (root, path), as text: rather where a file is."""
-    places = [f"{root}/{path}" for root, path in copies]
-    return next((place for place in places if Path(text_to_path(place)).is_file()), next(iter(places), None))

@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 
 from storage.errors import ReviewError
+from tasks.train.image_files import show
 from tasks.train.page import frame
-from tasks.train.thumbnails import show
 
 SHOWN = 200
 """Images of each problem on the contact sheet; the table has all."""

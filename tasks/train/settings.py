@@ -1,13 +1,14 @@
 """What a user decides about training."""
 
 import re
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, field_validator, model_validator
 
 Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2", "tail"]
 Frozen = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"]
 """Kinds that leave the whole backbone frozen."""
+Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class TailSettings(BaseModel):
@@ -15,7 +16,7 @@ class TailSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rates: tuple[FiniteFloat, ...] = Field(
+    learning_rates: tuple[Positive, ...] = Field(
         (1e-4,), min_length=1, description="Learning rates of the pretrained layers to choose from."
     )
     head_factor: FiniteFloat = Field(10.0, ge=1, description="How many times faster the new head learns than they do.")
@@ -24,13 +25,6 @@ class TailSettings(BaseModel):
     epochs: int = Field(10, ge=1, description="How often each image is seen; the best epoch is kept.")
     batch: int = Field(32, ge=1, description="Most images a step.")
     batch_norms: bool = Field(False, description="Let batch norms follow the batches; else they keep their statistics.")
-
-    @field_validator("learning_rates")
-    @classmethod
-    def _are_positive(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
-        if any(rate <= 0 for rate in rates):
-            raise ValueError(f"learning rates {rates} must be positive")
-        return rates
 
 
 class TrainSettings(BaseModel):
@@ -62,19 +56,19 @@ class TrainSettings(BaseModel):
         min_length=1,
         description="Kinds of heads to choose from; mlp2 has two hidden layers, tail the backbone's after the cut.",
     )
-    l2: tuple[FiniteFloat, ...] = Field(
+    l2: tuple[Positive, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         min_length=1,
         description="Strengths of the L2 penalty to choose from, of softmax and ridge.",
     )
-    nearest: tuple[int, ...] = Field(
+    nearest: tuple[PositiveInt, ...] = Field(
         (1, 5, 20), min_length=1, description="Numbers of neighbours to choose from, of knn."
     )
     hidden: int = Field(256, ge=1, description="Width of the first hidden layer; the second has half of it.")
-    learning_rates: tuple[FiniteFloat, ...] = Field(
+    learning_rates: tuple[Positive, ...] = Field(
         (1e-3, 3e-3), min_length=1, description="Learning rates to choose from, of mlp and mlp2."
     )
-    weight_decays: tuple[FiniteFloat, ...] = Field(
+    weight_decays: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = Field(
         (1e-2, 1e-1), min_length=1, description="Weight decays to choose from, of mlp and mlp2."
     )
     epochs: int = Field(30, ge=1, description="How often mlp and mlp2 see each image.")
@@ -92,6 +86,9 @@ class TrainSettings(BaseModel):
         lt=1,
         description="Answer 'neither' where the head is unsure, so that of images of unknown classes at most this share"
         " is given a class; by default every image is.",
+    )
+    average_views: bool = Field(
+        False, description="Answers average over the image and its embed.views, which a served model then computes."
     )
 
     @field_validator("group")
@@ -121,16 +118,7 @@ class TrainSettings(BaseModel):
     def _leaves_something_to_train_on(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError(f"validation {self.validation} and test {self.test} leave nothing to train on")
-        for name in ("l2", "nearest", "learning_rates"):
-            if any(value <= 0 for value in getattr(self, name)):
-                raise ValueError(f"{name} {getattr(self, name)} must be positive")
-        if any(value < 0 for value in self.weight_decays):
-            raise ValueError(f"weight_decays {self.weight_decays} must not be negative")
         return self
-
-    average_views: bool = Field(
-        False, description="Answers average over the image and its embed.views, which a served model then computes."
-    )
 
     @model_validator(mode="after")
     def _labels_have_heads_of_their_own(self) -> Self:

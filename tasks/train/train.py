@@ -91,7 +91,7 @@ def train_head(
         TrainError: where the labels cannot train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        arrivals = None if settings.plain else read_arrivals(lake, data.label_set, data.recipe_id, settings)
+        arrivals = read_arrivals(lake, data.label_set, data.recipe_id, settings)
         asked = identify(lake, data, settings, arrivals.identity if arrivals else None)
         training_id = asked if arrivals is None else _find_asked(home, lake, data, asked)
         known = _find(home, lake, training_id) if training_id else None

@@ -60,7 +60,7 @@ def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> Rows:
         TrainError: where the labels cannot train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        arrivals = None if settings.plain else read_arrivals(lake, data.label_set, data.recipe_id, settings)
+        arrivals = read_arrivals(lake, data.label_set, data.recipe_id, settings)
         division = divide(lake, data.label_set, data.recipe_id, settings, arrivals, silent)
         rows, _ = split_rows(division, settings)
         parts = []

@@ -230,7 +230,7 @@ def test_patients_lie_in_one_split_each_and_stay_while_a_bridge_is_left_out_and_
 def test_images_are_compared_again_only_where_one_came_or_moved(clinic: Clinic) -> None:
     first, again = clinic.train(**SEEN), clinic.train(**SEEN)
     assert clinic.told == ["compare 120"]
-    assert (again.new, again.training) == (False, first.training)
+    assert (again.new, again.training.training_id) == (False, first.training.training_id)
     clinic.add("red/other_0.png", 7777)
     clinic.commit()
     assert clinic.train(**SEEN).new

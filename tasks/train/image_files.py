@@ -1,18 +1,33 @@
-"""Images as small pictures within a page."""
+"""Where images lie, and how they look as small pictures within a page."""
 
 import base64
 import hashlib
 import io
 import uuid
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from storage.files import find_copies
 from storage.formats import FORMATS
+from storage.lake import Lake
 from storage.paths import text_to_path
 
 SIDE = 160
+
+
+def find_places(lake: Lake, image_ids: Sequence[str]) -> list[str | None]:
+    """Find where each image lies, as text; None where nowhere."""
+    copies = find_copies(lake, image_ids)
+    return [choose_place(copies.get(image_id, [])) for image_id in image_ids]
+
+
+def choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
+    """Choose where an image lies of (root, path), as text: rather where a file is."""
+    places = [f"{root}/{path}" for root, path in copies]
+    return next((place for place in places if Path(text_to_path(place)).is_file()), next(iter(places), None))
 
 
 def show(place: str | None, image_id: str | None) -> str:
