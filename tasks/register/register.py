@@ -73,7 +73,7 @@ def register_head(
 
     Args:
         home: The home of lake, head and backbone.
-        name: The registered model's name.
+        name: The registered model's.
         training_id: A training that the lake has.
         embedder: "module:function" that opens a packed backbone, given its folder and the batch size.
         page: "module:function" that writes a training's pictures and page, given the home, its id and a folder.

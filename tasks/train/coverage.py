@@ -20,12 +20,7 @@ class Coverage:
 
 
 def check_splits(rows: Sequence[Row], settings: TrainSettings, places: Mapping[str, Split] | None = None) -> Coverage:
-    """Count what each class has to train, choose and measure with.
-
-    Args:
-        rows: to train, choose and measure on.
-        settings: what is asked of them.
-        places: the split of each image; by default that of its id.
+    """Count what each class has to train, choose and measure with; ``places`` are by default the splits of ids.
 
     Raises:
         TrainError: with fewer than two classes; where a class has no image to train on, or none in validation and test

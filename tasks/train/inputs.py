@@ -33,12 +33,8 @@ def read_inputs(
 ) -> Inputs:
     """Read the features of images, which come by split, and of their views, as far as the lake has these.
 
-    Args:
-        lake: The lake.
-        recipe_id: Of the images' own features.
-        images: The split of each image_id.
-        views: The recipes of the views.
-        average: Whether to read views of validation and test images, too.
+    ``images`` has the split of each, ``views`` the views' recipes. To ``average``, those of validation and test images
+    are read, too.
     """
     counts, ids = Counter(images.values()), list(images)
     ends = np.cumsum([counts[split] for split in SPLITS])

@@ -88,9 +88,9 @@ def fit_tail(
     Args:
         layers: Are trained.
         start: A softmax on what they give.
-        train: What is learned; features [n, dim] as the lake has them.
+        train: What is learned; features as the lake has them.
         validation: What decides on the epoch.
-        plan: How.
+        plan: How, and until when.
         checkpoint: The file to go on from.
         advance: Is told how many more images were seen.
 

@@ -79,13 +79,7 @@ def train_head(
 ) -> Trained:
     """Train a head on a snapshot's rows, or find the one that the same rows, recipes and settings gave before.
 
-    Args:
-        home: The home of lake, heads and backbones.
-        data: What to train on; by default at the newest snapshot.
-        settings: How.
-        now: The present.
-        opener: "module:function" that opens the layers after a packed backbone's cut, for tails.
-        progress: Is told of what takes long.
+    ``opener`` ("module:function") opens the layers after a packed backbone's cut, for tails.
 
     Raises:
         TrainError: where the labels cannot train or measure a head.
@@ -93,8 +87,7 @@ def train_head(
     with read_lake(home, data.at) as lake:
         arrivals = read_arrivals(lake, data.label_set, data.recipe_id, settings)
         asked = identify(lake, data, settings, arrivals.identity if arrivals else None)
-        training_id = asked if arrivals is None else _find_asked(home, lake, data, asked)
-        known = _find(home, lake, training_id) if training_id else None
+        known = _find_asked(home, lake, data, asked) if arrivals else _find(home, lake, asked)
         if known:
             return known
         division = divide(lake, data.label_set, data.recipe_id, settings, arrivals, progress)
@@ -160,11 +153,12 @@ def identify(lake: Lake, data: TrainingData, settings: TrainSettings, groups: st
     return digest(decides | ({"views": rows} if data.views else {}))
 
 
-def _find_asked(home: Home, lake: Lake, data: TrainingData, asked: str) -> str | None:
+def _find_asked(home: Home, lake: Lake, data: TrainingData, asked: str) -> Trained | None:
     """Find the newest training, where the same was asked of the same images: none has to be compared again."""
     newest = newest_training(lake, data.label_set, data.recipe_id)
     file = _asked_path(home, newest) if newest else None
-    return newest if file and file.exists() and file.read_text(encoding="utf-8") == asked else None
+    same = file and file.exists() and file.read_text(encoding="utf-8") == asked
+    return _find(home, lake, newest) if newest and same else None
 
 
 def _keep_asked(home: Home, training_id: str, asked: str) -> None:

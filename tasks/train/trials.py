@@ -95,19 +95,22 @@ def try_tail(
     trains no epoch again. Where it would not end by the deadline, gives in words why it was ended.
     """
     began, asked = time.perf_counter(), ask_for(settings, "tail")
-    found = _find_tail(home, rows, asked)
-    if found is None:
-        with read_lake(home, rows.data.at) as lake:
-            checkpoints = checkpoint_folder(home, identify(lake, rows.data, asked, rows.groups))
+    with read_lake(home, rows.data.at) as lake:
+        training_id = identify(lake, rows.data, asked, rows.groups)
+        known = find_training(lake, training_id)
+    if known and head_path(home, training_id).exists():
+        head, epoch = read_head(home, known), int(str(known.settings["chosen_epoch"]))
+    else:
+        checkpoints = checkpoint_folder(home, training_id)
         pretrained = Pretrained(opener, home.backbones / rows.data.recipe_id, checkpoints, progress, deadline)
         train, chosen = ((part.features, part.names) for part in (rows.train, rows.validation))
         try:
             best = fit_heads(train, chosen, asked, pretrained)[0]
         except OutOfTimeError as error:
             return str(error)
-        found = best.head, int(best.choice["epoch"])
-    trial = _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), found[0], began)
-    return replace(trial, epoch=found[1])
+        head, epoch = best.head, int(best.choice["epoch"])
+    trial = _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), head, began)
+    return replace(trial, epoch=epoch)
 
 
 def estimate_tail(home: Home, rows: Rows, settings: TrainSettings, opener: str) -> float:
@@ -121,15 +124,6 @@ def estimate_tail(home: Home, rows: Rows, settings: TrainSettings, opener: str) 
     images, chosen = len(rows.train.names), len(rows.validation.names)
     epochs = len(settings.tail.learning_rates) * settings.tail.epochs
     return forward * (epochs * (PASSES * images + chosen) + images + chosen)
-
-
-def _find_tail(home: Home, rows: Rows, settings: TrainSettings) -> tuple[Classifier, int] | None:
-    """Find a tail that was recorded, with its best epoch."""
-    with read_lake(home, rows.data.at) as lake:
-        training = find_training(lake, identify(lake, rows.data, settings, rows.groups))
-    if training is None or not head_path(home, training.training_id).exists():
-        return None
-    return read_head(home, training), int(str(training.settings["chosen_epoch"]))
 
 
 def _judge(rows: Rows, contender: Contender, share: float, images: int, head: Classifier, began: float) -> Trial:
