@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -173,17 +174,15 @@ def _fit_mlps(problem: Problem, kind: Kind, hidden: tuple[int, ...]) -> Iterator
     from tasks.train import mlp
 
     settings, axes = problem.settings, problem.axes
-    rates = mlp.make_rates(settings.learning_rates, settings.weight_decays)
     train, validation = (
         replace(rows, features=((rows.features - axes.mean) / axes.scale).astype(np.float32))
         for rows in (problem.train, problem.validation)
     )
-    fitted = mlp.fit_mlps(train, validation, hidden, rates, settings.epochs, settings.seed)
-    for rate, layers in zip(rates, fitted, strict=True):
-        if not layers:  # ran away in its first epoch
-            continue
-        choice: Choice = {"head": kind, "learning_rate": rate.learning_rate, "weight_decay": rate.weight_decay}
-        yield choice, _make_head(problem, layers[-1], hidden=layers[:-1])
+    for rate, decay in product(settings.learning_rates, settings.weight_decays):
+        layers = mlp.fit_mlp(train, validation, hidden, rate, decay, settings.epochs, settings.seed)
+        if layers:
+            choice: Choice = {"head": kind, "learning_rate": rate, "weight_decay": decay}
+            yield choice, _make_head(problem, layers[-1], hidden=layers[:-1])
 
 
 def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
