@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ class Arrivals:
     @property
     def identity(self) -> str:
         """A hash of all four."""
-        return digest(astuple(self))
+        return digest([self.image_ids, self.times, self.names, self.files])
 
 
 @dataclass
