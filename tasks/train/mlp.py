@@ -67,7 +67,7 @@ def _start(sizes: Sequence[int], random: torch.Generator) -> nn.Sequential:
     network = nn.Sequential()
     for place, (inputs, outputs) in enumerate(pairwise(sizes)):
         last = place == len(sizes) - 2
-        layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+        layer = nn.utils.skip_init(nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call] # torch's own
         weights = torch.randn(inputs, outputs, generator=random) * (0.0 if last else (2 / inputs) ** 0.5)
         layer.weight.data, layer.bias.data = weights.T.contiguous(), torch.zeros(outputs)
         network.extend([layer] if last else [layer, nn.ReLU()])

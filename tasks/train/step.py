@@ -8,10 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from storage.paths import Home
 from storage.progress import Progress
 from tasks.train import trials
-from tasks.train.halving import Contender, Trial
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
-from tasks.train.trials import Rows
+
+read_rows = task(task_run_name="read {data.label_set}", cache_policy=NO_CACHE, persist_result=False)(trials.read_rows)
+try_head = task(task_run_name="try {contender}", cache_policy=NO_CACHE, persist_result=False)(trials.try_head)
+try_tail = task(task_run_name="try a tail at {cut}", cache_policy=NO_CACHE, persist_result=False)(trials.try_tail)
 
 
 @task(task_run_name="train {data.label_set}", cache_policy=NO_CACHE, persist_result=False)
@@ -22,27 +24,7 @@ def fit_and_evaluate(
     return train_head(home, data, settings, datetime.now(UTC), opener, progress)
 
 
-@task(task_run_name="read {data.label_set}", cache_policy=NO_CACHE, persist_result=False)
-def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> Rows:
-    """Read what trials under one recipe are made on."""
-    return trials.read_rows(home, data, settings)
-
-
-@task(task_run_name="try {contender}", cache_policy=NO_CACHE, persist_result=False)
-def try_head(rows: Rows, contender: Contender, share: float, settings: TrainSettings) -> Trial:
-    """Train a head on a share of the labels, and ask it about the validation images."""
-    return trials.try_head(rows, contender, share, settings)
-
-
 @task(task_run_name="estimate a tail at {cut}", cache_policy=NO_CACHE, persist_result=False)
-def estimate_tail(home: Home, rows: Rows, cut: str, settings: TrainSettings, opener: str) -> float:  # noqa: ARG001 - names the task run
+def estimate_tail(home: Home, rows: trials.Rows, cut: str, settings: TrainSettings, opener: str) -> float:  # noqa: ARG001 - names the task run
     """Estimate the seconds that a tail takes."""
     return trials.estimate_tail(home, rows, settings, opener)
-
-
-@task(task_run_name="try a tail at {cut}", cache_policy=NO_CACHE, persist_result=False)
-def try_tail(
-    home: Home, rows: Rows, cut: str, settings: TrainSettings, opener: str, progress: Progress, deadline: float
-) -> Trial | str:
-    """Train a tail on all labels, and ask it about the validation images; in words why it was ended before."""
-    return trials.try_tail(home, rows, cut, settings, opener, progress, deadline)
