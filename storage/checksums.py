@@ -15,28 +15,22 @@ from storage.lake import Lake
 from storage.paths import Home
 from storage.progress import Progress, silent
 
-CHUNK = 1 << 20
-
 
 def digest_file(home: Home, name: str) -> tuple[int, str]:
     """Give the bytes and the SHA-256 of a file, as the catalog names it."""
-    hashed, size = hashlib.sha256(), 0
     with reach(f"file {name}"), open_file(home, name) as file:
-        while chunk := file.read(CHUNK):
-            hashed.update(chunk)
-            size += len(chunk)
-    return size, hashed.hexdigest()
+        return file.size(), hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_files(lake: Lake, paths: Sequence[str], progress: Progress = silent) -> dict[str, tuple[int, str]]:
     """Give the bytes and the SHA-256 of live files by their paths; hashing takes every core."""
     names = [name_live(lake, path) for path in paths]
+    found = {}
     with progress("checksums", len(paths)) as advance, ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = []
-        for digest in threads.map(partial(digest_file, lake.home), names):
-            found.append(digest)
+        for path, digest in zip(paths, threads.map(partial(digest_file, lake.home), names), strict=True):
+            found[path] = digest
             advance(1)
-    return dict(zip(paths, found, strict=True))
+    return found
 
 
 def seal(lake: Lake, name: str, digest: tuple[int, str], now: datetime) -> None:

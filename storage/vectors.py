@@ -169,6 +169,12 @@ def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors
     return cast("str", file.path)
 
 
+def write_rows(home: Home, recipe_id: str, rows: pa.Table) -> str:
+    """Write rows of ``image_id`` and ``vector`` as :func:`write_features` does."""
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
+    return write_features(home, recipe_id, [str(image_id) for image_id in rows["image_id"].to_pylist()], vectors)
+
+
 def measure_distances(vectors: Matrix, known: Matrix) -> Matrix:
     """Give how far each vector [n, dim] lies from the known one, in lengths of that: [n]."""
     far: Matrix = np.linalg.norm(vectors - known, axis=1) / np.maximum(np.linalg.norm(known, axis=1), 1e-12)
