@@ -19,7 +19,7 @@ from storage.files import find_copies
 from storage.labels import list_conflicts, save_decisions
 from storage.lake import Lake
 from storage.paths import Home
-from storage.trainings import find_training, list_labelled, newest_training
+from storage.trainings import find_newest, list_labelled
 from tasks.train.likeness import compare_files
 from tasks.train.recorded import choose_place
 from tasks.train.review import Suspect, count_problems, find_suspects
@@ -77,8 +77,7 @@ def take_back(place: Home, name: str, file: Path) -> dict[str, Any]:
 
 
 def _find_training(lake: Lake, name: str) -> tuple[str, TrainSettings]:
-    training_id = newest_training(lake, name)
-    training = find_training(lake, training_id) if training_id else None
+    training = find_newest(lake, name)
     if training is None:
         raise ReviewError(name, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")
     asked = {key: value for key, value in training.settings.items() if key in TrainSettings.model_fields}

@@ -82,8 +82,8 @@ def list_ranges(lake: Lake) -> dict[str, tuple[str, str]]:
 def list_named(lake: Lake) -> set[str]:
     """List the names of all files that any snapshot reads, or that wait for their deletion."""
     tables = ("data_file", "delete_file", "files_scheduled_for_deletion")
-    union = " UNION ALL ".join(f"SELECT path FROM {META}.ducklake_{table}" for table in tables)
-    return {path.rpartition("/")[2] for (path,) in lake.rows(union)}
+    union = " UNION ALL ".join(f"SELECT parse_filename(path) FROM {META}.ducklake_{table}" for table in tables)
+    return set(lake.column(union))
 
 
 def list_lying(lake: Lake) -> list[Lying]:

@@ -58,7 +58,7 @@ def seal_files(lake: Lake, now: datetime) -> int:
         How many files were sealed.
     """
     live = {file.path for file in list_live(lake)}
-    sealed = {path for (path,) in lake.rows("SELECT path FROM checksums")}
+    sealed = set(lake.column("SELECT path FROM checksums"))
     digests = digest_files(lake, sorted(live - sealed))
     stale = pa.table({"path": pa.array(sorted(sealed - live), pa.string())})
 

@@ -11,13 +11,12 @@ _KEPT = """SELECT snapshot FROM tags UNION ALL
 
 def list_expirable(lake: Lake, before: datetime) -> list[int]:
     """List the snapshots made before a moment, but the newest, the tagged, and those that a registered model names."""
-    found = lake.rows(
+    return lake.column(
         f"""SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ?
             AND snapshot_id NOT IN ({_KEPT})
             AND snapshot_id < (SELECT max(snapshot_id) FROM ducklake_snapshots('lake')) ORDER BY ALL""",
         [before],
     )
-    return [snapshot for (snapshot,) in found]
 
 
 def expire(lake: Lake, before: datetime) -> list[int]:
@@ -42,8 +41,7 @@ def forget(lake: Lake, snapshots: Sequence[int]) -> None:
 
 def list_unread(lake: Lake, before: datetime) -> list[str]:
     """List the files that no snapshot has read since a moment."""
-    found = lake.rows("CALL ducklake_cleanup_old_files('lake', dry_run => true, older_than => ?)", [before])
-    return [path for (path,) in found]
+    return lake.column("CALL ducklake_cleanup_old_files('lake', dry_run => true, older_than => ?)", [before])
 
 
 def delete_unread(lake: Lake, before: datetime) -> list[str]:

@@ -64,11 +64,11 @@ def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> i
 def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
     """Keep those images that have a feature under a recipe."""
     with lake.lend(_asked=pa.table({"image_id": to_uuids(image_ids)})):
-        found = lake.rows(
+        found = lake.column(
             "SELECT image_id::VARCHAR FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _asked)",
             [recipe_id],
         )
-    return {image_id for (image_id,) in found}
+    return set(found)
 
 
 def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matrix:

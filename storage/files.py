@@ -83,13 +83,12 @@ def check_root(lake: Lake, source: str, root: str) -> None:
 def list_changed(lake: Lake, source: str, files: pa.Table, *, retry: bool = False) -> list[str]:
     """Name the files whose path, size or time the lake does not know; with ``retry`` also those that are no image."""
     with lake.lend(_listing=files):
-        found = lake.rows(
+        return lake.column(
             """SELECT l.path FROM _listing l ANTI JOIN
                  (FROM files WHERE source = ? AND (image_id IS NOT NULL OR NOT ?)) f
                ON f.path = l.path AND f.bytes = l.bytes AND f.mtime_ns = l.mtime_ns ORDER BY l.path""",
             [source, retry],
         )
-    return [path for (path,) in found]
 
 
 def count_files(lake: Lake, source: str) -> int:

@@ -61,10 +61,19 @@ class Lake:
         """Read the first cell of a query."""
         return self.rows(sql, parameters)[0][0]
 
+    def column(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Read the first cell of each row of a query."""
+        return [row[0] for row in self.rows(sql, parameters)]
+
     def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Read a query as an Arrow table."""
         with self._reach():
             return self._con.execute(sql, parameters).to_arrow_table()
+
+    def dicts(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+        """Read each row of a query by the names of its columns."""
+        rows: list[dict[str, Any]] = self.table(sql, parameters).to_pylist()
+        return rows
 
     def read(self, sql: str) -> tuple[list[str], list[Row]]:
         """Run a user's query; give its columns and rows.
@@ -226,6 +235,11 @@ class Lake:
     def _roll_back(self) -> None:
         with contextlib.suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
             self._con.execute("ROLLBACK")
+
+
+def quote(text: str) -> str:
+    """Write a text as SQL has it, between quotation marks."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def is_lost(error: BaseException) -> bool:

@@ -74,10 +74,10 @@ def drop_lease(lake: Lake, holder: str) -> None:
 
 def list_holders(lake: Lake, recipe_id: str | None, now: datetime) -> list[str]:
     """Name the runs that work on shards of a recipe, or of any."""
-    found = lake.rows(
+    found = lake.column(
         "SELECT DISTINCT holder FROM leases WHERE ($1 IS NULL OR recipe_id = $1) AND expires_at > $2", [recipe_id, now]
     )
-    return [holder for (holder,) in found if not _is_dead(holder)]
+    return [holder for holder in found if not _is_dead(holder)]
 
 
 def _end_dead(lake: Lake, now: datetime) -> None:

@@ -22,17 +22,15 @@ def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
         if not lake.value("SELECT count(*) FROM images WHERE image_id = ?", [what]):
             raise QueryError(f"image {what}", "is none that this lake knows", "See `frostline sql 'from files'`")
         sql = "SELECT * EXCLUDE (image_id) FROM image_lineage WHERE image_id = ? ORDER BY name, version"
-        return {"image": what, "used_by": _read_dicts(lake, sql, [what])}
-    found = _read_dicts(
-        lake,
+        return {"image": what, "used_by": lake.dicts(sql, [what])}
+    found = lake.dicts(
         "FROM model_lineage WHERE name = $1 AND ($2 IS NULL OR version = $2) ORDER BY version DESC LIMIT 1",
         [what, version],
     )
     if not found:
         named = f"model {what}" if version is None else f"model {what} version {version}"
         raise QueryError(named, "is none that this lake knows", "See `frostline sql 'from models'`")
-    rows = _read_dicts(
-        lake,
+    rows = lake.dicts(
         """SELECT split, class, count(*) AS images FROM model_rows WHERE name = ? AND version = ?
            GROUP BY ALL ORDER BY ALL""",
         [what, found[0]["version"]],
@@ -46,8 +44,3 @@ def _is_id(what: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _read_dicts(lake: Lake, sql: str, parameters: list[object]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = lake.table(sql, parameters).to_pylist()
-    return rows

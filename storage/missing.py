@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from storage.files import Scan
-from storage.lake import Lake
+from storage.lake import Lake, quote
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -163,8 +163,7 @@ def _lacking(wanted: Wanted) -> str:
 
 def _is_there(lost: Sequence[LostFile]) -> str:
     """Write the condition under which DuckDB opens no lost file."""
-    names = ", ".join("'" + file.name.replace("'", "''") + "'" for file in lost)
-    return f"filename NOT IN ({names})" if lost else "true"
+    return f"filename NOT IN ({', '.join(quote(file.name) for file in lost)})" if lost else "true"
 
 
 def _lies_in(lost: Sequence[LostFile]) -> str:

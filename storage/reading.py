@@ -151,8 +151,7 @@ class Features:
         Raises:
             QueryError: where there is none of the name, or there are several to choose from.
         """
-        found = self.lake.rows(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
-        sets = [str(name) for (name,) in found]
+        sets = self.lake.column(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
         if named is not None and named not in sets:
             remedy = f"There are {', '.join(sets) or 'none'}"
             raise QueryError(f"label set {named!r}", f"is none of snapshot {self.snapshot}", remedy)

@@ -20,10 +20,11 @@ from storage.errors import LakeBusyError
 from storage.extensions import connect
 from storage.features import add_file
 from storage.gather import INLINED
-from storage.lake import Lake, Row
+from storage.lake import Lake, Row, quote
 from storage.leases import list_holders
 from storage.paths import Home
 from storage.turns import take_turn
+from storage.urls import POSTGRES
 from storage.vectors import write_rows
 
 OLD = timedelta(hours=1)
@@ -87,7 +88,7 @@ def _copy_rows(home: Home, recipe_id: str, file: str, rows: Sequence[int]) -> st
 
 
 def _expire(lake: Lake) -> None:
-    old = [row[0] for row in lake.rows("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY snapshot_id")][:-1]
+    old = lake.column("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY snapshot_id")[:-1]
     if old:
         lake.call(f"ducklake_expire_snapshots('lake', versions => {old})")
 
@@ -160,8 +161,8 @@ def _vacuum_sqlite(home: Home) -> None:
 def _vacuum_postgres(home: Home) -> None:
     """Write the catalog's tables anew, without the dead rows in them."""
     with closing(connect(("postgres",)).cursor()) as con:
-        place = str(home.catalog_url).removeprefix("postgres:").replace("'", "''")
-        con.execute(f"ATTACH '{place}' AS catalog (TYPE postgres)")
+        place = str(home.catalog_url).removeprefix(POSTGRES)
+        con.execute(f"ATTACH {quote(place)} AS catalog (TYPE postgres)")
         try:
             found = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'").fetchall()
             names = ", ".join(f'"{name}"' for (name,) in found if name.startswith("ducklake"))
