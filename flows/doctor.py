@@ -10,9 +10,9 @@ from typing import Any
 from flows.progress import show_progress
 from flows.settings import OPENER
 from storage.attach import look_at_lake, open_lake
+from storage.checks import Finding
 from storage.checksums import seal_files
 from storage.doctor import LostHead, check_lake, check_pages, list_lost_heads
-from storage.findings import Finding
 from storage.lake import Lake
 from storage.paths import Home
 from storage.trainings import head_path

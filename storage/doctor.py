@@ -17,18 +17,16 @@ import pyarrow.parquet as pq
 
 from storage.attach import read_lake
 from storage.catalog import DataFile, delete_files, find_orphans, list_deletes, list_live, list_lying, list_ranges
+from storage.checks import BACKUP, CHECKS, NO_RECORD, Finding, RowCheck
 from storage.checksums import digest_files, name_live
 from storage.data import open_file, reach
 from storage.errors import LakeError
-from storage.explained import check_recipes, is_of
-from storage.findings import Finding
 from storage.heads import is_whole
 from storage.lake import Lake
-from storage.lost import drop_files
+from storage.lost import drop_files, find_rows, restore_rows
 from storage.paths import Home
 from storage.progress import Progress, silent
-from storage.restore import find_rows, restore_rows
-from storage.rows import BACKUP, CHECKS, NO_RECORD, RowCheck
+from storage.recipes import check_recipes, is_of
 from storage.trainings import evaluation_path, head_path
 
 DAY = timedelta(days=1)

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from storage.checks import BACKUP, Finding
 from storage.errors import RegistryUnreachableError
-from storage.findings import Finding
 from storage.heads import is_whole
 from storage.lake import Lake
-from storage.rows import BACKUP
 from storage.trainings import HEAD
 from tasks.register.registry import list_versions, open_registry
 from tasks.register.settings import RegisterSettings

@@ -1,6 +1,7 @@
-"""Rows that cannot be right: what is wrong with them, in SQL, and what takes them out."""
+"""Checks of rows that cannot be right: what is wrong with them, in SQL, and what takes them out."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from storage.lake import Lake
@@ -8,6 +9,19 @@ from storage.lake import Lake
 MOST = 100
 REMOVED = "the row is deleted"
 AGAIN = "the row is deleted, and the next run computes it"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: which check found it, what it is with the file or row it names, and its repair.
+
+    ``mend`` does the repair; None where only a person can.
+    """
+
+    check: str
+    what: str
+    repair: str
+    mend: Callable[[], object] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
