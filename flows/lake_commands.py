@@ -169,7 +169,7 @@ def maintain(
 
     step = maintenance.plan_maintenance if dry_run else maintenance.maintain
     done = step(where.place, older_than, grace, datetime.now(UTC))
-    answer(out, {"dry_run": dry_run, **done.to_json()}, lambda: maintenance.describe_maintained(done, dry=dry_run))
+    answer(out, {"dry_run": dry_run, **asdict(done)}, lambda: maintenance.describe_maintained(done, dry=dry_run))
 
 
 def erase(

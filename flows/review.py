@@ -12,6 +12,7 @@ from uuid import UUID
 import numpy as np
 
 from flows.progress import show_progress
+from flows.settings import recall_settings
 from storage.attach import open_lake, read_lake
 from storage.errors import ReviewError
 from storage.features import read_features
@@ -80,8 +81,7 @@ def _find_training(lake: Lake, name: str) -> tuple[str, TrainSettings]:
     training = find_newest(lake, name)
     if training is None:
         raise ReviewError(name, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")
-    asked = {key: value for key, value in training.settings.items() if key in TrainSettings.model_fields}
-    settings = TrainSettings.model_validate(asked)
+    settings = recall_settings(training.settings)
     if settings.multi_label:
         rule = "was trained with several labels an image, of which a review cannot say which one is wrong"
         raise ReviewError(name, rule, "Review another label set")
