@@ -28,11 +28,6 @@ class Outcome:
     finding: Finding
     repaired: bool
 
-    def to_json(self) -> dict[str, object]:
-        """Give it as an object."""
-        found = self.finding
-        return {"check": found.check, "what": found.what, "repair": found.repair, "repaired": self.repaired}
-
 
 def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = False) -> list[Outcome]:
     """Check the lake; with ``repair`` mend what can be until a check finds nothing new."""
@@ -96,7 +91,11 @@ def mend_all(found: Sequence[Finding]) -> None:
 
 def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Give the object that ``frostline doctor --json`` prints."""
-    return {"sound": is_sound(outcomes), "findings": [outcome.to_json() for outcome in outcomes]}
+    findings = [
+        {name: getattr(outcome.finding, name) for name in ("check", "what", "repair")} | {"repaired": outcome.repaired}
+        for outcome in outcomes
+    ]
+    return {"sound": is_sound(outcomes), "findings": findings}
 
 
 def is_sound(outcomes: Sequence[Outcome]) -> bool:

@@ -193,7 +193,7 @@ def erase(
     from flows.erase import describe_erasure, erase_images
 
     found = erase_images(place.place, images, source, where, dry_run=dry_run, yes=yes)
-    answer(out, found, lambda: describe_erasure(found))
+    answer(out, found.to_json(), lambda: describe_erasure(found))
 
 
 def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSettings(), out: Output = Output()) -> None:

@@ -14,11 +14,11 @@ from storage.data import list_folder
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
 from storage.extensions import connect, keep, list_wheels
 from storage.lake import ATTEMPTS, Lake, is_race, quote, unwritable
+from storage.locks import take_turn
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
 from storage.snapshots import find_snapshot, is_number, no_snapshot
 from storage.stores import check_store, name_missing, write_secret
-from storage.turns import take_turn
 
 NO_SNAPSHOT = 1 << 63
 """From here on, no number is a snapshot's."""

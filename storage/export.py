@@ -1,6 +1,7 @@
 """An export: features with their classes as a folder of files that need neither the lake nor this project."""
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import json
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import ExportError
 from storage.gather import Places, at_snapshot
+from storage.locks import hold
 from storage.reading import Features, to_lists, to_texts
 from storage.release import name_release
 from storage.vectors import Matrix
@@ -104,14 +106,22 @@ def export_features(
 
 @contextlib.contextmanager
 def _make_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder that gets its name at the end of the block; after an error nothing is left."""
+    """Give a folder that gets its name at the end of the block; after an error nothing is left.
+
+    Until then it is held: what a killed export to the same place left is held by nobody, and goes.
+    """
     if folder.exists():
         raise ExportError(f"folder {folder}", "exists already", "Name another, or remove it")
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????.unfinished"):
+        with hold(left) as free:
+            if free:
+                shutil.rmtree(left, ignore_errors=True)
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
         unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(folder)
+        with hold(unfinished):
+            yield unfinished
+            unfinished.rename(folder)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
         raise ExportError(f"folder {folder}", reason, "Make room, or name another") from error

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from storage.checksums import digest_file, seal
 from storage.data import open_file
-from storage.gather import Table, gather, locate
+from storage.gather import gather, locate
 from storage.lake import Lake
 from storage.leases import drop_lease
 from storage.vectors import Matrix, Shard, to_uuids, write_rows
@@ -94,7 +94,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     if found != len(image_ids):
         raise KeyError(f"{len(image_ids) - found} images have no feature under recipe {recipe_id}")
     dim = int(lake.value("SELECT len(vector) FROM features WHERE recipe_id = ? LIMIT 1", [recipe_id]))
-    return gather(Table(lake), pieces, dim)
+    return gather(lake, None, pieces, dim)
 
 
 def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence[str]) -> Matrix:

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
 from storage.extensions import keep, list_wheels
+from storage.locks import take_turn
 from storage.paths import Home
-from storage.turns import take_turn
 
 if TYPE_CHECKING:
     from storage.reading import Features
@@ -268,5 +268,4 @@ def unwritable(home: Home, error: Exception) -> LakeError:
     """Say that a lake cannot be written, and why."""
     if is_lost(error):
         return unreachable(home, error.__cause__ or error)
-    reason = " ".join(str(error).split())
-    return LakeError(f"lake {home.lake}", f"cannot be written: {reason}", "Check the disk and permissions, run again")
+    return LakeError(f"lake {home.lake}", f"cannot be written: {error}", "Check the disk and permissions, run again")

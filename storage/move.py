@@ -83,10 +83,7 @@ def _copy_files(old: Home, new: Home) -> None:
     try:
         fs.copy_files(source, target, source_filesystem=here, destination_filesystem=there)
     except OSError as error:
-        reason = " ".join(str(error).split())
-        raise LakeError(
-            f"data {new.data_url}", f"cannot be written: {reason}", "Check the bucket, run again"
-        ) from error
+        raise LakeError(f"data {new.data_url}", f"cannot be written: {error}", "Check the bucket, run again") from error
 
 
 def _copy_catalog(old: Home, new: Home) -> None:
@@ -104,8 +101,7 @@ def _copy_catalog(old: Home, new: Home) -> None:
         con.execute("UPDATE new.ducklake_metadata SET value = ? WHERE key = 'data_path'", [place])
         con.execute("COMMIT")
     except duckdb.Error as error:
-        reason = " ".join(str(error).split())
-        raise LakeError(f"lake {new.lake}", f"cannot be written: {reason}", "Check the database, run again") from error
+        raise LakeError(f"lake {new.lake}", f"cannot be written: {error}", "Check the database, run again") from error
     finally:
         con.close()
 

@@ -15,7 +15,6 @@ from storage.gather import (
     Group,
     Piece,
     Places,
-    Table,
     at_snapshot,
     gather,
     list_groups,
@@ -69,7 +68,7 @@ class Features:
         Raises:
             LakeError: where a file cannot be read, here and in all other ways to read.
         """
-        return Vectors(self.image_ids, gather(self._table, self.pieces, self.recipe.dim))
+        return Vectors(self.image_ids, gather(self.lake, self.at, self.pieces, self.recipe.dim))
 
     def to_arrow(self) -> pa.Table:
         """Read ``image_id`` (UUID) and ``vector`` (float32, lists of one length)."""
@@ -117,7 +116,7 @@ class Features:
 
     def read(self, group: Group) -> Matrix:
         """Read the vectors of one row group, [n, dim], of the images ``image_ids`` at its positions."""
-        return read_group(self._table, open_data(self.lake.home)[0], group, self.recipe.dim)
+        return read_group(self.lake, self.at, group, self.recipe.dim)
 
     def classes(self, label_set: str | None = None) -> pa.Array:
         """Read each image's class, as text, in the order of ``image_ids``; null where it has none or several.
@@ -141,10 +140,6 @@ class Features:
         """The snapshot that they are of."""
         return self.lake.snapshot if self.at is None else self.at
 
-    @property
-    def _table(self) -> Table:
-        return Table(self.lake, self.at)
-
     def find_label_set(self, named: str | None = None) -> str | None:
         """Find a label set, or the only one that there is; None where there is none and none is named.
 
@@ -164,11 +159,11 @@ class Features:
 def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) -> Features:
     """Find the features of a recipe; see :meth:`storage.lake.Lake.features`."""
     found = _find_recipe(lake, recipe, at)
-    if not where and (whole := list_whole(Table(lake, at), found.recipe_id)):
+    if not where and (whole := list_whole(lake, at, found.recipe_id)):
         return Features(lake, found, at, where, *whole)
     kept = f"AND image_id IN ({select_images(at, where)})" if where else ""
     wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
-                 FROM {Table(lake, at).sql} WHERE recipe_id = ? {kept}"""
+                 FROM features{at_snapshot(at)} WHERE recipe_id = ? {kept}"""
     with explain_condition(f"where {where!r}"):
         if where:
             check_condition(lake, at, where)

@@ -22,8 +22,8 @@ from storage.features import add_file
 from storage.gather import INLINED
 from storage.lake import Lake, Row, quote
 from storage.leases import list_holders
+from storage.locks import take_turn
 from storage.paths import Home
-from storage.turns import take_turn
 from storage.urls import POSTGRES
 from storage.vectors import write_rows
 

@@ -140,7 +140,7 @@ class FeatureFile:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
+            reason = error.strerror or error
             mend = "Make room on the disk" if self._local else "Check the bucket and the credentials"
             raise LakeError(
                 f"features {name_file(self._home, self._folder)}",
