@@ -7,6 +7,7 @@ snapshots goes after it, see :mod:`storage.scrub`. An erasure that breaks off in
 import json
 import shlex
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -277,11 +278,10 @@ def _count_lying(lake: Lake, request: Request) -> dict[str, int]:
             FROM files f WHERE {ROWS["files"]}""",
         [request.source],
     )
-    lying: dict[str, int] = {}
-    for source, path, root in found:
-        if root and (Path(text_to_path(root)) / text_to_path(path)).is_file():
-            lying[source] = lying.get(source, 0) + 1
-    return lying
+    lying = (
+        source for source, path, root in found if root and (Path(text_to_path(root)) / text_to_path(path)).is_file()
+    )
+    return dict(Counter(lying))
 
 
 def _parameters(condition: str, request: Request) -> list[Any]:

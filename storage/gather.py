@@ -56,12 +56,7 @@ def at_snapshot(at: int | None) -> str:
 
 
 def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Array, tuple[Piece, ...]]:
-    """Find where the wanted features lie.
-
-    Args:
-        lake: The lake.
-        wanted: A query with the columns image_id, filename, file_row_number and position, which counts from 0.
-        parameters: Its parameters.
+    """Find where features lie that a query gives: image_id, filename, file_row_number, and position, from 0 on.
 
     Returns:
         The image ids by position, as Arrow UUIDs, and a piece for each file, by the file's first position.

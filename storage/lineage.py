@@ -8,12 +8,7 @@ from storage.lake import Lake
 
 
 def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
-    """Trace a model version back to its rows, or an image to the models that used it; a look at two views.
-
-    Args:
-        lake: The lake.
-        what: A model's name, or an image's id.
-        version: Of the model; by default its newest.
+    """Trace a model's version, by default its newest, back to its rows; or an image, by its id, to what used it.
 
     Raises:
         QueryError: where the lake knows no such model or image.

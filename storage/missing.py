@@ -110,17 +110,10 @@ def count_images(lake: Lake, wanted: Wanted) -> Counts:
 def list_missing(
     lake: Lake, wanted: Wanted, limit: int, *, after: str = FIRST_ID, free_at: datetime | None = None
 ) -> list[tuple[str, str]]:
-    """List the first images without a feature, in the order of image_id.
+    """List the (image_id, path) of the first images behind ``after`` without a feature, in the order of image_id.
 
-    Args:
-        lake: The lake.
-        wanted: What shall be there.
-        limit: How many files are looked at; of the copies of an image the first counts.
-        after: The image_id to go on behind.
-        free_at: Where it is given, what a run holds at this time is left out.
-
-    Returns:
-        (image_id, path) of each.
+    ``limit`` is how many files are looked at; of the copies of an image the first counts. What a run holds at
+    ``free_at`` is left out.
     """
     held, given = (_FREE, [free_at]) if free_at else ("", [])
     rows = lake.rows(

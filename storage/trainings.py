@@ -137,7 +137,10 @@ def list_trainings(lake: Lake, condition: str, parameters: Sequence[object] = ()
             WHERE {condition} ORDER BY trained_at DESC, training_id""",
         parameters,
     )
-    return [Training(*row, json.loads(settings), json.loads(metrics)) for *row, settings, metrics in found]
+    return [
+        Training(training_id, label_set, recipe_id, snapshot, json.loads(settings), json.loads(metrics))
+        for training_id, label_set, recipe_id, snapshot, settings, metrics in found
+    ]
 
 
 def find_training(lake: Lake, training_id: str) -> Training | None:

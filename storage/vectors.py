@@ -150,13 +150,7 @@ class FeatureFile:
 
 
 def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors: Matrix) -> str:
-    """Write vectors as one file of features, not yet part of the lake.
-
-    Args:
-        home: The home of the lake.
-        recipe_id: The recipe of the vectors.
-        image_ids: n UUIDs, at least one.
-        vectors: [n, dim], float32.
+    """Write vectors [n, dim], float32, of one image or more as a file of features, not yet part of the lake.
 
     Returns:
         The file, as the catalog takes it.
