@@ -117,16 +117,15 @@ class Lake:
 
         Those with UUIDs are copied: DuckDB cannot push every filter down into Arrow's.
         """
-        for name, table in tables.items():
-            kind = "TABLE" if pa.uuid() in table.schema.types else "VIEW"
+        kinds = {name: "TABLE" if pa.uuid() in table.schema.types else "VIEW" for name, table in tables.items()}
+        for name, kind in kinds.items():
             with self._reach():
-                self._con.register(f"{name}_lent", table)
+                self._con.register(f"{name}_lent", tables[name])
                 self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_lent")
         try:
             yield
         finally:
-            for name, table in tables.items():
-                kind = "TABLE" if pa.uuid() in table.schema.types else "VIEW"
+            for name, kind in kinds.items():
                 with contextlib.suppress(duckdb.Error):  # a transaction that failed takes it along
                     self._con.execute(f"DROP {kind} IF EXISTS temp.{name}")
                 self._con.unregister(f"{name}_lent")

@@ -21,7 +21,6 @@ from storage.gather import (
     list_whole,
     locate,
     read_group,
-    to_bytes,
 )
 from storage.lake import Lake
 from storage.recipe import Recipe, read_recipe
@@ -178,13 +177,9 @@ def to_lists(matrix: Matrix) -> pa.Array:
 
 def to_texts(image_ids: pa.Array) -> pa.Array:
     """Write Arrow UUIDs as text, as SQL shows them."""
-    raw = to_bytes(image_ids).tobytes().hex().encode()
-    digits = np.frombuffer(raw, np.uint8).reshape(len(image_ids), 32)
-    dashes = np.full((len(image_ids), 1), ord("-"), np.uint8)
-    parts = [digits[:, :8], digits[:, 8:12], digits[:, 12:16], digits[:, 16:20], digits[:, 20:]]
-    text = np.hstack([piece for part in parts for piece in (part, dashes)][:-1])
-    offsets = pa.py_buffer(np.arange(len(image_ids) + 1, dtype=np.int64) * text.shape[1])
-    return pa.LargeStringArray.from_buffers(len(image_ids), offsets, pa.py_buffer(text.tobytes()))
+    with duckdb.connect() as con:
+        texts = con.from_arrow(pa.table({"image_id": image_ids})).project("image_id::VARCHAR AS image_id")
+        return texts.to_arrow_table()["image_id"]
 
 
 def select_images(at: int | None, where: str) -> str:
