@@ -121,23 +121,12 @@ def obey_frostline(*arguments: str) -> Run:
 @contextlib.contextmanager
 def share_prefect() -> Iterator[None]:
     """Let all runs of a block have one Prefect server, where starting one for each would take most of the time."""
+    from flows.server import orchestrate, start_server
     from flows.settings import quiet_prefect
 
     quiet_prefect(debug=False)
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    quick = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}  # stopping it holds each flow up for a second
-    with SubprocessASGIServer() as server, temporary_settings({**quick, PREFECT_API_URL: server.api_url}):
-        os.environ["PREFECT_API_URL"] = server.api_url
-        try:
-            yield
-        finally:
-            EventsWorker.drain_all()  # what is sent to a server that is gone is tried for minutes
-            APILogWorker.drain_all()
-            del os.environ["PREFECT_API_URL"]
+    with orchestrate(start_server()):
+        yield
 
 
 def run_python(*arguments: str) -> Run:

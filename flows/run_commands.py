@@ -1,16 +1,13 @@
 """The commands that run the pipeline, or say what a run would do."""
 
-import contextlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from flows.answer import Output, answer, table
+from flows.server import orchestrate, start_server
 from flows.settings import HOME, RunSettings, quiet_prefect
-from storage.errors import OrchestratorError
 
 CUT_COLUMNS = ("cut", "shape", "bytes", "averaged", "forward saved", "parameters left")
 Settings = Annotated[RunSettings, Parameter(name="*")]
@@ -25,11 +22,12 @@ def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), ou
     settings = _with_source(settings, source)
     _refuse_early(settings)
     quiet_prefect(debug=out.debug)
+    private = start_server()
     from flows.pipeline import pipeline
     from flows.report import describe
     from flows.warm_up import warm_up
 
-    with _orchestrated(warm_up(settings)):
+    with orchestrate(private, warm_up(settings)):
         report = pipeline(settings)
     answer(out, report.to_json(), lambda: describe(report))
 
@@ -83,10 +81,11 @@ def train(
     if cut:
         _search(settings, at, out)
         return
+    private = start_server()
     from flows.report import describe_trained, trained_to_json
     from flows.train import train as train_flow
 
-    with _orchestrated():
+    with orchestrate(private):
         trained = train_flow(settings, at)
     answer(out, trained_to_json(trained), lambda: describe_trained(trained))
 
@@ -148,9 +147,10 @@ def demo(*, home: Path = HOME, out: Output = Output()) -> None:
         home: Where the demo's own home is made, as its folder "demo"; what lies there is replaced.
     """
     quiet_prefect(debug=out.debug)
+    private = start_server()
     from flows.demo import run_demo
 
-    with _orchestrated():
+    with orchestrate(private):
         reports = [report.to_json() for report in run_demo(home)]
     answer(out, {"runs": reports}, list)
 
@@ -160,38 +160,9 @@ def _search(settings: RunSettings, at: str | None, out: Output) -> None:
     from flows.search_report import describe_search, search_to_json
 
     check_searchable(settings, at)
-    with _orchestrated():
+    with orchestrate(start_server()):
         found = search(settings)
     answer(out, search_to_json(found), lambda: describe_search(found))
-
-
-@contextlib.contextmanager
-def _orchestrated(meanwhile: AbstractContextManager[None] | None = None) -> Iterator[None]:
-    """Run flows under Prefect; where no server is named, under a private one that ends with this process.
-
-    Args:
-        meanwhile: What to do while the private one starts.
-
-    Raises:
-        OrchestratorError: where the server that is named does not answer.
-    """
-    from prefect import get_client
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    private = not PREFECT_API_URL.value()
-    # Nobody watches a private server's heartbeat, and stopping it holds each flow up for a second.
-    heartbeat = {PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if private else {}
-    try:
-        with temporary_settings(heartbeat):
-            if private:
-                with meanwhile or nullcontext():
-                    get_client(sync_client=True)
-            yield
-    except RuntimeError as error:
-        if "Failed to reach API" not in str(error):
-            raise
-        remedy = "Start it with `prefect server start`, or unset PREFECT_API_URL for a private one"
-        raise OrchestratorError("Prefect", str(error), remedy) from error
 
 
 def _with_source(settings: RunSettings, source: Path | None) -> RunSettings:

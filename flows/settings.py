@@ -133,11 +133,10 @@ def recall_settings(recorded: Mapping[str, object]) -> TrainSettings:
 
 
 def quiet_prefect(*, debug: bool) -> None:
-    """Set what Prefect reads at its import, unless the user has: no telemetry, a patient start, a quiet terminal."""
+    """Set what Prefect reads at its import, unless the user has: no telemetry, a quiet terminal."""
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,storage,flows",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "DEBUG" if debug else "CRITICAL",
