@@ -1,6 +1,5 @@
 """Expiry: old snapshots that nothing names any more, and the files that only they read."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from storage.lake import Lake
@@ -26,17 +25,11 @@ def expire(lake: Lake, before: datetime) -> list[int]:
 
     def write() -> list[int]:
         expirable = list_expirable(lake, before)
-        forget(lake, expirable)
+        if expirable:
+            lake.execute(f"CALL ducklake_expire_snapshots('lake', versions => {expirable})")
         return expirable
 
     return lake.commit(write)
-
-
-def forget(lake: Lake, snapshots: Sequence[int]) -> None:
-    """Forget snapshots; part of a transaction."""
-    if snapshots:
-        versions = ", ".join(str(int(snapshot)) for snapshot in snapshots)
-        lake.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{versions}])")
 
 
 def list_unread(lake: Lake, before: datetime) -> list[str]:
