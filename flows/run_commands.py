@@ -27,7 +27,7 @@ def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), ou
     from flows.report import describe
     from flows.warm_up import warm_up
 
-    with orchestrate(private, warm_up(settings)):
+    with warm_up(settings), orchestrate(private):
         report = pipeline(settings)
     answer(out, report.to_json(), lambda: describe(report))
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from storage.errors import OrchestratorError
@@ -47,12 +46,8 @@ def start_server() -> str | None:
 
 
 @contextlib.contextmanager
-def orchestrate(private: str | None, meanwhile: AbstractContextManager[None] | None = None) -> Iterator[None]:
-    """Run flows under the server that is named, or under the private one.
-
-    Args:
-        private: What ``start_server`` gave.
-        meanwhile: What to do while the private one starts.
+def orchestrate(private: str | None) -> Iterator[None]:
+    """Run flows under the server that is named, or under the private one that ``start_server`` gave.
 
     Raises:
         OrchestratorError: where a server does not answer.
@@ -64,8 +59,7 @@ def orchestrate(private: str | None, meanwhile: AbstractContextManager[None] | N
     try:
         with temporary_settings(own):
             if private:
-                with meanwhile or nullcontext():
-                    _wait(private)
+                _wait(private)
             yield
     except RuntimeError as error:
         if "Failed to reach API" not in str(error):

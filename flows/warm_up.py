@@ -1,4 +1,4 @@
-"""While Prefect's server starts, which takes seconds, import and open what the run is going to need."""
+"""While Prefect's server starts and the run's first steps wait for it, import and open what later ones need."""
 
 import contextlib
 import logging
@@ -30,20 +30,24 @@ def warm_up(settings: RunSettings) -> Iterator[None]:
 
 
 def _prepare(settings: RunSettings) -> None:
+    """Load things in the order in which the run meets them."""
+    is_new = _open_backbone(settings)
     load_mlflow(tracking_uri(settings.place, settings.registry))
-    _open_backbone(settings)
+    if is_new:
+        list_installed()
+        from tasks.train import page, train  # noqa: F401 - bring Matplotlib and SciPy
 
 
-def _open_backbone(settings: RunSettings) -> None:
+def _open_backbone(settings: RunSettings) -> bool:
     """Open the backbone where something is to be embedded by a recipe that is known; torch comes with it."""
     home, decided = settings.place, settings.embed
     recipe = find_known(home, decided, find_weights(home, decided.backbone, decided.weights))
     if recipe is None:
-        return
+        return False
     wanted = Wanted(recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
     with read_lake(home) as lake:
         missing = count_images(lake, wanted).missing
-    if missing or not is_unchanged(home, settings.title, settings.root):
+    is_new = bool(missing) or not is_unchanged(home, settings.title, settings.root)
+    if is_new:
         keep_open(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
-        list_installed()
-        from tasks.train import page, train  # noqa: F401 - bring Matplotlib and SciPy
+    return is_new

@@ -59,7 +59,9 @@ class Head:
         return _average(self._score, features, self.views)
 
     def _score(self, features: Matrix) -> Floats:
-        value: Floats = (features.astype(np.float64) - self.mean) / self.scale
+        value: Floats = features.astype(np.float64)
+        value -= self.mean
+        value /= self.scale
         for weights, bias in self.hidden:
             value = np.maximum(value @ weights + bias, 0)
         return value @ self.weights + self.bias

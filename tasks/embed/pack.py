@@ -2,8 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -42,7 +43,14 @@ def keep_open(folder: Path, batch: int | None, device: str, *, compiled: bool) -
         WeightsError: where its weights are not the recipe's any more.
     """
     recipe, weights = read_packed(folder)
-    return open_once(recipe, weights, batch, device, compiled=compiled)
+    with _turn():
+        return open_once(recipe, weights, batch, device, compiled=compiled)
+
+
+@cache
+def _turn() -> Lock:
+    """Let one open at a time: another who wants the same then finds it open."""
+    return Lock()
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from storage.heads import Floats
 from storage.vectors import Matrix
@@ -60,15 +61,21 @@ def _decompose_features(features: Matrix, shares: Floats, mean: Floats) -> tuple
         centred = (features[part] - mean) * np.sqrt(shares[part])[:, None]
         gram += centred.T @ centred
     scale = _find_scale(np.diag(gram))
-    return scale, *np.linalg.eigh(gram / np.outer(scale, scale))
+    return scale, *_decompose(gram / np.outer(scale, scale))
 
 
 def _decompose_images(features: Matrix, shares: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
     centred = (features - mean) * np.sqrt(shares)[:, None]
     scale = _find_scale((centred**2).sum(axis=0))
     standard = centred / scale
-    squares, rows = np.linalg.eigh(standard @ standard.T)
+    squares, rows = _decompose(standard @ standard.T)
     return scale, squares, standard.T @ (rows / np.sqrt(np.maximum(squares, FLAT * squares[-1])))
+
+
+def _decompose(gram: Floats) -> tuple[Floats, Floats]:
+    """Find eigenvalues and vectors on one thread: two are no faster, and many times slower where cores are busy."""
+    with threadpool_limits(1, "blas"):
+        return np.linalg.eigh(gram)
 
 
 def _find_scale(variances: Floats) -> Floats:
