@@ -1,21 +1,20 @@
 """The doctor: check the lake, repair what can be, check again. Imports no Prefect, and torch only where it must."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from flows.progress import show_progress
-from flows.settings import OPENER
+from flows.settings import OPENER, recall_settings
 from storage.attach import look_at_lake, open_lake
+from storage.checks import Finding
 from storage.checksums import seal_files
-from storage.doctor import LostHead, check_lake, check_pages, list_lost_heads
-from storage.findings import Finding
+from storage.doctor import can_read, check_lake, check_pages, list_lost_heads
 from storage.lake import Lake
 from storage.paths import Home
-from storage.trainings import head_path
+from storage.trainings import Training, head_path
 
 ROUNDS = 4
 """A repair lays bare what it hid: rows are checked once their files can be read."""
@@ -28,11 +27,6 @@ class Outcome:
 
     finding: Finding
     repaired: bool
-
-    def to_json(self) -> dict[str, object]:
-        """Give it as an object."""
-        found = self.finding
-        return {"check": found.check, "what": found.what, "repair": found.repair, "repaired": self.repaired}
 
 
 def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = False) -> list[Outcome]:
@@ -74,7 +68,7 @@ def check_heads(lake: Lake, now: datetime) -> Iterator[Finding]:
     """Find heads whose files are gone; they are trained again from the rows of their snapshot."""
     for head in list_lost_heads(lake):
         what = f"head {head.training_id} of {head.label_set}: its file or its figures are gone or broken"
-        if head.readable:
+        if can_read(lake.home, head):
             repair = f"it is trained again on the rows of snapshot {head.snapshot}"
             yield Finding("head", what, repair, partial(_train_again, lake.home, head, now))
         else:
@@ -97,7 +91,11 @@ def mend_all(found: Sequence[Finding]) -> None:
 
 def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Give the object that ``frostline doctor --json`` prints."""
-    return {"sound": is_sound(outcomes), "findings": [outcome.to_json() for outcome in outcomes]}
+    findings = [
+        {name: getattr(outcome.finding, name) for name in ("check", "what", "repair")} | {"repaired": outcome.repaired}
+        for outcome in outcomes
+    ]
+    return {"sound": is_sound(outcomes), "findings": findings}
 
 
 def is_sound(outcomes: Sequence[Outcome]) -> bool:
@@ -123,12 +121,10 @@ def _tell(outcome: Outcome, *, repair: bool) -> str:
     return f"{mark}{found.check} · {found.what}. Repair: {found.repair}"
 
 
-def _train_again(home: Home, head: LostHead, now: datetime) -> None:
-    from tasks.train.settings import TrainSettings
+def _train_again(home: Home, head: Training, now: datetime) -> None:
     from tasks.train.train import TrainingData, train_head
 
     head_path(home, head.training_id).unlink(missing_ok=True)  # lest a broken one counts as known
-    recorded = json.loads(head.settings)
-    asked = TrainSettings(**{name: value for name, value in recorded.items() if name in TrainSettings.model_fields})
-    data = TrainingData(head.label_set, head.recipe_id, tuple(recorded.get("views", ())), head.snapshot)
-    train_head(home, data, asked, now, OPENER)
+    views = cast("list[str]", head.settings.get("views", []))
+    data = TrainingData(head.label_set, head.recipe_id, tuple(views), head.snapshot)
+    train_head(home, data, recall_settings(head.settings), now, OPENER)

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,13 +25,28 @@ from storage.paths import Home
 AGAIN = "Run `frostline erase` again in an hour, without arguments: it goes on by itself"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What went, or would go, None where nothing was named; whether it was ``erased``.
+
+    ``finished`` counts the erasures that broke off before, ``left`` the files that could not go yet.
+    """
+
+    found: Erasure | None
+    finished: int
+    left: int
+    erased: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the object that ``frostline erase --json`` prints."""
+        counts = {"finished": self.finished, "left": self.left, "erased": self.erased}
+        return {**(asdict(self.found) if self.found else {}), **counts}
+
+
 def erase_images(
     place: Home, images: Sequence[str], source: str | None, where: str | None, *, dry_run: bool, yes: bool
-) -> dict[str, Any]:
+) -> Outcome:
     """Erase what is named, after telling what that would be and asking; finish what broke off before.
-
-    Returns:
-        What went, or would go: the fields of :class:`storage.erase.Erasure`, and ``finished``, ``left`` and ``erased``.
 
     Raises:
         EraseError: where it is not clear what shall go, or nobody confirms it.
@@ -41,27 +56,25 @@ def erase_images(
     if unfinished and not dry_run:
         left = finish(place, datetime.now(UTC))
         if not (images or source or where):
-            return {"finished": unfinished, "left": left, "erased": False}
+            return Outcome(None, unfinished, left, erased=False)
     request = _find(place, images, source, where)
     found = survey(place, request)
-    if not dry_run:
-        _confirm(found, yes=yes)
-        found, left = erase(place, request, datetime.now(UTC))
-    return {**asdict(found), "finished": unfinished, "left": 0 if dry_run else left, "erased": not dry_run}
+    if dry_run:
+        return Outcome(found, unfinished, 0, erased=False)
+    _confirm(found, yes=yes)
+    taken, left = erase(place, request, datetime.now(UTC))
+    return Outcome(taken, unfinished, left, erased=True)
 
 
-def describe_erasure(answer: dict[str, Any]) -> list[str]:
+def describe_erasure(outcome: Outcome) -> list[str]:
     """Write what went, or would go, in lines for people."""
-    finished = answer["finished"]
-    lines = [f"{finished} erasures that broke off before were finished"] if finished and answer["erased"] else []
-    if "rows" in answer:
-        models = tuple(Model(**model) for model in answer["models"])
-        fields = {name: answer[name] for name in Erasure.__dataclass_fields__}
-        lines += _describe(Erasure(**{**fields, "models": models}), erased=answer["erased"])
-    elif finished:
-        lines += [f"{finished} erasures that broke off before were finished"]
-    if answer["left"]:
-        lines += [f"{answer['left']} files of runs that were killed or are at work may hold them still. {AGAIN}"]
+    lines = []
+    if outcome.finished and (outcome.erased or not outcome.found):
+        lines += [f"{outcome.finished} erasures that broke off before were finished"]
+    if outcome.found:
+        lines += _describe(outcome.found, erased=outcome.erased)
+    if outcome.left:
+        lines += [f"{outcome.left} files of runs that were killed or are at work may hold them still. {AGAIN}"]
     return lines
 
 

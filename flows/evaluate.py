@@ -9,7 +9,7 @@ from storage.attach import read_lake
 from storage.errors import ExportError, TrainError
 from storage.lake import Lake
 from storage.paths import Home
-from storage.trainings import Training, find_training, newest_training, registered_training
+from storage.trainings import Training, find_newest, find_registered
 from tasks.train.recorded import find_mistakes, list_classes, list_figures, list_unknown, read_evaluation
 
 TITLE = "on test images, with 95 % intervals"
@@ -72,8 +72,7 @@ def _say(cells: Any) -> list[object]:  # noqa: ANN401 - cells of any type
 
 
 def _find(lake: Lake, name: str, version: int | None) -> Training:
-    training_id = newest_training(lake, name) if version is None else registered_training(lake, name, version)
-    training = find_training(lake, training_id) if training_id else None
+    training = find_newest(lake, name) if version is None else find_registered(lake, name, version)
     if training is None:
         what = name if version is None else f"{name} version {version}"
         raise TrainError(what, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")

@@ -29,8 +29,6 @@ def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), 
     Args:
         query: In DuckDB's SQL, such as "from labels".
         at: A snapshot's number or tag, to see the lake as it was.
-        where: Where the lake lies.
-        out: How the command answers.
     """
     from storage.attach import look_at_lake
 
@@ -40,12 +38,7 @@ def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), 
 
 
 def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
-    """Count what the lake holds: sources, images, recipes, features, failures, models, tags; name the snapshot.
-
-    Args:
-        where: Where the lake lies.
-        out: How the command answers.
-    """
+    """Count what the lake holds: sources, images, recipes, features, failures, models, tags; name the snapshot."""
     from storage.attach import look_at_lake
     from storage.summary import summarize
 
@@ -75,8 +68,6 @@ def export(
         where: A condition in SQL over images, files and labels, such as "class = 'rose' and width >= 224".
         labels: The label set whose classes stand beside the vectors; may be left out where the lake has one.
         form: Plain Parquet, or a folder for load_from_disk of Hugging Face's datasets.
-        place: Where the lake lies.
-        out: How the command answers.
     """
     from storage.attach import look_at_lake
     from storage.export import export_features
@@ -95,8 +86,6 @@ def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSett
     Args:
         what: A model's name, or an image's id.
         version: Of the model; by default its newest.
-        where: Where the lake lies.
-        out: How the command answers.
     """
     from storage.attach import look_at_lake
     from storage.lineage import trace
@@ -107,12 +96,7 @@ def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSett
 
 
 def move(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
-    """Copy the home's lake, with every snapshot, to where lake.catalog and lake.data say; the old one stays.
-
-    Args:
-        where: The home, and where its lake shall lie.
-        out: How the command answers.
-    """
+    """Copy the home's lake, with every snapshot, to where lake.catalog and lake.data say; the old one stays."""
     from storage.move import move_lake
 
     snapshot = move_lake(where.place)
@@ -134,8 +118,6 @@ def tag(
         name: The name.
         at: The snapshot's number; by default the newest.
         delete: Forget the name instead.
-        where: Where the lake lies.
-        out: How the command answers.
     """
     from storage.attach import reopen_lake
     from storage.snapshots import delete_tag, tag_snapshot
@@ -152,8 +134,6 @@ def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Outp
     Args:
         before: A snapshot's number or tag.
         after: Another.
-        where: Where the lake lies.
-        out: How the command answers.
     """
     from storage.attach import look_at_lake
     from storage.snapshots import compare, find_snapshot
@@ -184,14 +164,12 @@ def maintain(
         older_than: The age from which a snapshot expires, such as 30d, unless a tag or a registered model names it.
         grace: The age from which a file that no snapshot names is deleted: longer than any run or query lasts.
         dry_run: Say what would be done; writes nothing.
-        where: Where the lake lies.
-        out: How the command answers.
     """
     from flows import maintain as maintenance
 
     step = maintenance.plan_maintenance if dry_run else maintenance.maintain
     done = step(where.place, older_than, grace, datetime.now(UTC))
-    answer(out, {"dry_run": dry_run, **done.to_json()}, lambda: maintenance.describe_maintained(done, dry=dry_run))
+    answer(out, {"dry_run": dry_run, **asdict(done)}, lambda: maintenance.describe_maintained(done, dry=dry_run))
 
 
 def erase(
@@ -211,13 +189,11 @@ def erase(
         where: A condition in SQL over images, files and labels, such as "path like 'ward-7/%'".
         dry_run: Tell what would go, and write nothing.
         yes: Do not ask.
-        place: Where the lake lies.
-        out: How the command answers.
     """
     from flows.erase import describe_erasure, erase_images
 
     found = erase_images(place.place, images, source, where, dry_run=dry_run, yes=yes)
-    answer(out, found, lambda: describe_erasure(found))
+    answer(out, found.to_json(), lambda: describe_erasure(found))
 
 
 def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSettings(), out: Output = Output()) -> None:
@@ -226,8 +202,6 @@ def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSetti
     Args:
         deep: Also read every file of features whole, and embed a sample of images again.
         repair: Repair what can be; exit code 0 only where all was.
-        where: Where the lake lies.
-        out: How the command answers.
     """
     from flows.doctor import describe, examine, is_sound, to_json
 

@@ -1,8 +1,7 @@
 """Maintenance: fewer and larger files, fewer snapshots, no leavings."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from storage.attach import look_at_lake, reopen_lake
 from storage.catalog import delete_files, find_orphans
@@ -29,10 +28,6 @@ class Maintained:
     orphans: tuple[str, ...]
     checkpoints: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Give the object that ``frostline maintain --json`` prints."""
-        return asdict(self)
-
 
 def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
     """Say what :func:`maintain` would do; writes nothing."""
@@ -50,11 +45,7 @@ def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: d
 def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
     """Compact, expire snapshots older than an age, delete files that nobody can be reading or about to commit.
 
-    Args:
-        home: The home of the lake.
-        older_than: The age from which a snapshot expires, unless a tag or a registered model names it.
-        grace: The age from which a file is deleted that no snapshot names.
-        now: The present.
+    ``grace`` is the age from which a file is deleted that no snapshot names.
 
     Raises:
         SettingsError: where an age is none.

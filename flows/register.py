@@ -6,7 +6,7 @@ from flows.settings import RunSettings
 from flows.train import find_recipe_id
 from storage.attach import read_lake
 from storage.errors import RegistryError
-from storage.trainings import newest_training
+from storage.trainings import find_newest
 from tasks.register.register import Registered
 from tasks.register.step import judge_model, register_model
 
@@ -25,7 +25,7 @@ def register(settings: RunSettings, training_id: str | None = None) -> Registere
 
 def _find_newest(settings: RunSettings) -> str:
     with read_lake(settings.place) as lake:
-        training_id = newest_training(lake, settings.title, find_recipe_id(settings))
-    if training_id is None:
+        training = find_newest(lake, settings.title, find_recipe_id(settings))
+    if training is None:
         raise RegistryError(settings.title, "has no trained head under these settings", "Run the train flow first")
-    return training_id
+    return training.training_id

@@ -12,15 +12,15 @@ from uuid import UUID
 import numpy as np
 
 from flows.progress import show_progress
+from flows.settings import recall_settings
 from storage.attach import open_lake, read_lake
 from storage.errors import ReviewError
 from storage.features import read_features
-from storage.files import find_copies
 from storage.labels import list_conflicts, save_decisions
 from storage.lake import Lake
 from storage.paths import Home
-from storage.trainings import find_training, list_labelled, newest_training
-from tasks.train.image_files import choose_place
+from storage.trainings import find_newest, list_labelled
+from tasks.train.image_files import find_places
 from tasks.train.near_duplicates import compare_files
 from tasks.train.review import Suspect, count_problems, find_suspects
 from tasks.train.review_table import Entry, read_table, write_sheet, write_table
@@ -50,8 +50,7 @@ def review(place: Home, name: str, folder: Path) -> dict[str, Any]:
         features = read_features(lake, recipe_id, [image_id for image_id, _ in rows])
         conflicts = list_conflicts(lake, name)
         asked = [image_id for image_id, _ in (*rows, *conflicts)]
-        copies = find_copies(lake, asked)
-    places = {image_id: choose_place(copies.get(image_id, [])) for image_id in asked}
+        places = dict(zip(asked, find_places(lake, asked), strict=True))
     ids, names = [image_id for image_id, _ in rows], [label for _, label in rows]
     known = Labelled(ids, names, [places[image_id] for image_id in ids])
     with show_progress("compare", len(ids)) as advance:
@@ -77,12 +76,10 @@ def take_back(place: Home, name: str, file: Path) -> dict[str, Any]:
 
 
 def _find_training(lake: Lake, name: str) -> tuple[str, TrainSettings]:
-    training_id = newest_training(lake, name)
-    training = find_training(lake, training_id) if training_id else None
+    training = find_newest(lake, name)
     if training is None:
         raise ReviewError(name, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")
-    asked = {key: value for key, value in training.settings.items() if key in TrainSettings.model_fields}
-    settings = TrainSettings.model_validate(asked)
+    settings = recall_settings(training.settings)
     if settings.multi_label:
         rule = "was trained with several labels an image, of which a review cannot say which one is wrong"
         raise ReviewError(name, rule, "Review another label set")

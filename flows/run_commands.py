@@ -18,8 +18,6 @@ def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), ou
 
     Args:
         source: The folder: one folder in it for each class.
-        settings: What a run is told.
-        out: How the command answers.
     """
     settings = _with_source(settings, source)
     _refuse_early(settings)
@@ -39,8 +37,6 @@ def plan(source: Path | None = None, /, *, settings: Settings = RunSettings(), o
 
     Args:
         source: The folder: one folder in it for each class.
-        settings: What a run is told.
-        out: How the command answers.
     """
     from flows.plan import describe_plan, make_plan
 
@@ -53,8 +49,6 @@ def cuts(backbone: str | None = None, /, *, settings: Settings = RunSettings(), 
 
     Args:
         backbone: The network, as --embed.backbone names it; needs none of its weights.
-        settings: What a run is told.
-        out: How the command answers.
     """
     from tasks.embed.cuts import list_cuts
 
@@ -79,8 +73,6 @@ def train(
         source: The folder whose labels are learned; or name it by --name alone.
         at: A snapshot's number or tag, to train on the lake as it was.
         cut: 'auto' searches how deep to freeze within search.minutes and search.bytes, embedding at other cuts, too.
-        settings: What a run is told.
-        out: How the command answers.
     """
     settings = _with_source(settings, source)
     settings.title  # noqa: B018 - raises where no part could bear the name
@@ -113,8 +105,6 @@ def evaluate(
         source: The folder whose labels were learned; or name it by --name alone.
         version: Of the registered model; by default the head that was trained last.
         html: A file to write it into as one page, with pictures and the mistakes' thumbnails.
-        settings: What a run is told.
-        out: How the command answers.
     """
     from flows.evaluate import describe, look, write_html
 
@@ -140,8 +130,6 @@ def review(
         source: The folder whose labels are looked at; or name it by --name alone.
         folder: Where to write the table of suspects and the contact sheet.
         apply: A table in which somebody wrote decisions: they become the images' labels.
-        settings: What a run is told.
-        out: How the command answers.
     """
     from flows.review import describe, take_back
     from flows.review import review as look_for
@@ -157,7 +145,6 @@ def demo(*, home: Path = HOME, out: Output = Output()) -> None:
 
     Args:
         home: Where the demo's own home is made, as its folder "demo"; what lies there is replaced.
-        out: How the command answers.
     """
     quiet_prefect(debug=out.debug)
     private = start_server()

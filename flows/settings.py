@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -124,6 +125,11 @@ class RunSettings(HomeSettings):
                 "Choose one with --name",
             )
         return name
+
+
+def recall_settings(recorded: Mapping[str, object]) -> TrainSettings:
+    """Give the settings that a head was trained with, out of what was recorded of it."""
+    return TrainSettings.model_validate({key: recorded[key] for key in TrainSettings.model_fields if key in recorded})
 
 
 def quiet_prefect(*, debug: bool) -> None:

@@ -13,12 +13,12 @@ import duckdb
 from storage.data import list_folder
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
 from storage.extensions import connect, keep, list_wheels
-from storage.lake import ATTEMPTS, Lake, is_race, unwritable
+from storage.lake import ATTEMPTS, Lake, is_race, quote, unwritable
+from storage.locks import take_turn
 from storage.migrate import VERSION, make_tables, read_version, upgrade
 from storage.paths import Home
 from storage.snapshots import find_snapshot, is_number, no_snapshot
 from storage.stores import check_store, name_missing, write_secret
-from storage.turns import take_turn
 
 NO_SNAPSHOT = 1 << 63
 """From here on, no number is a snapshot's."""
@@ -220,10 +220,10 @@ def _let_in(con: duckdb.DuckDBPyConnection, url: str) -> None:
 
 def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:
     """Attach where the data lie as they did; a home that was moved whole opens in its new place."""
-    given = [f"DATA_PATH '{_quote(home.data_url or str(home.data))}/'", *options]
+    given = [f"DATA_PATH {quote(f'{home.data_url or home.data}/')}", *options]
     if not home.catalog_url:
         given += ["META_BUSY_TIMEOUT 20000", *([] if "READ_ONLY" in options else ["META_JOURNAL_MODE 'WAL'"])]
-    attach = f"ATTACH '{_quote(f'ducklake:{home.catalog_name}')}' AS lake ({', '.join(given)}"
+    attach = f"ATTACH {quote(f'ducklake:{home.catalog_name}')} AS lake ({', '.join(given)}"
     try:
         con.execute(f"{attach})")
     except duckdb.Error as error:
@@ -280,7 +280,3 @@ def _check(lake: Lake, version: int) -> None:
             "Upgrade Frostline",
         )
     raise LakeError(f"lake {lake.home.lake}", "has no tables yet", "Choose a later snapshot")
-
-
-def _quote(text: str) -> str:
-    return text.replace("'", "''")

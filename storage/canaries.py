@@ -67,9 +67,8 @@ def save_canaries(lake: Lake, recipe_id: str, made: Canaries, now: datetime) -> 
 
 def find_first_images(lake: Lake, source: str, count: int) -> Sequence[str]:
     """Find the images of a source that came first, as far as they can be told apart."""
-    rows = lake.rows(
+    return lake.column(
         """SELECT image_id::VARCHAR FROM images WHERE image_id IN (SELECT image_id FROM files WHERE source = ?)
            ORDER BY first_seen, image_id LIMIT ?""",
         [source, count],
     )
-    return [image_id for (image_id,) in rows]

@@ -82,8 +82,8 @@ def list_ranges(lake: Lake) -> dict[str, tuple[str, str]]:
 def list_named(lake: Lake) -> set[str]:
     """List the names of all files that any snapshot reads, or that wait for their deletion."""
     tables = ("data_file", "delete_file", "files_scheduled_for_deletion")
-    union = " UNION ALL ".join(f"SELECT path FROM {META}.ducklake_{table}" for table in tables)
-    return {path.rpartition("/")[2] for (path,) in lake.rows(union)}
+    union = " UNION ALL ".join(f"SELECT parse_filename(path) FROM {META}.ducklake_{table}" for table in tables)
+    return set(lake.column(union))
 
 
 def list_lying(lake: Lake) -> list[Lying]:
@@ -95,12 +95,12 @@ def list_lying(lake: Lake) -> list[Lying]:
     ]
 
 
-def find_orphans(lake: Lake, before: datetime) -> list[Lying]:
+def find_orphans(lake: Lake, before: datetime | None = None) -> list[Lying]:
     """Find the leavings of killed runs: files that no row of the catalog names, untouched since ``before``.
 
     The files are listed before the catalog is read: what is committed in between is then named.
     """
-    lying = [file for file in list_lying(lake) if file.changed_at < before]
+    lying = [file for file in list_lying(lake) if before is None or file.changed_at < before]
     named = list_named(lake)
     return [file for file in lying if file.path.rpartition("/")[2] not in named]
 

@@ -1,6 +1,7 @@
 """Checksums: what the lake's Parquet files were when they were written or first looked at."""
 
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,23 +21,20 @@ CHUNK = 1 << 20
 
 def digest_file(home: Home, name: str) -> tuple[int, str]:
     """Give the bytes and the SHA-256 of a file, as the catalog names it."""
-    hashed, size = hashlib.sha256(), 0
     with reach(f"file {name}"), open_file(home, name) as file:
-        while chunk := file.read(CHUNK):
-            hashed.update(chunk)
-            size += len(chunk)
-    return size, hashed.hexdigest()
+        chunks = io.BufferedReader(file, CHUNK)  # each is a request to an object store
+        return file.size(), hashlib.file_digest(chunks, "sha256").hexdigest()
 
 
 def digest_files(lake: Lake, paths: Sequence[str], progress: Progress = silent) -> dict[str, tuple[int, str]]:
     """Give the bytes and the SHA-256 of live files by their paths; hashing takes every core."""
     names = [name_live(lake, path) for path in paths]
+    found = {}
     with progress("checksums", len(paths)) as advance, ThreadPoolExecutor(os.cpu_count()) as threads:
-        found = []
-        for digest in threads.map(partial(digest_file, lake.home), names):
-            found.append(digest)
+        for path, digest in zip(paths, threads.map(partial(digest_file, lake.home), names), strict=True):
+            found[path] = digest
             advance(1)
-    return dict(zip(paths, found, strict=True))
+    return found
 
 
 def seal(lake: Lake, name: str, digest: tuple[int, str], now: datetime) -> None:
@@ -64,7 +62,7 @@ def seal_files(lake: Lake, now: datetime) -> int:
         How many files were sealed.
     """
     live = {file.path for file in list_live(lake)}
-    sealed = {path for (path,) in lake.rows("SELECT path FROM checksums")}
+    sealed = set(lake.column("SELECT path FROM checksums"))
     digests = digest_files(lake, sorted(live - sealed))
     stale = pa.table({"path": pa.array(sorted(sealed - live), pa.string())})
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from itertools import groupby
 
 from storage.catalog import META, DataFile, delete_files, list_live
-from storage.checksums import digest_file, seal
+from storage.features import add_file
 from storage.lake import Lake
-from storage.vectors import write_features
+from storage.vectors import write_rows
 
 SMALL = 32 << 20
 """A file of vectors below this many bytes is small."""
@@ -39,7 +39,7 @@ def compact(lake: Lake, now: datetime) -> int:
     """Compact every table; gives how many files of vectors were written anew."""
     prepare_deletes(lake)
     merge_tables(lake, DELETED, least=ROWS)
-    return sum(rewrite_features(lake, group, "true", now) for group in list_small(lake))
+    return sum(rewrite_features(lake, group, now) for group in list_small(lake))
 
 
 def merge_tables(lake: Lake, deleted: float, least: int) -> None:
@@ -81,8 +81,8 @@ def list_small(lake: Lake) -> list[list[DataFile]]:
     return [group for group in groups if len(group) > 1 or group[0].deleted > DELETED * group[0].rows]
 
 
-def rewrite_features(lake: Lake, files: Sequence[DataFile], keep: str, now: datetime) -> int:
-    """Write those rows of some files of one recipe that meet a condition as one file, in place of them.
+def rewrite_features(lake: Lake, files: Sequence[DataFile], now: datetime) -> int:
+    """Write the rows of some files of one recipe as one file, in place of them.
 
     Rows that were deleted in the meantime, by another process, stay deleted: then nothing is done.
 
@@ -93,15 +93,8 @@ def rewrite_features(lake: Lake, files: Sequence[DataFile], keep: str, now: date
     names = [file.name for file in files]
     there = "recipe_id = ? AND parse_filename(filename) IN (SELECT unnest(?))"
     before = lake.value(f"SELECT count(*) FROM features WHERE {there}", [recipe_id, names])
-    rows = lake.table(
-        f"SELECT image_id, vector FROM features WHERE {there} AND ({keep}) ORDER BY image_id",
-        [recipe_id, names],
-    )
-    new = None
-    if rows.num_rows:
-        vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
-        new = write_features(lake.home, recipe_id, [str(image) for image in rows["image_id"].to_pylist()], vectors)
-    place = f"{_partition(files[0])}/{new.rpartition('/')[2]}" if new else ""
+    rows = lake.table(f"SELECT image_id, vector FROM features WHERE {there} ORDER BY image_id", [recipe_id, names])
+    new = write_rows(lake.home, recipe_id, rows) if rows.num_rows else None
 
     def swap() -> bool:
         if lake.value(f"SELECT count(*) FROM features WHERE {there}", [recipe_id, names]) != before:
@@ -109,14 +102,13 @@ def rewrite_features(lake: Lake, files: Sequence[DataFile], keep: str, now: date
         lake.execute(f"DELETE FROM features WHERE {there}", [recipe_id, names])
         lake.execute("DELETE FROM checksums WHERE parse_filename(path) IN (SELECT unnest(?))", [names])
         if new:
-            lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [new])
-            seal(lake, new, digest_file(lake.home, new), now)
+            add_file(lake, new, now)
         return True
 
     if lake.commit(swap):
         return len(files)
     if new:
-        delete_files(lake, [place])
+        delete_files(lake, [f"{_partition(files[0])}/{new.rpartition('/')[2]}"])
     return 0
 
 

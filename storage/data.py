@@ -53,8 +53,8 @@ def reach(value: str) -> Iterator[None]:
     except OSError as error:
         if "NETWORK_CONNECTION" not in str(error):  # the AWS SDK's word
             raise
-        reason = f"the store does not answer: {' '.join(str(error).split())}"
-        raise LakeUnreachableError(value, reason, "Check the store and the network, run again") from error
+        rule = f"the store does not answer: {error}"
+        raise LakeUnreachableError(value, rule, "Check the store and the network, run again") from error
 
 
 def name_file(home: Home, path: str) -> str:

@@ -6,7 +6,6 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from shutil import rmtree
@@ -17,19 +16,17 @@ import pyarrow.parquet as pq
 
 from storage.attach import read_lake
 from storage.catalog import DataFile, delete_files, find_orphans, list_deletes, list_live, list_lying, list_ranges
+from storage.checks import BACKUP, CHECKS, NO_RECORD, Finding, RowCheck
 from storage.checksums import digest_files, name_live
 from storage.data import open_file, reach
 from storage.errors import LakeError
-from storage.explained import check_recipes, is_of
-from storage.findings import Finding
 from storage.heads import is_whole
 from storage.lake import Lake
-from storage.lost import drop_files
+from storage.lost import drop_files, find_rows, restore_rows
 from storage.paths import Home
 from storage.progress import Progress, silent
-from storage.restore import find_rows, restore_rows
-from storage.rows import BACKUP, CHECKS, NO_RECORD, RowCheck
-from storage.trainings import evaluation_path, head_path
+from storage.recipes import check_recipes, is_of
+from storage.trainings import Training, evaluation_path, head_path, list_trainings
 
 DAY = timedelta(days=1)
 AGAIN = "its rows leave the catalog, and the next run computes them"
@@ -41,18 +38,6 @@ REPLACEABLE = {
     "shards": "it leaves the catalog, and plan knows a pace again after the next run",
 }
 """What takes the place of a broken file, by its table."""
-
-
-@dataclass(frozen=True)
-class LostHead:
-    """A head whose file is gone or broken; ``readable`` where its snapshot's features still are."""
-
-    training_id: str
-    label_set: str
-    recipe_id: str
-    snapshot: int
-    settings: str
-    readable: bool
 
 
 def check_lake(lake: Lake, now: datetime, progress: Progress = silent) -> list[Finding]:
@@ -93,37 +78,35 @@ def check_catalog(home: Home) -> Iterator[Finding]:
             yield Finding("catalog", f"file {home.catalog}: {' '.join(problem.split())}", BACKUP)
 
 
-def list_lost_heads(lake: Lake) -> list[LostHead]:
-    """List the heads whose file this home should have, and has not or cannot read."""
+def list_lost_heads(lake: Lake) -> list[Training]:
+    """List the trainings whose head this home should have, and has not or cannot read."""
     if lake.home.catalog_url:  # a shared lake's heads lie in the home of the run that trained them
         return []
-    heads = lake.rows(  # an erasure deletes what keeps vectors of its own
-        f"""SELECT training_id, label_set, recipe_id, heads.snapshot, settings FROM heads
-            WHERE NOT {NO_RECORD} AND NOT (contains(settings, '"chosen_head":"knn"')
-                      AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity')) ORDER BY ALL"""
-    )
+    kept = f"""NOT {NO_RECORD} AND NOT (contains(settings, '"chosen_head":"knn"')
+               AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity'))"""
     return [
-        LostHead(training_id, label_set, recipe_id, at, settings, _can_read(lake.home, recipe_id, at))
-        for training_id, label_set, recipe_id, at, settings in heads
-        if not (is_whole(head_path(lake.home, training_id)) and _is_as_written(lake.home, training_id))
+        training
+        for training in list_trainings(lake, kept)  # an erasure deletes what keeps vectors of its own
+        if not (is_whole(head_path(lake.home, training.training_id)) and _is_as_written(lake.home, training))
     ]
 
 
-def _is_as_written(home: Home, training_id: str) -> bool:
-    """Tell whether a head has the bytes that were recorded with its figures; earlier releases recorded none."""
-    try:
-        known = json.loads(evaluation_path(home, training_id).read_text(encoding="utf-8")).get("head_sha256")
-    except (OSError, ValueError):
-        return False
-    return known in (None, hashlib.sha256(head_path(home, training_id).read_bytes()).hexdigest())
-
-
-def _can_read(home: Home, recipe_id: str, at: int) -> bool:
-    """Tell whether a recipe's features can be read as they were."""
-    with contextlib.suppress(duckdb.Error, LakeError), read_lake(home, at) as lake:
-        lake.rows("SELECT count(vector) FROM features WHERE recipe_id = ?", [recipe_id])
+def can_read(home: Home, training: Training) -> bool:
+    """Tell whether the features of a training can be read as they were."""
+    with contextlib.suppress(duckdb.Error, LakeError), read_lake(home, training.snapshot) as lake:
+        lake.rows("SELECT count(vector) FROM features WHERE recipe_id = ?", [training.recipe_id])
         return True
     return False
+
+
+def _is_as_written(home: Home, training: Training) -> bool:
+    """Tell whether a head has the bytes that were recorded with its figures; earlier releases recorded none."""
+    try:
+        text = evaluation_path(home, training.training_id).read_text(encoding="utf-8")
+        known = json.loads(text).get("head_sha256")
+    except (OSError, ValueError):
+        return False
+    return known in (None, hashlib.sha256(head_path(home, training.training_id).read_bytes()).hexdigest())
 
 
 def _check_files(lake: Lake, progress: Progress) -> Iterator[tuple[DataFile, str]]:

@@ -7,6 +7,7 @@ snapshots goes after it, see :mod:`storage.scrub`. An erasure that breaks off in
 import json
 import shlex
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -114,10 +115,10 @@ def find_condition(lake: Lake, where: str) -> Request:
     """
     with explain_condition("--where"):
         check_condition(lake, None, where)
-        found = lake.rows(f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})")
+        found = lake.column(f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})")
     if not found:
         raise EraseError("--where", "is met by no image", "Try it with `frostline sql` over images, files and labels")
-    return Request("condition", tuple(image_id for (image_id,) in found))
+    return Request("condition", tuple(found))
 
 
 def survey(home: Home, request: Request) -> Erasure:
@@ -153,16 +154,15 @@ def finish(home: Home, now: datetime) -> int:
         How many files could not go yet.
     """
     with read_lake(home) as lake:
-        open_ids = lake.rows("SELECT erasure_id FROM erasures WHERE erased_at IS NULL")
+        open_ids = lake.column("SELECT erasure_id FROM erasures WHERE erased_at IS NULL")
         if not open_ids:
             return 0
         _delete_heads(lake)
     left = scrub(home, now, ROWS)
     if not left:
         with open_lake(home) as lake:
-            ids = [erasure_id for (erasure_id,) in open_ids]
             sql = "UPDATE erasures SET erased_at = ? WHERE erasure_id IN (SELECT unnest(?))"
-            lake.commit(lambda: lake.execute(sql, [now, ids]))
+            lake.commit(lambda: lake.execute(sql, [now, open_ids]))
     return left
 
 
@@ -185,9 +185,9 @@ def _find_image(lake: Lake, name: str) -> str:
             f"image {name!r}", "must be an image's id or its beginning", "See `frostline sql 'from images'`"
         )
     ends = [str(uuid.UUID(digits.ljust(ID_DIGITS, fill))) for fill in "0f"]
-    found = lake.rows("SELECT image_id::VARCHAR FROM images WHERE image_id BETWEEN ?::UUID AND ?::UUID LIMIT 2", ends)
+    found = lake.column("SELECT image_id::VARCHAR FROM images WHERE image_id BETWEEN ?::UUID AND ?::UUID LIMIT 2", ends)
     if len(found) == 1:
-        return str(found[0][0])
+        return str(found[0])
     rule, remedy = ("begins several ids", "Give more of it") if found else ("is none of this lake's", "Check the id")
     raise EraseError(f"image {name!r}", rule, f"{remedy}; see `frostline sql 'from files'`")
 
@@ -242,7 +242,7 @@ def _measure(lake: Lake, request: Request) -> Erasure:
         int(lake.value("SELECT count(*) FROM _doomed")),
         rows,
         int(lake.value("SELECT count(*) FROM ducklake_snapshots('lake')")),
-        tuple(tag for (tag,) in lake.rows("SELECT tag FROM tags ORDER BY tag")),
+        tuple(lake.column("SELECT tag FROM tags ORDER BY tag")),
         int(files),
         tuple(_list_models(lake, request)),
         _count_lying(lake, request),
@@ -278,11 +278,10 @@ def _count_lying(lake: Lake, request: Request) -> dict[str, int]:
             FROM files f WHERE {ROWS["files"]}""",
         [request.source],
     )
-    lying: dict[str, int] = {}
-    for source, path, root in found:
-        if root and (Path(text_to_path(root)) / text_to_path(path)).is_file():
-            lying[source] = lying.get(source, 0) + 1
-    return lying
+    lying = (
+        source for source, path, root in found if root and (Path(text_to_path(root)) / text_to_path(path)).is_file()
+    )
+    return dict(Counter(lying))
 
 
 def _parameters(condition: str, request: Request) -> list[Any]:

@@ -1,6 +1,5 @@
 """Expiry: old snapshots that nothing names any more, and the files that only they read."""
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from storage.lake import Lake
@@ -11,13 +10,12 @@ _KEPT = """SELECT snapshot FROM tags UNION ALL
 
 def list_expirable(lake: Lake, before: datetime) -> list[int]:
     """List the snapshots made before a moment, but the newest, the tagged, and those that a registered model names."""
-    found = lake.rows(
+    return lake.column(
         f"""SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ?
             AND snapshot_id NOT IN ({_KEPT})
             AND snapshot_id < (SELECT max(snapshot_id) FROM ducklake_snapshots('lake')) ORDER BY ALL""",
         [before],
     )
-    return [snapshot for (snapshot,) in found]
 
 
 def expire(lake: Lake, before: datetime) -> list[int]:
@@ -27,23 +25,16 @@ def expire(lake: Lake, before: datetime) -> list[int]:
 
     def write() -> list[int]:
         expirable = list_expirable(lake, before)
-        forget(lake, expirable)
+        if expirable:
+            lake.execute(f"CALL ducklake_expire_snapshots('lake', versions => {expirable})")
         return expirable
 
     return lake.commit(write)
 
 
-def forget(lake: Lake, snapshots: Sequence[int]) -> None:
-    """Forget snapshots; part of a transaction."""
-    if snapshots:
-        versions = ", ".join(str(int(snapshot)) for snapshot in snapshots)
-        lake.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{versions}])")
-
-
 def list_unread(lake: Lake, before: datetime) -> list[str]:
     """List the files that no snapshot has read since a moment."""
-    found = lake.rows("CALL ducklake_cleanup_old_files('lake', dry_run => true, older_than => ?)", [before])
-    return [path for (path,) in found]
+    return lake.column("CALL ducklake_cleanup_old_files('lake', dry_run => true, older_than => ?)", [before])
 
 
 def delete_unread(lake: Lake, before: datetime) -> list[str]:

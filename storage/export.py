@@ -1,6 +1,7 @@
 """An export: features with their classes as a folder of files that need neither the lake nor this project."""
 
 import contextlib
+import glob
 import hashlib
 import itertools
 import json
@@ -18,7 +19,8 @@ import pyarrow.parquet as pq
 
 from storage.errors import ExportError
 from storage.gather import Places, at_snapshot
-from storage.reading import Features, to_lists, to_texts
+from storage.locks import hold
+from storage.reading import Features, to_lists
 from storage.release import name_release
 from storage.vectors import Matrix
 
@@ -104,14 +106,22 @@ def export_features(
 
 @contextlib.contextmanager
 def _make_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder that gets its name at the end of the block; after an error nothing is left."""
+    """Give a folder that gets its name at the end of the block; after an error nothing is left.
+
+    Until then it is held: what a killed export to the same place left is held by nobody, and goes.
+    """
     if folder.exists():
         raise ExportError(f"folder {folder}", "exists already", "Name another, or remove it")
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????.unfinished"):
+        with hold(left) as free:
+            if free:
+                shutil.rmtree(left, ignore_errors=True)
     unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
         unfinished.mkdir(parents=True)
-        yield unfinished
-        unfinished.rename(folder)
+        with hold(unfinished):
+            yield unfinished
+            unfinished.rename(folder)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
         raise ExportError(f"folder {folder}", reason, "Make room, or name another") from error
@@ -120,12 +130,12 @@ def _make_folder(folder: Path) -> Iterator[Path]:
 
 
 def _read_facts(features: Features, label_set: str | None) -> pa.Table:
-    """Read ``first_seen`` and ``class`` in the order of the features' ids."""
+    """Read ``image_id`` as text, ``first_seen`` and ``class``, in the order of the features' ids."""
     asked = pa.table({"image_id": features.image_ids, "position": pa.array(np.arange(len(features)))})
     with features.lake.lend(_asked=asked):
         seen = features.lake.table(
-            f"""SELECT first_seen FROM _asked LEFT JOIN (FROM images{at_snapshot(features.at)}) USING (image_id)
-                ORDER BY position"""
+            f"""SELECT image_id::VARCHAR AS image_id, first_seen
+                FROM _asked LEFT JOIN (FROM images{at_snapshot(features.at)}) USING (image_id) ORDER BY position"""
         )
     return seen.append_column("class", features.classes(label_set))
 
@@ -134,11 +144,11 @@ def _write_parquet(features: Features, facts: pa.Table, folder: Path) -> None:
     folder.mkdir()
     parts = features.parts(ROWS_A_GROUP)
     empty = (np.empty(0, np.int64), np.empty((0, features.recipe.dim), np.float32))
-    schema = _to_table(features, facts, *empty).schema
+    schema = _to_table(facts, *empty).schema
     for number in range(max(1, -(-len(features) // ROWS_A_FILE))):
         with _open_writer(folder / f"features-{number:05}.parquet", schema) as writer:
             for positions, matrix in itertools.islice(parts, ROWS_A_FILE // ROWS_A_GROUP):
-                writer.write_table(_to_table(features, facts, positions, matrix))
+                writer.write_table(_to_table(facts, positions, matrix))
 
 
 def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -151,11 +161,8 @@ def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _to_table(features: Features, facts: pa.Table, positions: Places, matrix: Matrix) -> pa.Table:
-    chosen = facts.take(pa.array(positions))
-    image_ids = to_texts(features.image_ids.take(pa.array(positions))).cast(pa.string())
-    columns = [image_ids, chosen["first_seen"], chosen["class"], to_lists(matrix)]
-    return pa.table(dict(zip(COLUMNS, columns, strict=True)))
+def _to_table(facts: pa.Table, positions: Places, matrix: Matrix) -> pa.Table:
+    return facts.take(pa.array(positions)).append_column("vector", to_lists(matrix))
 
 
 def _write_datasets(features: Features, facts: pa.Table, folder: Path, classes: Sequence[str]) -> None:

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from storage.checksums import digest_file, seal
 from storage.data import open_file
-from storage.gather import Table, gather, locate
+from storage.gather import gather, locate
 from storage.lake import Lake
 from storage.leases import drop_lease
-from storage.vectors import Matrix, Shard, to_uuids, write_features
+from storage.vectors import Matrix, Shard, to_uuids, write_rows
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> i
 def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
     """Keep those images that have a feature under a recipe."""
     with lake.lend(_asked=pa.table({"image_id": to_uuids(image_ids)})):
-        found = lake.rows(
+        found = lake.column(
             "SELECT image_id::VARCHAR FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _asked)",
             [recipe_id],
         )
-    return {image_id for (image_id,) in found}
+    return set(found)
 
 
 def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matrix:
@@ -94,7 +94,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     if found != len(image_ids):
         raise KeyError(f"{len(image_ids) - found} images have no feature under recipe {recipe_id}")
     dim = int(lake.value("SELECT len(vector) FROM features WHERE recipe_id = ? LIMIT 1", [recipe_id]))
-    return gather(Table(lake), pieces, dim)
+    return gather(lake, None, pieces, dim)
 
 
 def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence[str]) -> Matrix:
@@ -114,18 +114,20 @@ def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence
     return np.hstack(columns)
 
 
+def add_file(lake: Lake, file: str, now: datetime, digest: tuple[int, str] | None = None) -> None:
+    """Make a file of features one of the lake's; part of a transaction. ``digest`` is the file's, where it is known."""
+    seal(lake, file, digest or digest_file(lake.home, file), now)
+    lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
+
+
 def add_missing(
     lake: Lake, recipe_id: str, file: str, now: datetime, digest: tuple[int, str] | None = None
 ) -> tuple[int, int]:
-    """Add what the lake has not of a file of features, and its checksum; part of a transaction.
-
-    ``digest`` is the file's, where it is known already. Gives the rows and bytes that were added.
-    """
+    """Add what the lake has not of a file of features; part of a transaction. Gives the rows and bytes added."""
     new = _without_known(lake, recipe_id, file, _read_ids(lake, file))
     if new is None:
         return 0, 0
-    seal(lake, new, digest if digest and new == file else digest_file(lake.home, new), now)
-    lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [new])
+    add_file(lake, new, now, digest if new == file else None)
     with open_file(lake.home, new) as opened:
         return int(pq.read_metadata(opened).num_rows), int(opened.size())
 
@@ -161,17 +163,9 @@ def _without_known(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str 
             taken |= set(erased["image_id"].to_pylist())
     if not taken:
         return file
-    new = pa.array([image_id not in taken for image_id in ids.to_pylist()])
-    return _copy_rows(lake, recipe_id, file, new)
-
-
-def _copy_rows(lake: Lake, recipe_id: str, file: str, which: pa.Array) -> str | None:
     with open_file(lake.home, file) as opened:
-        left = pq.read_table(opened).filter(which)
-    if not left.num_rows:
-        return None
-    vectors = left["vector"].combine_chunks().flatten().to_numpy().reshape(left.num_rows, -1)
-    return write_features(lake.home, recipe_id, [str(image_id) for image_id in left["image_id"].to_pylist()], vectors)
+        left = pq.read_table(opened).filter(pa.array([image_id not in taken for image_id in ids.to_pylist()]))
+    return write_rows(lake.home, recipe_id, left) if left.num_rows else None
 
 
 def _find_ends(ids: pa.Array) -> tuple[str, str]:

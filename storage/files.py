@@ -83,13 +83,12 @@ def check_root(lake: Lake, source: str, root: str) -> None:
 def list_changed(lake: Lake, source: str, files: pa.Table, *, retry: bool = False) -> list[str]:
     """Name the files whose path, size or time the lake does not know; with ``retry`` also those that are no image."""
     with lake.lend(_listing=files):
-        found = lake.rows(
+        return lake.column(
             """SELECT l.path FROM _listing l ANTI JOIN
                  (FROM files WHERE source = ? AND (image_id IS NOT NULL OR NOT ?)) f
                ON f.path = l.path AND f.bytes = l.bytes AND f.mtime_ns = l.mtime_ns ORDER BY l.path""",
             [source, retry],
         )
-    return [path for (path,) in found]
 
 
 def count_files(lake: Lake, source: str) -> int:
@@ -99,36 +98,32 @@ def count_files(lake: Lake, source: str) -> int:
 
 def list_below(lake: Lake, source: str, folders: Sequence[str]) -> list[tuple[str, int, int]]:
     """Read the (path, bytes, mtime_ns) that the lake has for files below some folders."""
-    rows: list[tuple[str, int, int]] = []
-    for folder in folders:
-        rows += lake.rows(
-            "SELECT path, bytes, mtime_ns FROM files WHERE source = ? AND (starts_with(path, ?) OR ? = '')",
-            [source, f"{folder}/", folder],
-        )
-    return rows
+    return lake.rows(
+        """SELECT path, bytes, mtime_ns FROM files WHERE source = ?
+           AND EXISTS (FROM (SELECT unnest(?) AS folder) WHERE folder = '' OR starts_with(path, folder || '/'))""",
+        [source, list(folders)],
+    )
 
 
 def find_copies(lake: Lake, image_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
     """Find where images lie: for each that lies somewhere (root, path), as text."""
     rows = lake.rows(
-        """SELECT f.image_id::VARCHAR, arg_max(s.root, s.scanned_at), f.path FROM files f JOIN scans s USING (source)
-           WHERE f.image_id IN (SELECT unnest(?::UUID[])) GROUP BY f.image_id, f.source, f.path ORDER BY f.path""",
+        """WITH roots AS (SELECT source, arg_max(root, scanned_at) AS root FROM scans GROUP BY source)
+           SELECT image_id::VARCHAR, list((root, path) ORDER BY path) FROM files JOIN roots USING (source)
+           WHERE image_id IN (SELECT unnest(?::UUID[])) GROUP BY image_id""",
         [list(image_ids)],
     )
-    copies: dict[str, list[tuple[str, str]]] = {}
-    for image_id, root, path in rows:
-        copies.setdefault(image_id, []).append((root, path))
-    return copies
+    return dict(rows)
 
 
 def list_paths(lake: Lake, source: str) -> dict[str, list[str]]:
     """List the paths of each image of a source, below its root."""
-    paths: dict[str, list[str]] = {}
-    for image_id, path in lake.rows(
-        "SELECT image_id::VARCHAR, path FROM files WHERE source = ? AND image_id IS NOT NULL ORDER BY path", [source]
-    ):
-        paths.setdefault(image_id, []).append(path)
-    return paths
+    rows = lake.rows(
+        """SELECT image_id::VARCHAR, list(path ORDER BY path) FROM files
+           WHERE source = ? AND image_id IS NOT NULL GROUP BY image_id""",
+        [source],
+    )
+    return dict(rows)
 
 
 def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:

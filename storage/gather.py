@@ -28,19 +28,6 @@ INLINED = "ducklake_inlined_data"  # how DuckLake names the file of rows that li
 
 
 @dataclass(frozen=True)
-class Table:
-    """The features, as they are or as they were at a snapshot."""
-
-    lake: Lake
-    at: int | None = None
-
-    @property
-    def sql(self) -> str:
-        """What to write behind FROM."""
-        return f"features{at_snapshot(self.at)}"
-
-
-@dataclass(frozen=True)
 class Piece:
     """Rows of one file: their numbers in it, ascending, and where each belongs in the whole."""
 
@@ -69,12 +56,7 @@ def at_snapshot(at: int | None) -> str:
 
 
 def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Array, tuple[Piece, ...]]:
-    """Find where the wanted features lie.
-
-    Args:
-        lake: The lake.
-        wanted: A query with the columns image_id, filename, file_row_number and position, which counts from 0.
-        parameters: Its parameters.
+    """Find where features lie that a query gives: image_id, filename, file_row_number, and position, from 0 on.
 
     Returns:
         The image ids by position, as Arrow UUIDs, and a piece for each file, by the file's first position.
@@ -95,7 +77,7 @@ def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Ar
     return pack_uuids(ids), tuple(pieces)
 
 
-def list_whole(table: Table, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...]] | None:
+def list_whole(lake: Lake, at: int | None, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...]] | None:
     """List where all features of a recipe lie, by files that are read whole; None where one of them is not.
 
     A file is whole where DuckDB reads as many rows of the recipe from it as it has: then none is deleted, or of another
@@ -104,12 +86,12 @@ def list_whole(table: Table, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...
     Returns:
         As :func:`locate`: the image ids, ascending, as Arrow UUIDs, and a piece for each file.
     """
-    counts = table.lake.rows(
-        f"SELECT filename, count(*) FROM {table.sql} WHERE recipe_id = ? GROUP BY ALL", [recipe_id]
+    counts = lake.rows(
+        f"SELECT filename, count(*) FROM features{at_snapshot(at)} WHERE recipe_id = ? GROUP BY ALL", [recipe_id]
     )
     if not counts or any(name.startswith(INLINED) for name, _ in counts):
         return None
-    system, _ = open_data(table.lake.home)
+    system, _ = open_data(lake.home)
     files = [(name, _open(system, name)) for name, _ in counts]
     if any(file.metadata.num_rows != rows for (_, file), (_, rows) in zip(files, counts, strict=True)):
         return None
@@ -128,17 +110,17 @@ def list_whole(table: Table, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...
     return pack_uuids(raw[order]), tuple(pieces)
 
 
-def gather(table: Table, pieces: Sequence[Piece], dim: int) -> Matrix:
-    """Read pieces into one matrix [n, dim], float32, contiguous; row groups are decoded on every core.
+def gather(lake: Lake, at: int | None, pieces: Sequence[Piece], dim: int) -> Matrix:
+    """Read pieces of a snapshot into one matrix [n, dim], float32, contiguous; row groups are decoded on every core.
 
     Raises:
         LakeError: where a file cannot be read.
     """
     matrix = _allocate(sum(len(piece.rows) for piece in pieces), dim)
-    system, _ = open_data(table.lake.home)
+    system, _ = open_data(lake.home)
 
     def fill(group: Group) -> None:
-        matrix[_slice(group.positions)] = read_group(table, system, group, dim)
+        matrix[_slice(group.positions)] = read_group(lake, at, group, dim)
 
     groups = list(list_groups(system, pieces, RUN))
     for group in groups:
@@ -167,13 +149,13 @@ def list_groups(system: fs.FileSystem, pieces: Sequence[Piece], run: int = 1) ->
             yield Group(piece.file, tuple(numbers.tolist()), rows, piece.positions[part], footer)
 
 
-def read_group(table: Table, system: fs.FileSystem, group: Group, dim: int) -> Matrix:
+def read_group(lake: Lake, at: int | None, group: Group, dim: int) -> Matrix:
     """Read the wanted vectors of row groups, or of the catalog, [n, dim], float32.
 
     Raises:
         LakeError: where the file cannot be read, or has vectors of another length.
     """
-    return read_rows(system, group, dim) if group.footer else _read_inlined(table, group, dim)
+    return read_rows(open_data(lake.home)[0], group, dim) if group.footer else _read_inlined(lake, at, group, dim)
 
 
 def read_rows(system: fs.FileSystem, group: Group, dim: int) -> Matrix:
@@ -222,9 +204,10 @@ def _sort(ids: npt.NDArray[np.uint8]) -> Places:
     return np.lexsort((low, high))
 
 
-def _read_inlined(table: Table, group: Group, dim: int) -> Matrix:
-    found = table.lake.table(
-        f"SELECT file_row_number AS row, vector FROM {table.sql} WHERE filename = ? ORDER BY row", [group.file]
+def _read_inlined(lake: Lake, at: int | None, group: Group, dim: int) -> Matrix:
+    found = lake.table(
+        f"SELECT file_row_number AS row, vector FROM features{at_snapshot(at)} WHERE filename = ? ORDER BY row",
+        [group.file],
     )
     vectors = found["vector"].combine_chunks().flatten().to_numpy().reshape(-1, dim)
     return cast("Matrix", vectors[np.searchsorted(found["row"].to_numpy(), group.rows)])

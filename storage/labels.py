@@ -24,14 +24,9 @@ def list_conflicts(lake: Lake, label_set: str) -> list[tuple[str, list[str]]]:
 
 
 def save_decisions(lake: Lake, label_set: str, decisions: Mapping[str, str], origin: str, now: datetime) -> int:
-    """Give images the classes that a person decided, in one transaction.
+    """Give images the classes that a person decided, by image_id, in one transaction.
 
-    Args:
-        lake: The lake.
-        label_set: Whose labels.
-        decisions: A class for each image_id.
-        origin: What the decisions come from, such as a file's name.
-        now: When.
+    ``origin`` is what the decisions come from, such as a file's name.
 
     Returns:
         How many images' labels are others than before, or are confirmed for the first time.

@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
 from storage.extensions import keep, list_wheels
+from storage.locks import take_turn
 from storage.paths import Home
-from storage.turns import take_turn
 
 if TYPE_CHECKING:
     from storage.reading import Features
@@ -61,10 +61,19 @@ class Lake:
         """Read the first cell of a query."""
         return self.rows(sql, parameters)[0][0]
 
+    def column(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Read the first cell of each row of a query."""
+        return [row[0] for row in self.rows(sql, parameters)]
+
     def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Read a query as an Arrow table."""
         with self._reach():
             return self._con.execute(sql, parameters).to_arrow_table()
+
+    def dicts(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+        """Read each row of a query by the names of its columns."""
+        rows: list[dict[str, Any]] = self.table(sql, parameters).to_pylist()
+        return rows
 
     def read(self, sql: str) -> tuple[list[str], list[Row]]:
         """Run a user's query; give its columns and rows.
@@ -108,16 +117,15 @@ class Lake:
 
         Those with UUIDs are copied: DuckDB cannot push every filter down into Arrow's.
         """
-        for name, table in tables.items():
-            kind = "TABLE" if pa.uuid() in table.schema.types else "VIEW"
+        kinds = {name: "TABLE" if pa.uuid() in table.schema.types else "VIEW" for name, table in tables.items()}
+        for name, kind in kinds.items():
             with self._reach():
-                self._con.register(f"{name}_lent", table)
+                self._con.register(f"{name}_lent", tables[name])
                 self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_lent")
         try:
             yield
         finally:
-            for name, table in tables.items():
-                kind = "TABLE" if pa.uuid() in table.schema.types else "VIEW"
+            for name, kind in kinds.items():
                 with contextlib.suppress(duckdb.Error):  # a transaction that failed takes it along
                     self._con.execute(f"DROP {kind} IF EXISTS temp.{name}")
                 self._con.unregister(f"{name}_lent")
@@ -228,6 +236,11 @@ class Lake:
             self._con.execute("ROLLBACK")
 
 
+def quote(text: str) -> str:
+    """Write a text as SQL has it, between quotation marks."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def is_lost(error: BaseException) -> bool:
     """Tell whether DuckDB failed because a server does not answer."""
     return any(word in str(error).lower() for word in LOST)
@@ -254,5 +267,4 @@ def unwritable(home: Home, error: Exception) -> LakeError:
     """Say that a lake cannot be written, and why."""
     if is_lost(error):
         return unreachable(home, error.__cause__ or error)
-    reason = " ".join(str(error).split())
-    return LakeError(f"lake {home.lake}", f"cannot be written: {reason}", "Check the disk and permissions, run again")
+    return LakeError(f"lake {home.lake}", f"cannot be written: {error}", "Check the disk and permissions, run again")

@@ -72,16 +72,12 @@ def drop_lease(lake: Lake, holder: str) -> None:
     lake.execute(f"DELETE FROM leases WHERE {_HIS}", [holder])
 
 
-def list_holders(lake: Lake, recipe_id: str, now: datetime) -> list[str]:
-    """Name the runs that work on shards of a recipe."""
-    found = lake.rows("SELECT DISTINCT holder FROM leases WHERE recipe_id = ? AND expires_at > ?", [recipe_id, now])
-    return [holder for (holder,) in found if not _is_dead(holder)]
-
-
-def list_all_holders(lake: Lake, now: datetime) -> list[str]:
-    """Name the runs that work on shards of any recipe."""
-    found = lake.rows("SELECT DISTINCT holder FROM leases WHERE expires_at > ?", [now])
-    return [holder for (holder,) in found if not _is_dead(holder)]
+def list_holders(lake: Lake, recipe_id: str | None, now: datetime) -> list[str]:
+    """Name the runs that work on shards of a recipe, or of any."""
+    found = lake.column(
+        "SELECT DISTINCT holder FROM leases WHERE ($1 IS NULL OR recipe_id = $1) AND expires_at > $2", [recipe_id, now]
+    )
+    return [holder for holder in found if not _is_dead(holder)]
 
 
 def _end_dead(lake: Lake, now: datetime) -> None:

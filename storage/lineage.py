@@ -8,12 +8,7 @@ from storage.lake import Lake
 
 
 def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
-    """Trace a model version back to its rows, or an image to the models that used it; a look at two views.
-
-    Args:
-        lake: The lake.
-        what: A model's name, or an image's id.
-        version: Of the model; by default its newest.
+    """Trace a model's version, by default its newest, back to its rows; or an image, by its id, to what used it.
 
     Raises:
         QueryError: where the lake knows no such model or image.
@@ -22,17 +17,15 @@ def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
         if not lake.value("SELECT count(*) FROM images WHERE image_id = ?", [what]):
             raise QueryError(f"image {what}", "is none that this lake knows", "See `frostline sql 'from files'`")
         sql = "SELECT * EXCLUDE (image_id) FROM image_lineage WHERE image_id = ? ORDER BY name, version"
-        return {"image": what, "used_by": _read_dicts(lake, sql, [what])}
-    found = _read_dicts(
-        lake,
+        return {"image": what, "used_by": lake.dicts(sql, [what])}
+    found = lake.dicts(
         "FROM model_lineage WHERE name = $1 AND ($2 IS NULL OR version = $2) ORDER BY version DESC LIMIT 1",
         [what, version],
     )
     if not found:
         named = f"model {what}" if version is None else f"model {what} version {version}"
         raise QueryError(named, "is none that this lake knows", "See `frostline sql 'from models'`")
-    rows = _read_dicts(
-        lake,
+    rows = lake.dicts(
         """SELECT split, class, count(*) AS images FROM model_rows WHERE name = ? AND version = ?
            GROUP BY ALL ORDER BY ALL""",
         [what, found[0]["version"]],
@@ -46,8 +39,3 @@ def _is_id(what: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _read_dicts(lake: Lake, sql: str, parameters: list[object]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = lake.table(sql, parameters).to_pylist()
-    return rows

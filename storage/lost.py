@@ -1,17 +1,25 @@
-"""Files of features that are lost: the catalog names them, and they are gone or not whole.
+"""Lost features: files that the catalog names and that are gone or not whole, and rows that a snapshot still has.
 
 To delete a row, DuckLake opens its file. So a lost file leaves the catalog as one does whose rows were all deleted: a
 new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still name it, and still say that it is gone.
 """
 
+import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from storage.catalog import META, DataFile, list_live, list_ranges
-from storage.checksums import name_live
+from storage.checksums import is_sealed, name_live
 from storage.data import list_folder
+from storage.features import add_missing
+from storage.gather import INLINED, at_snapshot
 from storage.lake import Lake
 from storage.missing import LostFile
+from storage.vectors import to_uuids, write_rows
 
 
 def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
@@ -56,6 +64,20 @@ def drop_files(lake: Lake, paths: Sequence[str]) -> int:
     return lake.commit(write, guarded=False)
 
 
+def find_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> set[str]:
+    """Find which features of some images a snapshot has; none where it has expired or its files are gone."""
+    with contextlib.suppress(duckdb.Error):
+        return {str(image_id) for image_id in _read_rows(lake, recipe_id, at, image_ids)["image_id"].to_pylist()}
+    return set()
+
+
+def restore_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str], now: datetime) -> int:
+    """Add features that a snapshot has and the lake has no more; gives how many."""
+    rows = _read_rows(lake, recipe_id, at, image_ids)
+    file = write_rows(lake.home, recipe_id, rows)
+    return lake.commit(lambda: add_missing(lake, recipe_id, file, now))[0]
+
+
 def _end(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
     """Make the snapshot from which on the files are no more; its number is unique, so that a lost race shows."""
     last = int(lake.value(f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot"))
@@ -75,3 +97,17 @@ def _end(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
                 WHERE end_snapshot IS NULL AND data_file_id IN ({", ".join(map(str, files))})""",
             [last + 1],
         )
+
+
+def _read_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> pa.Table:
+    """Read what is right of them: finite vectors of the right length, from files that are as they were sealed."""
+    with lake.lend(_lost=pa.table({"image_id": to_uuids(image_ids)})):
+        found = lake.table(
+            f"""SELECT image_id, vector, filename FROM features{at_snapshot(at)} WHERE recipe_id = $1
+                AND image_id IN (SELECT image_id FROM _lost) AND isfinite(list_sum(vector))
+                AND len(vector) = (SELECT max(dim) FROM recipes WHERE recipe_id = $1)""",
+            [recipe_id],
+        )
+    names = set(found["filename"].to_pylist())
+    sound = [name for name in names if name.startswith(INLINED) or is_sealed(lake, name)]
+    return found.filter(pc.is_in(found["filename"], pa.array(sound, pa.string())))

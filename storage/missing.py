@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from storage.files import Scan
-from storage.lake import Lake
+from storage.lake import Lake, quote
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 
@@ -110,17 +110,10 @@ def count_images(lake: Lake, wanted: Wanted) -> Counts:
 def list_missing(
     lake: Lake, wanted: Wanted, limit: int, *, after: str = FIRST_ID, free_at: datetime | None = None
 ) -> list[tuple[str, str]]:
-    """List the first images without a feature, in the order of image_id.
+    """List the (image_id, path) of the first images behind ``after`` without a feature, in the order of image_id.
 
-    Args:
-        lake: The lake.
-        wanted: What shall be there.
-        limit: How many files are looked at; of the copies of an image the first counts.
-        after: The image_id to go on behind.
-        free_at: Where it is given, what a run holds at this time is left out.
-
-    Returns:
-        (image_id, path) of each.
+    ``limit`` is how many files are looked at; of the copies of an image the first counts. What a run holds at
+    ``free_at`` is left out.
     """
     held, given = (_FREE, [free_at]) if free_at else ("", [])
     rows = lake.rows(
@@ -163,8 +156,7 @@ def _lacking(wanted: Wanted) -> str:
 
 def _is_there(lost: Sequence[LostFile]) -> str:
     """Write the condition under which DuckDB opens no lost file."""
-    names = ", ".join("'" + file.name.replace("'", "''") + "'" for file in lost)
-    return f"filename NOT IN ({names})" if lost else "true"
+    return f"filename NOT IN ({', '.join(quote(file.name) for file in lost)})" if lost else "true"
 
 
 def _lies_in(lost: Sequence[LostFile]) -> str:

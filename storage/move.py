@@ -11,10 +11,11 @@ from storage.attach import find_lake, make_lake, open_lake, read_lake
 from storage.data import open_data
 from storage.errors import LakeError, SettingsError
 from storage.extensions import connect, list_wheels
+from storage.lake import quote
 from storage.migrate import read_version
 from storage.paths import Home
+from storage.urls import POSTGRES
 
-POSTGRES = "postgres:"
 _SNAPSHOTS = "SELECT snapshot_id, epoch_us(snapshot_time) FROM ducklake_snapshots('lake')"
 
 
@@ -82,10 +83,7 @@ def _copy_files(old: Home, new: Home) -> None:
     try:
         fs.copy_files(source, target, source_filesystem=here, destination_filesystem=there)
     except OSError as error:
-        reason = " ".join(str(error).split())
-        raise LakeError(
-            f"data {new.data_url}", f"cannot be written: {reason}", "Check the bucket, run again"
-        ) from error
+        raise LakeError(f"data {new.data_url}", f"cannot be written: {error}", "Check the bucket, run again") from error
 
 
 def _copy_catalog(old: Home, new: Home) -> None:
@@ -93,8 +91,8 @@ def _copy_catalog(old: Home, new: Home) -> None:
     make_lake(new, filled=True).close()
     con = connect(("sqlite", *list_wheels(new)))
     try:
-        con.execute(f"ATTACH '{_quote(str(old.catalog))}' AS old (TYPE sqlite, READ_ONLY)")
-        con.execute(f"ATTACH '{_quote(str(new.catalog_url).removeprefix(POSTGRES))}' AS new (TYPE postgres)")
+        con.execute(f"ATTACH {quote(str(old.catalog))} AS old (TYPE sqlite, READ_ONLY)")
+        con.execute(f"ATTACH {quote(str(new.catalog_url).removeprefix(POSTGRES))} AS new (TYPE postgres)")
         con.execute("BEGIN")
         [(place,)] = con.execute("SELECT value FROM new.ducklake_metadata WHERE key = 'data_path'").fetchall()
         for table in _list_tables(con):
@@ -103,8 +101,7 @@ def _copy_catalog(old: Home, new: Home) -> None:
         con.execute("UPDATE new.ducklake_metadata SET value = ? WHERE key = 'data_path'", [place])
         con.execute("COMMIT")
     except duckdb.Error as error:
-        reason = " ".join(str(error).split())
-        raise LakeError(f"lake {new.lake}", f"cannot be written: {reason}", "Check the database, run again") from error
+        raise LakeError(f"lake {new.lake}", f"cannot be written: {error}", "Check the database, run again") from error
     finally:
         con.close()
 
@@ -115,7 +112,3 @@ def _list_tables(con: duckdb.DuckDBPyConnection) -> list[str]:
            AND table_name NOT LIKE 'ducklake_inlined%' GROUP BY ALL HAVING count(*) = 2 ORDER BY ALL"""
     )
     return [table for (table,) in found.fetchall()]
-
-
-def _quote(text: str) -> str:
-    return text.replace("'", "''")

@@ -15,14 +15,12 @@ from storage.gather import (
     Group,
     Piece,
     Places,
-    Table,
     at_snapshot,
     gather,
     list_groups,
     list_whole,
     locate,
     read_group,
-    to_bytes,
 )
 from storage.lake import Lake
 from storage.recipe import Recipe, read_recipe
@@ -69,7 +67,7 @@ class Features:
         Raises:
             LakeError: where a file cannot be read, here and in all other ways to read.
         """
-        return Vectors(self.image_ids, gather(self._table, self.pieces, self.recipe.dim))
+        return Vectors(self.image_ids, gather(self.lake, self.at, self.pieces, self.recipe.dim))
 
     def to_arrow(self) -> pa.Table:
         """Read ``image_id`` (UUID) and ``vector`` (float32, lists of one length)."""
@@ -117,7 +115,7 @@ class Features:
 
     def read(self, group: Group) -> Matrix:
         """Read the vectors of one row group, [n, dim], of the images ``image_ids`` at its positions."""
-        return read_group(self._table, open_data(self.lake.home)[0], group, self.recipe.dim)
+        return read_group(self.lake, self.at, group, self.recipe.dim)
 
     def classes(self, label_set: str | None = None) -> pa.Array:
         """Read each image's class, as text, in the order of ``image_ids``; null where it has none or several.
@@ -141,18 +139,13 @@ class Features:
         """The snapshot that they are of."""
         return self.lake.snapshot if self.at is None else self.at
 
-    @property
-    def _table(self) -> Table:
-        return Table(self.lake, self.at)
-
     def find_label_set(self, named: str | None = None) -> str | None:
         """Find a label set, or the only one that there is; None where there is none and none is named.
 
         Raises:
             QueryError: where there is none of the name, or there are several to choose from.
         """
-        found = self.lake.rows(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
-        sets = [str(name) for (name,) in found]
+        sets = self.lake.column(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
         if named is not None and named not in sets:
             remedy = f"There are {', '.join(sets) or 'none'}"
             raise QueryError(f"label set {named!r}", f"is none of snapshot {self.snapshot}", remedy)
@@ -165,11 +158,11 @@ class Features:
 def find_features(lake: Lake, recipe: str, at: int | None, where: str | None) -> Features:
     """Find the features of a recipe; see :meth:`storage.lake.Lake.features`."""
     found = _find_recipe(lake, recipe, at)
-    if not where and (whole := list_whole(Table(lake, at), found.recipe_id)):
+    if not where and (whole := list_whole(lake, at, found.recipe_id)):
         return Features(lake, found, at, where, *whole)
     kept = f"AND image_id IN ({select_images(at, where)})" if where else ""
     wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
-                 FROM {Table(lake, at).sql} WHERE recipe_id = ? {kept}"""
+                 FROM features{at_snapshot(at)} WHERE recipe_id = ? {kept}"""
     with explain_condition(f"where {where!r}"):
         if where:
             check_condition(lake, at, where)
@@ -184,13 +177,9 @@ def to_lists(matrix: Matrix) -> pa.Array:
 
 def to_texts(image_ids: pa.Array) -> pa.Array:
     """Write Arrow UUIDs as text, as SQL shows them."""
-    raw = to_bytes(image_ids).tobytes().hex().encode()
-    digits = np.frombuffer(raw, np.uint8).reshape(len(image_ids), 32)
-    dashes = np.full((len(image_ids), 1), ord("-"), np.uint8)
-    parts = [digits[:, :8], digits[:, 8:12], digits[:, 12:16], digits[:, 16:20], digits[:, 20:]]
-    text = np.hstack([piece for part in parts for piece in (part, dashes)][:-1])
-    offsets = pa.py_buffer(np.arange(len(image_ids) + 1, dtype=np.int64) * text.shape[1])
-    return pa.LargeStringArray.from_buffers(len(image_ids), offsets, pa.py_buffer(text.tobytes()))
+    with duckdb.connect() as con:
+        texts = con.from_arrow(pa.table({"image_id": image_ids})).project("image_id::VARCHAR AS image_id")
+        return texts.to_arrow_table()["image_id"]
 
 
 def select_images(at: int | None, where: str) -> str:

@@ -7,25 +7,25 @@ Safe to break off: each step does what is left to do, whoever began it.
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from contextlib import closing
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from storage.attach import open_lake
-from storage.catalog import META, list_named
-from storage.checksums import digest_file, seal
-from storage.data import open_data, open_file
+from storage.catalog import META, delete_files, find_orphans
+from storage.data import open_file
 from storage.errors import LakeBusyError
 from storage.extensions import connect
+from storage.features import add_file
 from storage.gather import INLINED
-from storage.lake import Lake, Row
-from storage.leases import list_all_holders
+from storage.lake import Lake, Row, quote
+from storage.leases import list_holders
+from storage.locks import take_turn
 from storage.paths import Home
-from storage.turns import take_turn
-from storage.vectors import write_features
+from storage.urls import POSTGRES
+from storage.vectors import write_rows
 
 OLD = timedelta(hours=1)
 """From this age on, a file that no snapshot names is no living run's."""
@@ -48,9 +48,7 @@ def rewrite_features(lake: Lake, kept: str, now: datetime) -> None:
         lake.execute("DELETE FROM features WHERE recipe_id = ? AND filename = ?", [recipe_id, file])
         lake.execute("DELETE FROM checksums WHERE parse_filename(path) = parse_filename(?)", [file])
         if rows:
-            new = _copy_rows(lake.home, recipe_id, file, rows)
-            lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [new])
-            seal(lake, new, digest_file(lake.home, new), now)
+            add_file(lake, _copy_rows(lake.home, recipe_id, file, rows), now)
 
 
 def scrub(home: Home, now: datetime, tables: Iterable[str]) -> int:
@@ -86,12 +84,11 @@ def _count_rows(lake: Lake, file: str) -> int:
 def _copy_rows(home: Home, recipe_id: str, file: str, rows: Sequence[int]) -> str:
     with open_file(home, file) as opened:
         kept = pq.read_table(opened, columns=["image_id", "vector"]).take(pa.array(rows))
-    vectors = kept["vector"].combine_chunks().flatten().to_numpy().reshape(kept.num_rows, -1)
-    return write_features(home, recipe_id, [str(image_id) for image_id in kept["image_id"].to_pylist()], vectors)
+    return write_rows(home, recipe_id, kept)
 
 
 def _expire(lake: Lake) -> None:
-    old = [row[0] for row in lake.rows("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY snapshot_id")][:-1]
+    old = lake.column("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY snapshot_id")[:-1]
     if old:
         lake.call(f"ducklake_expire_snapshots('lake', versions => {old})")
 
@@ -101,22 +98,16 @@ def _delete_strays(lake: Lake, now: datetime) -> int:
 
     Vectors are a run's that holds a lease. Other tables' files are written while a turn is held, where turns are kept.
     """
-    system, folder = open_data(lake.home)
     with take_turn(lake.home):
-        found = system.get_file_info(fs.FileSelector(folder, recursive=True, allow_not_found=True))
-        named = list_named(lake)
-        strays = [info for info in found if info.is_file and info.path.rpartition("/")[2] not in named]
-        embedding = bool(list_all_holders(lake, now))
-        young = [info for info in strays if info.mtime.astimezone(UTC) > now - OLD]
+        strays = find_orphans(lake)
+        embedding = bool(list_holders(lake, None, now))
         spared = {
-            info.path
-            for info in young
-            if (embedding if "/features/" in info.path else lake.home.catalog_url is not None)
+            file.path
+            for file in strays
+            if file.changed_at > now - OLD
+            and (embedding if "/features/" in file.path else lake.home.catalog_url is not None)
         }
-        for info in strays:
-            if info.path not in spared:
-                with suppress(FileNotFoundError):  # maintenance beside this may have been first
-                    system.delete_file(info.path)
+        delete_files(lake, [file.path for file in strays if file.path not in spared])
     return len(spared)
 
 
@@ -170,8 +161,8 @@ def _vacuum_sqlite(home: Home) -> None:
 def _vacuum_postgres(home: Home) -> None:
     """Write the catalog's tables anew, without the dead rows in them."""
     with closing(connect(("postgres",)).cursor()) as con:
-        place = str(home.catalog_url).removeprefix("postgres:").replace("'", "''")
-        con.execute(f"ATTACH '{place}' AS catalog (TYPE postgres)")
+        place = str(home.catalog_url).removeprefix(POSTGRES)
+        con.execute(f"ATTACH {quote(place)} AS catalog (TYPE postgres)")
         try:
             found = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'").fetchall()
             names = ", ".join(f'"{name}"' for (name,) in found if name.startswith("ducklake"))

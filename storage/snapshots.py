@@ -53,10 +53,7 @@ def find_snapshot(lake: Lake, name: int | str) -> int:
         LakeError: where the lake has none of that name.
     """
     if not is_number(name):
-        found = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [name])
-        if not found:
-            raise LakeError(f"tag {name!r}", "is none of this lake's", "See `frostline status` for its tags")
-        return int(found[0][0])
+        return _find_tagged(lake, name)
     if not lake.value("SELECT count(*) FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [int(name)]):
         raise no_snapshot(lake.home, name)
     if int(name) < lake.value(f"SELECT min(begin_snapshot) FROM {META}.ducklake_table"):
@@ -93,9 +90,9 @@ def tag_snapshot(lake: Lake, tag: str, name: int | str | None, now: datetime) ->
             remedy = "Finish it first: `frostline erase`"
             raise LakeError(f"tag {tag!r}", "names nothing while an erasure is open, which ends every snapshot", remedy)
         snapshot = find_snapshot(lake, newest if name is None else name)
-        known = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [tag])
-        if known and known[0][0] != snapshot:
-            rule = f"names snapshot {known[0][0]} already"
+        known = lake.column("SELECT snapshot FROM tags WHERE tag = ?", [tag])
+        if known and known != [snapshot]:
+            rule = f"names snapshot {known[0]} already"
             raise LakeError(f"tag {tag!r}", rule, f"Delete it first: frostline tag {tag} --delete")
         if not known:
             lake.execute("INSERT INTO tags VALUES (?, ?, ?)", [tag, snapshot, now])
@@ -112,11 +109,9 @@ def delete_tag(lake: Lake, tag: str) -> int:
     """
 
     def write() -> int:
-        found = lake.rows("SELECT snapshot FROM tags WHERE tag = ?", [tag])
-        if not found:
-            raise LakeError(f"tag {tag!r}", "is none of this lake's", "See `frostline status` for its tags")
+        snapshot = _find_tagged(lake, tag)
         lake.execute("DELETE FROM tags WHERE tag = ?", [tag])
-        return int(found[0][0])
+        return snapshot
 
     return lake.commit(write)
 
@@ -127,6 +122,13 @@ def compare(lake: Lake, before: int, after: int) -> dict[str, Change]:
     Whole snapshots are compared, not their logs of changes, so that compaction in between shows as nothing.
     """
     return {kind: _compare(lake, kind, before, after) for kind in KEYS}
+
+
+def _find_tagged(lake: Lake, tag: int | str) -> int:
+    found = lake.column("SELECT snapshot FROM tags WHERE tag = ?", [tag])
+    if not found:
+        raise LakeError(f"tag {tag!r}", "is none of this lake's", "See `frostline status` for its tags")
+    return int(found[0])
 
 
 def _compare(lake: Lake, kind: str, before: int, after: int) -> Change:

@@ -55,7 +55,7 @@ def check_store(url: str) -> None:
         found = open_store(url).get_file_info(bucket).type is not fs.FileType.NotFound
         reason = "does not exist"
     except OSError as error:
-        found, reason = False, f"cannot be looked at: {' '.join(str(error).split())}"
+        found, reason = False, f"cannot be looked at: {error}"
     if not found:
         raise LakeError(f"bucket {bucket}", reason, "Check lake.data, the endpoint and the credentials")
 

@@ -24,14 +24,9 @@ QUERIES = {
 
 def summarize(lake: Lake) -> dict[str, Any]:
     """Count sources, labels, images, recipes, features, failures, models and tags; name the snapshot."""
-    found: dict[str, Any] = {name: _read_dicts(lake, sql) for name, sql in QUERIES.items()}
+    found: dict[str, Any] = {name: lake.dicts(sql) for name, sql in QUERIES.items()}
     found["images"] = int(lake.value("SELECT count(*) FROM images"))
     found["features"] = sum(row["features"] for row in found["recipes"])
     found["failed"] = int(lake.value("SELECT count(*) FROM failures"))
     found["snapshot"] = lake.snapshot if lake.lasting else None
     return found
-
-
-def _read_dicts(lake: Lake, sql: str) -> list[dict[str, Any]]:
-    columns, rows = lake.read(sql)
-    return [dict(zip(columns, row, strict=True)) for row in rows]

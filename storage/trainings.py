@@ -108,8 +108,8 @@ def digest_labelled(
 
     DuckDB writes the rows as text, which is hashed as it lies in memory.
     """
-    names = lake.rows("SELECT DISTINCT class FROM labels WHERE label_set = ?", [label_set])
-    texts = pa.table({"class": [name for (name,) in names], "text": [json.dumps(name) for (name,) in names]})
+    names = lake.column("SELECT DISTINCT class FROM labels WHERE label_set = ?", [label_set])
+    texts = pa.table({"class": names, "text": [json.dumps(name) for name in names]})
     hashed = hashlib.sha256()
     with lake.lend(_texts=texts.cast(pa.schema([("class", pa.string()), ("text", pa.string())]))):
         rows = lake.table(
@@ -130,16 +130,34 @@ def count_conflicts(lake: Lake, label_set: str) -> int:
     return int(lake.value(f"SELECT count(*) FROM ({sql})", [label_set]))
 
 
+def list_trainings(lake: Lake, condition: str, parameters: Sequence[object] = ()) -> list[Training]:
+    """List the trainings for which a condition holds, the newest first."""
+    found = lake.rows(
+        f"""SELECT training_id, label_set, recipe_id, heads.snapshot, settings, metrics FROM heads
+            WHERE {condition} ORDER BY trained_at DESC, training_id""",
+        parameters,
+    )
+    return [
+        Training(training_id, label_set, recipe_id, snapshot, json.loads(settings), json.loads(metrics))
+        for training_id, label_set, recipe_id, snapshot, settings, metrics in found
+    ]
+
+
 def find_training(lake: Lake, training_id: str) -> Training | None:
     """Find a training by its identity."""
-    found = lake.rows(
-        "SELECT training_id, label_set, recipe_id, heads.snapshot, settings, metrics FROM heads WHERE training_id = ?",
-        [training_id],
-    )
-    if not found:
-        return None
-    known_id, label_set, recipe_id, snapshot, settings, metrics = found[0]
-    return Training(known_id, label_set, recipe_id, snapshot, json.loads(settings), json.loads(metrics))
+    return next(iter(list_trainings(lake, "training_id = ?", [training_id])), None)
+
+
+def find_newest(lake: Lake, label_set: str, recipe_id: str | None = None) -> Training | None:
+    """Find the training that was done last, under a recipe or any."""
+    condition = "label_set = $1 AND ($2 IS NULL OR recipe_id = $2)"
+    return next(iter(list_trainings(lake, condition, [label_set, recipe_id])), None)
+
+
+def find_registered(lake: Lake, name: str, version: int) -> Training | None:
+    """Find the training whose head a model version holds."""
+    condition = "training_id IN (SELECT training_id FROM models WHERE name = ? AND version = ?)"
+    return next(iter(list_trainings(lake, condition, [name, version])), None)
 
 
 def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime, code: str | None = None) -> None:
@@ -193,12 +211,11 @@ def list_split(lake: Lake, training_id: str, split: str) -> list[tuple[str, str]
 
 def list_predictable(lake: Lake, source: str, recipe_id: str) -> list[str]:
     """List the images of a source that have a feature, ordered by image."""
-    found = lake.rows(
+    return lake.column(
         """SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source = ?
            AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?) ORDER BY id""",
         [source, recipe_id],
     )
-    return [image_id for (image_id,) in found]
 
 
 def find_version(lake: Lake, training_id: str, name: str) -> Version | None:
@@ -229,19 +246,3 @@ def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datet
 
     with lake.lend(_predictions=predictions):
         lake.commit(write)
-
-
-def newest_training(lake: Lake, label_set: str, recipe_id: str | None = None) -> str | None:
-    """Find the training that was done last, under a recipe or any."""
-    found = lake.rows(
-        """SELECT training_id FROM heads WHERE label_set = $1 AND ($2 IS NULL OR recipe_id = $2)
-           ORDER BY trained_at DESC LIMIT 1""",
-        [label_set, recipe_id],
-    )
-    return str(found[0][0]) if found else None
-
-
-def registered_training(lake: Lake, name: str, version: int) -> str | None:
-    """Find the training that a model version holds."""
-    found = lake.rows("SELECT training_id FROM models WHERE name = ? AND version = ?", [name, version])
-    return str(found[0][0]) if found else None

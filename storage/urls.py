@@ -8,6 +8,8 @@ from urllib.parse import unquote
 
 from storage.errors import SettingsError
 
+POSTGRES = "postgres:"
+"""What begins a catalog's url; what libpq takes comes behind it."""
 _POSTGRES = re.compile(r"postgres(ql)?:")
 _PASSWORD = re.compile(r"password\s*=|//[^@]*:[^@]*@", re.IGNORECASE)
 _SHOWN = re.compile(r"""(password["'\s]*=\s*)('[^']*'|[^\s'"]+)|(//[^/\s:@'"]*:)[^\s'"]+(?=@)""", re.IGNORECASE)
@@ -31,7 +33,8 @@ def check_catalog(url: str) -> str:
             "must hold no password, which would end up in logs",
             "Put it into PGPASSWORD, ~/.pgpass or a service file",
         )
-    return f"postgres:{url}" if url[found.end() :].startswith("//") else f"postgres:{url[found.end() :]}"
+    pairs = url[found.end() :]
+    return POSTGRES + (url if pairs.startswith("//") else pairs)
 
 
 def check_data(url: str) -> str:

@@ -140,7 +140,7 @@ class FeatureFile:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
+            reason = error.strerror or error
             mend = "Make room on the disk" if self._local else "Check the bucket and the credentials"
             raise LakeError(
                 f"features {name_file(self._home, self._folder)}",
@@ -150,13 +150,7 @@ class FeatureFile:
 
 
 def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors: Matrix) -> str:
-    """Write vectors as one file of features, not yet part of the lake.
-
-    Args:
-        home: The home of the lake.
-        recipe_id: The recipe of the vectors.
-        image_ids: n UUIDs, at least one.
-        vectors: [n, dim], float32.
+    """Write vectors [n, dim], float32, of one image or more as a file of features, not yet part of the lake.
 
     Returns:
         The file, as the catalog takes it.
@@ -167,6 +161,12 @@ def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors
     with FeatureFile(home, recipe_id, vectors.shape[1]) as file:
         file.write(image_ids, vectors)
     return cast("str", file.path)
+
+
+def write_rows(home: Home, recipe_id: str, rows: pa.Table) -> str:
+    """Write rows of ``image_id`` and ``vector`` as :func:`write_features` does."""
+    vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(rows.num_rows, -1)
+    return write_features(home, recipe_id, [str(image_id) for image_id in rows["image_id"].to_pylist()], vectors)
 
 
 def measure_distances(vectors: Matrix, known: Matrix) -> Matrix:

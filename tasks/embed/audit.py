@@ -5,8 +5,8 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from storage.checks import Finding
 from storage.features import add_missing, read_features
-from storage.findings import Finding
 from storage.lake import Lake
 from storage.recipes import get_recipe
 from storage.vectors import Matrix, measure_distances, write_features

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from storage.checks import BACKUP, Finding
 from storage.errors import RegistryUnreachableError
-from storage.findings import Finding
 from storage.heads import is_whole
 from storage.lake import Lake
 from storage.paths import Home
-from storage.rows import BACKUP
 from storage.trainings import HEAD
 from tasks.register.settings import RegisterSettings, keep_environment, quiet_registry, tracking_uri
 

@@ -21,10 +21,10 @@ SIDE = 160
 def find_places(lake: Lake, image_ids: Sequence[str]) -> list[str | None]:
     """Find where each image lies, as text; None where nowhere."""
     copies = find_copies(lake, image_ids)
-    return [choose_place(copies.get(image_id, [])) for image_id in image_ids]
+    return [_choose_place(copies.get(image_id, [])) for image_id in image_ids]
 
 
-def choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
+def _choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
     """Choose where an image lies of (root, path), as text: rather where a file is."""
     places = [f"{root}/{path}" for root, path in copies]
     return next((place for place in places if Path(text_to_path(place)).is_file()), next(iter(places), None))

@@ -25,9 +25,9 @@ from storage.trainings import (
     checkpoint_folder,
     digest_labelled,
     evaluation_path,
+    find_newest,
     find_training,
     head_path,
-    newest_training,
     save_training,
 )
 from tasks.train.coverage import Coverage, check_splits, warn_bridges, warn_thin
@@ -155,10 +155,10 @@ def identify(lake: Lake, data: TrainingData, settings: TrainSettings, groups: st
 
 def _find_asked(home: Home, lake: Lake, data: TrainingData, asked: str) -> Trained | None:
     """Find the newest training, where the same was asked of the same images: none has to be compared again."""
-    newest = newest_training(lake, data.label_set, data.recipe_id)
-    file = _asked_path(home, newest) if newest else None
+    newest = find_newest(lake, data.label_set, data.recipe_id)
+    file = _asked_path(home, newest.training_id) if newest else None
     same = file and file.exists() and file.read_text(encoding="utf-8") == asked
-    return _find(home, lake, newest) if newest and same else None
+    return _find(home, lake, newest.training_id) if newest and same else None
 
 
 def _keep_asked(home: Home, training_id: str, asked: str) -> None:

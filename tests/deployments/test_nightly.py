@@ -122,6 +122,7 @@ def test_a_deployment_runs_when_it_says_and_never_beside_itself(
     assert found["job_variables"]["env"] == {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,storage,flows",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
 

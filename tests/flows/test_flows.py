@@ -1,9 +1,12 @@
 """Each flow runs alone; the pipeline chains them and leaves an artifact."""
 
+import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from prefect.client.orchestration import get_client
 
 from flows.embed import embed
@@ -12,6 +15,7 @@ from flows.register import register
 from flows.settings import HomeSettings, RunSettings
 from flows.train import train
 from flows.weekly import maintain_lake
+from storage.vectors import FeatureFile
 from tests.counting import Tally
 
 Run = Callable[..., dict[str, Any]]
@@ -27,6 +31,28 @@ def test_the_flows_run_alone_one_after_the_other(prefect_api: str, tally: Tally,
     assert trained.new
     assert (registered.version, registered.alias) == (1, "champion")
     assert tally.images == 60
+
+
+def test_what_a_thread_warns_of_stands_in_the_runs_log(
+    prefect_api: str, tally: Tally, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prefect_api
+    assert not tally.images
+    write = FeatureFile.write
+
+    def warn(*args: Any) -> None:  # noqa: ANN401 - whatever it takes
+        logging.getLogger("tasks.embed.engine").warning("from %s", threading.current_thread().name)
+        write(*args)
+
+    monkeypatch.setattr(FeatureFile, "write", warn)
+    settings = RunSettings(source=photos, home=home)
+    ingest(settings)
+    embed(settings)
+    for handler in logging.getLogger("tasks").handlers:
+        handler.flush()
+    with get_client(sync_client=True) as client:
+        logged = [log for log in client.read_logs() if log.message.startswith("from writer")]
+        assert {client.read_flow_run(log.flow_run_id).name for log in logged if log.flow_run_id} == {f"embed {photos}"}
 
 
 def test_a_run_leaves_an_artifact_that_says_what_it_did(run: Run) -> None:

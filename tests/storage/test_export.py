@@ -15,6 +15,7 @@ from storage import export
 from storage.errors import ExportError, QueryError
 from storage.export import export_features
 from storage.lake import Lake
+from storage.locks import hold
 from storage.release import name_release
 from tests.storage.test_reading import DIM, RECIPE, all_ids, vectors_of
 from tests.storage.test_reading import lake as lake  # noqa: PLC0414 - a fixture
@@ -113,6 +114,15 @@ def test_a_killed_export_leaves_nothing_under_its_name(lake: Lake, tmp_path: Pat
     assert [path.name[:5] for path in (tmp_path / "new").iterdir()] == [".out."]
     export_features(lake.features(RECIPE.recipe_id), tmp_path / "new" / "out", NOW)
     assert pq.read_table(tmp_path / "new" / "out" / "data").num_rows == 12
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
+
+
+def test_an_export_leaves_alone_what_another_is_writing(lake: Lake, tmp_path: Path) -> None:
+    busy = tmp_path / ".out.0123abcd.unfinished"
+    busy.mkdir()
+    with hold(busy):
+        export_features(lake.features(RECIPE.recipe_id), tmp_path / "out", NOW)
+    assert busy.is_dir()
 
 
 def test_several_label_sets_must_be_chosen_from(lake: Lake, tmp_path: Path) -> None:

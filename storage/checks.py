@@ -1,6 +1,7 @@
-"""Rows that cannot be right: what is wrong with them, in SQL, and what takes them out."""
+"""Checks of rows that cannot be right: what is wrong with them, in SQL, and what takes them out."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from storage.lake import Lake
@@ -8,6 +9,19 @@ from storage.lake import Lake
 MOST = 100
 REMOVED = "the row is deleted"
 AGAIN = "the row is deleted, and the next run computes it"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: which check found it, what it is with the file or row it names, and its repair.
+
+    ``mend`` does the repair; None where only a person can.
+    """
+
+    check: str
+    what: str
+    repair: str
+    mend: Callable[[], object] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,10 @@ class RowCheck:
 
 IMAGE = "concat('image ', image_id)"
 MODEL = "concat('model ', name, ' version ', version)"
+PATH = "concat('path ', path)"
+TRAINING = "concat('training ', training_id)"
 NO_NUMBER = "(NOT isfinite(list_sum(vector)) OR list_count(vector) < len(vector))"
+NOT_AS_LONG = "is not as long as its recipe says"
 LEFT_ONE = "all rows but one are deleted"
 FEATURE = "concat('image ', image_id, ', recipe ', recipe_id)"
 BACKUP = "restore it from a backup"
@@ -59,6 +76,7 @@ KNOWN = "image_id IN (SELECT image_id FROM images WHERE image_id IS NOT NULL)"
 NO_IMAGE = f"(image_id IS NULL OR NOT {KNOWN})"
 UNKNOWN_IMAGE = f"image_id IS NOT NULL AND NOT {KNOWN}"
 UNKNOWN_RECIPE = "recipe_id NOT IN (SELECT recipe_id FROM recipes WHERE recipe_id IS NOT NULL)"
+UNKNOWN_TRAINING = "training_id NOT IN (SELECT training_id FROM heads)"
 UNKNOWN_VERSION = "(name, version) NOT IN (SELECT (name, version) FROM models)"
 ONCE = {
     "features": ("recipe_id", "image_id"),
@@ -99,6 +117,13 @@ def _name(keys: tuple[str, ...]) -> str:
     return f"concat({parts})"
 
 
+def _foreign(noun: str, table: str, key: str, unknown: str, repair: str = REMOVED) -> RowCheck:
+    """Check that what a row names is in the table of such things."""
+    name = "foreign training" if noun == "head" else f"foreign {noun}"
+    problem = f"the lake has no such {noun}"
+    return RowCheck(name, table, key, unknown, problem, repair, (f"{noun}s",), mends=repair != BACKUP)
+
+
 def _twice(table: str, keys: tuple[str, ...]) -> str:
     """Say in SQL that an earlier row has the same key."""
     same = " AND ".join(f"d.{key} = {table}.{key}" for key in keys)
@@ -110,82 +135,54 @@ NO_RECORD = f"({_is_no_object('settings')} OR {_is_no_object('metrics')})"
 """That nobody can read what a head was trained with, or measured to be."""
 CHECKS = (
     RowCheck("foreign image", "images", IMAGE, "image_id IS NULL", "names none", REMOVED),
-    *(
-        RowCheck("foreign image", table, key, wrong, "the lake has no such image", repair, ("images",))
-        for table, key, wrong, repair in (
-            ("features", FEATURE, NO_IMAGE, REMOVED),
-            ("labels", IMAGE, NO_IMAGE, REMOVED),
-            ("files", "concat('path ', path)", UNKNOWN_IMAGE, "the row is deleted, and the next scan reads the file"),
-            ("training_sets", IMAGE, NO_IMAGE, REMOVED),
-            ("predictions", IMAGE, NO_IMAGE, REMOVED),
-        )
-    ),
-    RowCheck(
-        "foreign image",
+    _foreign("image", "features", FEATURE, NO_IMAGE),
+    _foreign("image", "labels", IMAGE, NO_IMAGE),
+    _foreign("image", "files", PATH, UNKNOWN_IMAGE, "the row is deleted, and the next scan reads the file"),
+    _foreign("image", "training_sets", IMAGE, NO_IMAGE),
+    _foreign("image", "predictions", IMAGE, NO_IMAGE),
+    _foreign(
+        "image",
         "canaries",
         "concat('image ', probe)",
         "image IS NULL AND probe NOT IN (SELECT image_id::VARCHAR FROM images)",
-        "the lake has no such image",
-        REMOVED,
-        ("images",),
     ),
-    *(
-        RowCheck("foreign recipe", table, key, UNKNOWN_RECIPE, "the lake has no such recipe", REMOVED, ("recipes",))
-        for table, key in (
-            ("features", FEATURE),
-            ("canaries", "concat('probe ', probe)"),
-            ("failures", "concat('path ', path)"),
-            ("recipe_requests", "concat('request ', request_id)"),
-        )
-    ),
+    _foreign("recipe", "features", FEATURE, UNKNOWN_RECIPE),
+    _foreign("recipe", "canaries", "concat('probe ', probe)", UNKNOWN_RECIPE),
+    _foreign("recipe", "failures", PATH, UNKNOWN_RECIPE),
+    _foreign("recipe", "recipe_requests", "concat('request ', request_id)", UNKNOWN_RECIPE),
+    _foreign("recipe", "heads", TRAINING, UNKNOWN_RECIPE, BACKUP),
+    _foreign("head", "models", MODEL, UNKNOWN_TRAINING, BACKUP),
+    _foreign("model", "predictions", MODEL, UNKNOWN_VERSION),
     RowCheck(
-        *("foreign recipe", "heads", "concat('training ', training_id)", UNKNOWN_RECIPE),
-        *("the lake has no such recipe", BACKUP, ("recipes",), False),
-    ),
-    RowCheck(
-        *("foreign training", "models", MODEL, "training_id NOT IN (SELECT training_id FROM heads)"),
-        *("the lake has no such head", BACKUP, ("heads",), False),
-    ),
-    RowCheck(
-        "foreign model", "predictions", MODEL, UNKNOWN_VERSION, "the lake has no such model", REMOVED, ("models",)
-    ),
-    RowCheck(
-        *("tag", "tags", "concat('tag ', tag)"),
+        "tag",
+        "tags",
+        "concat('tag ', tag)",
         "snapshot NOT IN (SELECT snapshot_id FROM ducklake_snapshots('lake'))",
-        *("names a snapshot that has expired or never was", "the tag is forgotten"),
+        "names a snapshot that has expired or never was",
+        "the tag is forgotten",
     ),
-    RowCheck(
-        "foreign training",
-        "training_sets",
-        "concat('training ', training_id)",
-        "training_id NOT IN (SELECT training_id FROM heads)",
-        "the lake has no such head",
-        REMOVED,
-        ("heads",),
-    ),
+    _foreign("head", "training_sets", TRAINING, UNKNOWN_TRAINING),
     *(
         RowCheck("duplicate", table, _name(keys), _twice(table, keys), "is there more than once", LEFT_ONE)
         for table, keys in ONCE.items()
     ),
-    RowCheck("length", "features", FEATURE, OTHER_LENGTH, "is not as long as its recipe says", AGAIN, ("recipes",)),
+    RowCheck("length", "features", FEATURE, OTHER_LENGTH, NOT_AS_LONG, AGAIN, ("recipes",)),
     RowCheck("numbers", "features", FEATURE, NO_NUMBER, "has a number that is none", AGAIN),
     RowCheck(
-        *("length", "canaries", CANARY, OTHER_LENGTH.replace("features", "canaries")),
-        *("is not as long as its recipe says", REMOVED, ("recipes",)),
+        "length", "canaries", CANARY, OTHER_LENGTH.replace("features", "canaries"), NOT_AS_LONG, REMOVED, ("recipes",)
     ),
     RowCheck("numbers", "canaries", CANARY, NO_NUMBER, "has a number that is none", REMOVED),
     RowCheck(
-        *("vector", "canaries", CANARY, f"image IS NULL AND {OTHER_VECTOR}"),
+        "vector",
+        "canaries",
+        CANARY,
+        f"image IS NULL AND {OTHER_VECTOR}",
         "is not the vector that its image's feature is",
         "`--deep --repair` mends the feature where that is wrong; a wrong canary comes from a backup",
         ("features",),
         mends=False,
     ),
-    RowCheck(
-        *("json", "heads", "concat('training ', training_id)", NO_RECORD),
-        *("its settings or metrics are no JSON", BACKUP),
-        mends=False,
-    ),
+    RowCheck("json", "heads", TRAINING, NO_RECORD, "its settings or metrics are no JSON", BACKUP, mends=False),
     RowCheck("json", "canaries", CANARY, _is_no_object("made_with"), "what made it is no JSON", REMOVED),
     RowCheck(
         "lease",
