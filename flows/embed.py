@@ -1,15 +1,13 @@
 """The embed flow: what has no feature yet gets one."""
 
-import contextlib
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from prefect import flow
-from prefect.context import FlowRunContext, TaskRunContext
 
 from flows.progress import show_progress
+from flows.run_log import keep_log
 from flows.settings import RunSettings
 from flows.throughput import Throughput, measure
 from storage.attach import read_lake
@@ -60,32 +58,13 @@ class _Part:
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
 def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipes that the settings mean: the images', then each view's."""
-    with _log_threads():
+    with keep_log():
         parts = [_embed_view(settings, view) for view in range(settings.embed.views + 1)]
     shards = [shard for part in parts for shard in part.shards]
     added, present, failed = (sum(getattr(part, name) for part in parts) for name in ("added", "present", "failed"))
     done = Embedded(parts[0].recipe_id, added, present - added, failed, measure(shards))
     _check_budget(settings, done)
     return done
-
-
-@contextlib.contextmanager
-def _log_threads() -> Iterator[None]:
-    """Let what threads log stand in this run's log: they do not know which run they work for."""
-    run, handlers = FlowRunContext.get(), logging.getLogger("prefect.extra").handlers
-
-    def name_run(record: logging.LogRecord) -> bool:
-        if run and run.flow_run and not (FlowRunContext.get() or TaskRunContext.get()):
-            record.flow_run_id = run.flow_run.id
-        return True
-
-    for handler in handlers:
-        handler.addFilter(name_run)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            handler.removeFilter(name_run)
 
 
 def _embed_view(settings: RunSettings, view: int) -> _Part:

@@ -10,6 +10,7 @@ from prefect import flow
 
 from flows.embed import embed
 from flows.progress import show_progress
+from flows.run_log import keep_log
 from flows.search_report import write_picture
 from flows.settings import OPENER, RunSettings
 from flows.train import train
@@ -67,7 +68,8 @@ def search(settings: RunSettings) -> Found:
     began = time.monotonic()
     going = _Search(settings, {cut.name: cut for cut in list_cuts(settings.embed)})
     outcomes = going.try_heads()
-    outcomes += going.try_tails([outcome.trial for outcome in outcomes if outcome.trial])
+    with keep_log():
+        outcomes += going.try_tails([outcome.trial for outcome in outcomes if outcome.trial])
     trials = rank([outcome.trial for outcome in outcomes if outcome.trial])
     winner = _settle(settings, choose(trials).contender)
     trained = train(winner)

@@ -3,6 +3,7 @@
 from prefect import flow
 
 from flows.progress import show_progress
+from flows.run_log import keep_log
 from flows.settings import OPENER, RunSettings
 from storage.attach import read_lake
 from storage.errors import TrainError
@@ -22,7 +23,8 @@ def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     snapshot = None if at is None else _find(settings, at)
     recipe_id, *views = (find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
     data = TrainingData(settings.title, recipe_id, tuple(views), snapshot)
-    return fit_and_evaluate(settings.place, data, settings.train, OPENER, show_progress)
+    with keep_log():
+        return fit_and_evaluate(settings.place, data, settings.train, OPENER, show_progress)
 
 
 def _find(settings: RunSettings, at: int | str) -> int:

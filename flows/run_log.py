@@ -1,0 +1,36 @@
+"""The run's log: what this project's code says, in whatever thread, stands in the log that Prefect keeps of a run."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from prefect.context import FlowRunContext, TaskRunContext
+
+LOGGERS = ("flows", "tasks", "storage")
+
+
+@contextlib.contextmanager
+def keep_log() -> Iterator[None]:
+    """Let log messages of a block reach this flow run's log, from INFO on.
+
+    Prefect drops what is below a warning, and threads do not know which run they work for.
+    """
+    run, handlers = FlowRunContext.get(), logging.getLogger("prefect.extra").handlers
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+
+    def name_run(record: logging.LogRecord) -> bool:
+        if run and run.flow_run and not (FlowRunContext.get() or TaskRunContext.get()):
+            record.flow_run_id = run.flow_run.id
+        return True
+
+    for handler in handlers:
+        handler.addFilter(name_run)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for handler in handlers:
+            handler.removeFilter(name_run)
