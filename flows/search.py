@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prefect import flow
@@ -11,7 +9,7 @@ from prefect import flow
 from flows.embed import embed
 from flows.progress import show_progress
 from flows.run_log import keep_log
-from flows.search_report import write_picture
+from flows.search_report import Found, write_picture
 from flows.settings import OPENER, RunSettings
 from flows.train import train
 from storage.attach import read_lake
@@ -25,7 +23,7 @@ from tasks.train.budget import Budget
 from tasks.train.curve import advise, extrapolate, measure_gain, round_labels
 from tasks.train.halving import Contender, Outcome, Trial, choose, choose_cuts, list_shares, rank, rank_cuts, run_rounds
 from tasks.train.step import estimate_tail, read_rows, try_head, try_tail
-from tasks.train.train import Trained, TrainingData
+from tasks.train.train import TrainingData
 from tasks.train.trials import Rows, ask_for
 
 if TYPE_CHECKING:
@@ -34,24 +32,6 @@ if TYPE_CHECKING:
 WHOLE, CLASSIFIER = "input", "avgpool"
 HALF = 0.5
 """Of the time that is left, embedding at one more cut may take half: the rest is for training."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search decided from, and on: the settings that train the winner, and its training.
-
-    ``sizes`` are the bytes, before compression, of each contender's features; ``plot`` is a PNG of the learning curves;
-    ``computed`` counts the features that the search added.
-    """
-
-    settings: RunSettings
-    outcomes: tuple[Outcome, ...]
-    sizes: Mapping[Contender, int]
-    advice: str
-    plot: Path
-    trained: Trained
-    computed: int
-    seconds: float
 
 
 @flow(flow_run_name="search {settings.source}", persist_result=False)

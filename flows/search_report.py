@@ -1,21 +1,39 @@
 """What a search found, as one object, as text, as a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.answer import table
 from flows.report import describe_trained, trained_to_json
+from flows.settings import RunSettings
 from tasks.train.halving import Contender, Outcome, Trial
-
-if TYPE_CHECKING:
-    from flows.search import Found
+from tasks.train.train import Trained
 
 COLUMNS = ("cut", "kind", "labels", "accuracy, %", "loss", "s", "MB", "decided")
 PICTURE = "search.png"
 
 
-def search_to_json(found: "Found") -> dict[str, Any]:
+@dataclass(frozen=True)
+class Found:
+    """What a search decided from, and on: the settings that train the winner, and its training.
+
+    ``sizes`` are the bytes, before compression, of each contender's features; ``plot`` is a PNG of the learning curves;
+    ``computed`` counts the features that the search added.
+    """
+
+    settings: RunSettings
+    outcomes: tuple[Outcome, ...]
+    sizes: Mapping[Contender, int]
+    advice: str
+    plot: Path
+    trained: Trained
+    computed: int
+    seconds: float
+
+
+def search_to_json(found: Found) -> dict[str, Any]:
     """Give the object that ``frostline train --cut auto --json`` prints."""
     embed, heads = found.settings.embed, found.settings.train.heads
     return {
@@ -29,7 +47,7 @@ def search_to_json(found: "Found") -> dict[str, Any]:
     }
 
 
-def describe_search(found: "Found") -> list[Any]:
+def describe_search(found: Found) -> list[Any]:
     """Tell the table that a search decided from, the advice, the settings to write down, and the training."""
     tried = [(o.contender, o.trial, found.sizes[o.contender], o.verdict) for o in found.outcomes if o.trial]
     return [
@@ -43,7 +61,7 @@ def describe_search(found: "Found") -> list[Any]:
     ]
 
 
-def write_settings(found: "Found") -> list[str]:
+def write_settings(found: Found) -> list[str]:
     """Write the lines of frostline.toml with which the winner is found again."""
     embed, heads = found.settings.embed, found.settings.train.heads
     names = ", ".join(f'"{kind}"' for kind in heads)

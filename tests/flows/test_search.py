@@ -14,8 +14,8 @@ import pytest
 from flows.cli import obey
 from flows.embed import embed
 from flows.ingest import ingest
-from flows.search import Found, search
-from flows.search_report import describe_search, search_to_json, write_settings
+from flows.search import search
+from flows.search_report import Found, describe_search, search_to_json, write_settings
 from flows.settings import RunSettings
 from flows.train import train
 from storage.attach import read_lake
