@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import LogSort
 
 from flows.embed import embed
 from flows.ingest import ingest
@@ -51,8 +52,9 @@ def test_a_shards_pace_and_what_a_thread_warns_of_stand_in_the_runs_log(
     for handler in logging.getLogger("tasks").handlers:
         handler.flush()
     with get_client(sync_client=True) as client:
+        newest = client.read_logs(sort=LogSort.TIMESTAMP_DESC)
         for begins in ("from writer", "shard 1: 60 images · "):
-            logged = [log for log in client.read_logs() if log.message.startswith(begins)]
+            logged = [log for log in newest if log.message.startswith(begins)]
             names = {client.read_flow_run(log.flow_run_id).name for log in logged if log.flow_run_id}
             assert f"embed {photos}" in names
 
