@@ -26,7 +26,7 @@ from tests.counting import Tally, resolve_recipe
 from tests.lakes import one_thread
 from tests.pictures import write_image
 
-ROUNDS, RUNS, KILLS, IMAGES, SHARD = 50, 4, 2, 16, 4
+ROUNDS, RUNS, KILLS, IMAGES, SHARD = 50, 4, 2, 12, 4
 RECIPE = resolve_recipe(EmbedSettings(), Weights(Path("none"), "none"))
 WANTED = Wanted(RECIPE.recipe_id, "photos")
 

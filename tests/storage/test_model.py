@@ -260,5 +260,5 @@ def images(files: Iterable[File]) -> set[int]:
 
 TestTheLakeSaysWhatADictionaryWouldSay = LakeMachine.TestCase
 TestTheLakeSaysWhatADictionaryWouldSay.settings = settings(
-    max_examples=16, stateful_step_count=12, deadline=None, derandomize=True, database=None
+    max_examples=12, stateful_step_count=12, deadline=None, derandomize=True, database=None
 )
