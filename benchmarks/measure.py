@@ -120,12 +120,15 @@ def obey_frostline(*arguments: str) -> Run:
 
 @contextlib.contextmanager
 def share_prefect() -> Iterator[None]:
-    """Let all runs of a block have one Prefect server, where starting one for each would take most of the time."""
+    """Let all runs have one Prefect server, in this process and others, until it ends: starting one takes seconds."""
     from flows.server import orchestrate, start_server
     from flows.settings import quiet_prefect
 
     quiet_prefect(debug=False)
     with orchestrate(start_server()):
+        from prefect.settings import PREFECT_API_URL
+
+        os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
         yield
 
 

@@ -12,9 +12,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +51,7 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
         if not options.quick:  # the start of Prefect's server is nearly all of it
             report_whole("nothing to do", small)
             report_whole("nothing to do", large)
-        with open_prefect():
+        with share_prefect():
             sides = (lambda: time_run(large), lambda: time_run(small), lambda: scan_bare(large))
             if not options.quick:
                 interleave(1, *sides)
@@ -87,18 +86,6 @@ def report_whole(what: str, source: Path) -> None:
     """Run a whole process over a folder, and print what it took."""
     run = run_frostline("run", str(source), "--home", str(home_of(source)), *CUT)
     print(f"{what} over {source.name}, whole process: {run.seconds:.1f} s, {run.peak_mb:.0f} MB")
-
-
-@contextmanager
-def open_prefect() -> Iterator[None]:
-    """Run flows as the command line does: under a private server, without a heartbeat."""
-    from flows.settings import quiet_prefect
-
-    quiet_prefect(debug=False)
-    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
 
 
 def time_run(source: Path) -> float:
