@@ -1,5 +1,6 @@
 """The commands that run the pipeline, or say what a run would do."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,7 +28,7 @@ def run(source: Path | None = None, /, *, settings: Settings = RunSettings(), ou
     from flows.report import describe
     from flows.warm_up import warm_up
 
-    with warm_up(settings), orchestrate(private):
+    with warm_up(settings) if private else nullcontext(), orchestrate(private):  # where one runs, nothing is waited for
         report = pipeline(settings)
     answer(out, report.to_json(), lambda: describe(report))
 
