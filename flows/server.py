@@ -75,7 +75,7 @@ def _wait(url: str) -> None:
     except httpx.HTTPError as error:
         raise OrchestratorError(
             f"Prefect at {url}",
-            f"a private server, did not start ({type(error).__name__})",
+            f"is a private server, and did not start ({type(error).__name__})",
             "See with `prefect server start` why, or name one that runs with PREFECT_API_URL",
         ) from error
 

@@ -63,7 +63,7 @@ def test_a_private_server_runs_a_flow_and_ends_when_its_process_is_killed(tmp_pa
     assert answer == "42"
     assert is_up(url)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()  # its pipes are also the server's
     assert ends(url)
 
 
@@ -71,7 +71,7 @@ def test_a_private_server_that_cannot_start_is_told_with_what_to_do(tmp_path: Pa
     place = "sqlite+aiosqlite:////nowhere/at/all/prefect.db"
     _, said = start(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=place).communicate()
     assert "OrchestratorError: Prefect at http://127.0.0.1" in said
-    assert "a private server, did not start" in said
+    assert "is a private server, and did not start" in said
     assert "See with `prefect server start` why" in said
 
 
