@@ -1,11 +1,13 @@
 """While Prefect's server starts: what a run needs is loaded, and nothing where it needs nothing."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows.cli import obey
 from tests.pictures import write_image
 from tests.test_layers import run_python
 
@@ -29,3 +31,12 @@ def test_the_backbone_is_opened_only_where_something_is_new(
     if grown:
         write_image(photos / "red" / "new.png", "red", 999)
     assert run_python(WARM_UP, photos, home) == loaded
+
+
+@pytest.mark.usefixtures("tally", "prefect_api")
+def test_where_a_server_runs_already_nothing_is_warmed_up(
+    photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("flows.warm_up.warm_up", lambda _: pytest.fail("it looked through the folder twice"))
+    obey(["run", str(photos), "--home", str(home), "--json"])
+    assert json.loads(capsys.readouterr().out)["images"]["new"] == 60
