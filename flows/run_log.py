@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prefect.context import FlowRunContext, TaskRunContext
 
-LOGGERS = ("flows", "tasks", "storage")
+from flows.settings import LOGGERS
 
 
 @contextlib.contextmanager

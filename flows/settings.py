@@ -21,6 +21,8 @@ KEPT, GRACE = timedelta(days=30), timedelta(days=1)
 """The ages from which maintenance expires a snapshot, and deletes a file that none names."""
 OPENER = "tasks.embed.cuts:open_tail"
 """What opens the layers after a packed backbone's cut, for the train step."""
+LOGGERS = ("tasks", "storage", "flows")
+"""Whose messages belong into a run's log."""
 NAME = re.compile(r"[^\W_][\w .-]*")
 
 
@@ -137,7 +139,7 @@ def quiet_prefect(*, debug: bool) -> None:
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_EXTRA_LOGGERS": "tasks,storage,flows",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(LOGGERS),
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "DEBUG" if debug else "CRITICAL",
     }.items():
