@@ -35,7 +35,9 @@ def _prepare(settings: RunSettings) -> None:
     load_mlflow(tracking_uri(settings.place, settings.registry))
     if is_new:
         list_installed()
-        from tasks.train import page, train  # noqa: F401 - bring Matplotlib and SciPy
+        import scipy.optimize  # noqa: F401 - for the temperature
+
+        from tasks.train import page, train  # noqa: F401 - bring Matplotlib and what fits heads
 
 
 def _open_backbone(settings: RunSettings) -> bool:

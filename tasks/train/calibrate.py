@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import brentq
 
 from storage.heads import Classifier, Floats, soften
 from storage.vectors import Matrix
@@ -31,6 +30,8 @@ def calibrate(head: Classifier, features: Matrix, names: Names) -> Classifier:
 
 def find_temperature(logits: Floats, true: Numbers) -> float:
     """Find the temperature of logits [n, classes] whose true classes [n] are known, as :func:`calibrate` has it."""
+    from scipy.optimize import brentq  # a third of a second, which a run with nothing to do need not pay
+
     lead = logits - np.take_along_axis(logits, true[:, None], axis=1)
 
     def slope(coldness: float) -> float:
