@@ -17,12 +17,12 @@ from benchmarks.loops import Loop, load_plain, read_pillow
 from benchmarks.measure import Ratio, make_parser, run_benchmark
 from benchmarks.networks import NETWORKS, Network, get_weights, open_engine
 from benchmarks.photos import LARGE, make_photos, open_originals
-from storage.heads import Classifier
 from storage.recipe import Dtype, Transform
-from storage.vectors import Matrix
-from tasks.embed.engine import embed_images
+from storage.vectors.feature_file import Matrix
+from tasks.encoder.embedder import embed_images
+from tasks.heads.heads import Classifier
+from tasks.train.fit.candidates import fit_heads
 from tasks.train.settings import TrainSettings
-from tasks.train.sweep import fit_heads
 
 NETWORK = "tf_efficientnet_lite0"
 PHOTOS, QUICK_PHOTOS = 500, 50

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_seconds
-from storage.attach import open_lake
-from storage.features import commit_shard
-from storage.lake import Lake
-from storage.leases import name_holder
-from storage.paths import open_home
-from storage.vectors import Shard, write_features
+from storage.lake.attach import open_lake
+from storage.lake.lake import Lake
+from storage.locations.home import open_home
+from storage.tables.features import commit_shard
+from storage.tables.leases import name_holder
+from storage.vectors.feature_file import Shard, write_features
 
 RECIPE, DIM, SHARD, FEW, TARGET = "a" * 32, 8, 64, 1_000, 2.0
 

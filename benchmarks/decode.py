@@ -10,7 +10,7 @@ from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_
 from benchmarks.networks import NETWORKS, get_weights, make_recipe
 from benchmarks.photos import LARGE, SMALL, make_photos
 from storage.recipe import Decoder, Transform
-from tasks.embed.decode import decode
+from tasks.encoder.pixels.decode import decode
 
 FILES, QUICK_FILES = 300, 60
 TARGETS = {SMALL: 1.9, LARGE: 3.0}

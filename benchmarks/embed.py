@@ -25,13 +25,14 @@ import numpy as np
 from benchmarks.measure import Ratio, make_parser, run_benchmark, time_rate
 from benchmarks.networks import NETWORKS, Network, get_weights, open_engine
 from benchmarks.photos import KEPT, SMALL, make_photos
-from storage.paths import Home
+from storage.locations.home import Home
 from storage.recipe import Dtype
-from storage.vectors import Shard
-from tasks.embed.decode import decode
-from tasks.embed.engine import Embedder, count_cores, embed_shard
-from tasks.embed.reading import Item, Order
-from tasks.embed.stages import group
+from storage.vectors.feature_file import Shard
+from tasks.embed.pipeline import embed_shard, free_rings
+from tasks.embed.read_chunk import Item, Order
+from tasks.encoder.embedder import Embedder, count_cores
+from tasks.encoder.pixels.decode import decode
+from tasks.encoder.stages import group
 
 BATCHES = {"cpu": 8, "cuda": 256}  # where a lane is fastest: on a core, its layers then fit into the cache
 HONEST = {"cpu": 32, "cuda": 256}
@@ -78,7 +79,7 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
 
 def measure_network(name: str, options: argparse.Namespace) -> list[Ratio]:
     """Open all sides, run each once, then let them take turns."""
-    from tasks.embed.backbone import fast_dtype, find_device
+    from tasks.encoder.backbone.open_backbone import fast_dtype, find_device
 
     device = find_device(options.device)
     kind = device.partition(":")[0]
@@ -147,8 +148,8 @@ def open_commit(home: Home) -> Callable[[Shard], bool]:
     """Make a lake, and give what commits a shard into it; without DuckDB, what does nothing."""
     if importlib.util.find_spec("duckdb") is None:
         return lambda _: False
-    from storage.attach import open_lake
-    from storage.features import commit_shard
+    from storage.lake.attach import open_lake
+    from storage.tables.features import commit_shard
 
     open_lake(home).close()
 
@@ -169,13 +170,13 @@ def time_forward(embedder: Embedder, paths: Sequence[Path]) -> float:
 def warm_up(embedder: Embedder, items: Sequence[Item]) -> None:
     """Run the engine once, and wait for the processes that read for it, where there are any."""
     time_engine(embedder, items)
-    readers = embedder.rings[-1].readers
+    readers = free_rings(embedder)[-1].readers
     list(readers.pool.map(lambda _: readers.find_process(None), range(readers.count)))
 
 
 def time_decode(embedder: Embedder, items: Sequence[Item]) -> float:
     """Read and decode alone, by the engine's readers, into its ring."""
-    ring, transform = embedder.rings[-1], embedder.recipe.transform
+    ring, transform = free_rings(embedder)[-1], embedder.recipe.transform
     places = len(ring.readers.rows) - ring.chunk
     orders = [
         Order(Path("/"), transform, 0, tuple(some), number * ring.chunk % places, last=True)

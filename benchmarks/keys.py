@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, run_python, time_seconds
-from storage.attach import open_lake, read_lake
-from storage.lake import Lake
-from storage.missing import Wanted, explain_missing
-from storage.paths import Home, open_home
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home, open_home
+from storage.tables.missing import Wanted, explain_missing
 
 RECIPE, MILLION = "a" * 32, 1_000_000
 SIZES, FEW = (MILLION, 10 * MILLION, 50 * MILLION), (MILLION // 10, MILLION)

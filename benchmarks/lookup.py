@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Ratio, make_parser, run_benchmark, run_python
-from storage.attach import open_lake, read_lake
-from storage.features import read_features
-from storage.lake import Lake
-from storage.paths import Home, open_home
-from storage.vectors import write_features
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home, open_home
+from storage.tables.features import read_features
+from storage.vectors.feature_file import write_features
 
 RECIPE, DIM, ROWS_A_FILE, ASKED, FEW = "a" * 32, 512, 20_000, 1_000, 400_000
 SECONDS, MEMORY = 2.0, 1_000.0

@@ -19,8 +19,8 @@ from torchvision.io import ImageReadMode, decode_image, read_file
 from torchvision.transforms import v2
 
 from storage.recipe import Transform
-from tasks.embed.networks import find_classifier, load_network
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.networks import find_classifier, load_network
+from tasks.encoder.backbone.weights import Weights
 
 Decode = Callable[[Path], Tensor]
 

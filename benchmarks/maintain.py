@@ -12,11 +12,11 @@ from uuid import UUID
 import numpy as np
 
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_seconds
-from flows.maintain import maintain
-from storage.attach import open_lake, read_lake
-from storage.features import commit_shard, read_features
-from storage.paths import Home, open_home
-from storage.vectors import Shard, write_features
+from flows.operations.maintain import maintain
+from storage.lake.attach import open_lake, read_lake
+from storage.locations.home import Home, open_home
+from storage.tables.features import commit_shard, read_features
+from storage.vectors.feature_file import Shard, write_features
 
 RECIPE, DIM, EACH, TARGET = "r" * 32, 512, 10, 1.3
 TINY, FEW = 2_000, 100

@@ -104,12 +104,12 @@ def time_seconds(work: Callable[[], object]) -> float:
 
 def run_frostline(*arguments: str) -> Run:
     """Run ``frostline ARGUMENTS --json`` as a process of its own."""
-    return run_python("-m", "flows.cli", *arguments, "--json")
+    return run_python("-m", "flows.start", *arguments, "--json")
 
 
 def obey_frostline(*arguments: str) -> Run:
     """Do what ``frostline ARGUMENTS --json`` does in this process, where imports are paid once."""
-    from flows.cli import obey
+    from flows.command.app import obey
 
     printed, began = io.StringIO(), time.perf_counter()
     with contextlib.redirect_stdout(printed):
@@ -121,7 +121,7 @@ def obey_frostline(*arguments: str) -> Run:
 @contextlib.contextmanager
 def share_prefect() -> Iterator[None]:
     """Let all runs have one Prefect server, in this process and others, until it ends: starting one takes seconds."""
-    from flows.server import orchestrate, start_server
+    from flows.orchestrator.server import orchestrate, start_server
     from flows.settings import quiet_prefect
 
     quiet_prefect(debug=False)

@@ -15,10 +15,11 @@ from benchmarks.embed import identify
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, run_python
 from benchmarks.networks import NETWORKS, get_weights, make_recipe
 from benchmarks.photos import KEPT, SMALL, make_photos
-from storage.paths import Home
+from storage.locations.home import Home
 from tasks.embed.claim import LARGEST
-from tasks.embed.engine import Embedder, count_cores, embed_shard
-from tasks.embed.stages import group
+from tasks.embed.pipeline import embed_shard
+from tasks.encoder.embedder import Embedder, count_cores
+from tasks.encoder.stages import group
 
 FEW, MANY, QUICK_MANY = 1_000, 100_000, 8_000
 FILES = 1_000  # distinct ones; more images come by again and again
@@ -52,7 +53,7 @@ def measure_peak(images: int) -> float:
 
 def embed(images: int) -> int:
     """Embed so many images in shards of the largest size; give how many shards they were."""
-    from tasks.embed.backbone import open_backbone
+    from tasks.encoder.backbone.open_backbone import open_backbone
 
     network = NETWORKS["tf_efficientnet_lite0"]
     weights = get_weights(network)

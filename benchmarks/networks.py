@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, cast
 
 from benchmarks.photos import KEPT
 from storage.errors import WeightsError
-from storage.paths import Home
+from storage.locations.home import Home
 from storage.recipe import Decoder, Dtype, Interpolation, Recipe, Transform
-from tasks.embed.engine import Embedder
-from tasks.embed.weights import Weights, digest_file, find_weights
+from tasks.encoder.backbone.weights import Weights, digest_file, find_weights
+from tasks.encoder.embedder import Embedder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,7 +60,7 @@ def make_recipe(network: Network, weights: Weights, dtype: Dtype, decoder: Decod
 
 def open_engine(network: Network, dtype: Dtype, device: str, batch: int, *, compiled: bool) -> Embedder:
     """Open the product's engine."""
-    from tasks.embed.backbone import open_backbone
+    from tasks.encoder.backbone.open_backbone import open_backbone
 
     weights = get_weights(network)
     recipe = make_recipe(network, weights, dtype)

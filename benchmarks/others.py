@@ -25,8 +25,8 @@ from benchmarks.measure import Ratio, interleave, make_parser, run_benchmark
 from benchmarks.networks import NETWORKS, get_weights, make_recipe, open_engine
 from benchmarks.photos import KEPT, make_photos
 from storage.recipe import Dtype
-from tasks.embed.backbone import fast_dtype
-from tasks.embed.engine import count_cores
+from tasks.encoder.backbone.open_backbone import fast_dtype
+from tasks.encoder.embedder import count_cores
 
 NAME = "tf_efficientnet_lite0"
 FILES, QUICK_FILES = 1_000, 128

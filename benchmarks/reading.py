@@ -17,13 +17,14 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_rate
-from storage.attach import open_lake
-from storage.features import commit_shard
-from storage.lake import Lake
-from storage.paths import open_home
+from storage.lake.attach import open_lake
+from storage.lake.lake import Lake
+from storage.locations.home import open_home
 from storage.recipe import Recipe, Transform
-from storage.recipes import save_recipe
-from storage.vectors import Matrix, Shard, write_features
+from storage.tables.features import commit_shard
+from storage.tables.recipes import save_recipe
+from storage.vectors.feature_file import Matrix, Shard, write_features
+from storage.vectors.features_reader import find_features
 
 DIM, ROWS_A_FILE = 512, 20_000
 TRANSFORM = Transform(8, (8, 8), squash=False, interpolation="bilinear", mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -54,11 +55,11 @@ def measure_pace(root: Path, rows: int, runs: int) -> Ratio:
         for start in range(0, rows, ROWS_A_FILE):
             image_ids = [f"{number:032x}" for number in range(start, start + ROWS_A_FILE)]
             commit(lake, image_ids, make_vectors(start))
-        files = [piece.file for piece in lake.features(RECIPE.recipe_id).pieces]
+        files = [piece.file for piece in find_features(lake, RECIPE.recipe_id).pieces]
         size = rows * DIM * 4 / 1e9
         pairs = compare(
             runs + 1,
-            lambda: time_rate(size, lambda: lake.features(RECIPE.recipe_id).to_numpy()),
+            lambda: time_rate(size, lambda: find_features(lake, RECIPE.recipe_id).to_numpy()),
             lambda: time_rate(size, lambda: read_plainly(files)),
         )[1:]
     return Ratio("features -> one matrix / pyarrow read_table to numpy", pairs, 0.9, "GB/s")
@@ -66,10 +67,10 @@ def measure_pace(root: Path, rows: int, runs: int) -> Ratio:
 
 def measure_size(root: Path, photos: int) -> list[Ratio]:
     """Embed crops of photographs; compare the file with raw float32, and the vectors with the backbone's."""
-    from tasks.embed.engine import embed_images
-    from tasks.embed.pack import keep_open, pack_backbone
-    from tasks.embed.plan import resolve
+    from tasks.embed.find_recipe import resolve
     from tasks.embed.settings import EmbedSettings
+    from tasks.encoder.embedder import embed_images
+    from tasks.encoder.pack import keep_open, pack_backbone
 
     home = open_home(root)
     resolved = resolve(home, EmbedSettings())
@@ -82,7 +83,7 @@ def measure_size(root: Path, photos: int) -> list[Ratio]:
     with open_lake(home) as lake:
         save_recipe(lake, resolved.request, recipe, NOW)
         commit(lake, [f"{number:032x}" for number in range(photos)], kept, recipe)
-        features = lake.features(recipe.recipe_id)
+        features = find_features(lake, recipe.recipe_id)
         read = features.to_numpy().matrix
     size = Path(features.pieces[0].file).stat().st_size / photos
     lengths = np.linalg.norm(read, axis=1) * np.linalg.norm(raw, axis=1)

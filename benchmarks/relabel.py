@@ -19,26 +19,27 @@ from benchmarks.increment import add
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_rate
 from benchmarks.photos import make_photos
 from flows.progress import show_progress
-from storage.attach import open_lake, read_lake
-from storage.features import commit_shard
-from storage.files import commit_scan
-from storage.images import list_facts
-from storage.labels import save_decisions
-from storage.missing import Wanted, list_missing
-from storage.paths import Home, open_home
-from storage.recipes import save_recipe
-from storage.trainings import list_labelled
-from tasks.embed.engine import Embedder, count_cores, embed_files, embed_shard
-from tasks.embed.pack import keep_open, pack_backbone
-from tasks.embed.plan import resolve
+from storage.lake.attach import open_lake, read_lake
+from storage.locations.home import Home, open_home
+from storage.tables.features import commit_shard
+from storage.tables.image_facts import list_facts
+from storage.tables.missing import Wanted, list_missing
+from storage.tables.recipes import save_recipe
+from storage.tables.review_labels import save_decisions
+from storage.tables.scans import commit_scan
+from storage.tables.trainings import list_labelled
+from tasks.embed.find_recipe import resolve
+from tasks.embed.pipeline import embed_files, embed_shard
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.stages import Meter
+from tasks.encoder.embedder import Embedder, count_cores
+from tasks.encoder.pack import keep_open, pack_backbone
+from tasks.encoder.stages import Meter
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tasks.train.evaluate import evaluate
+from tasks.train.fit.candidates import fit_heads
+from tasks.train.measure.evaluate import evaluate
+from tasks.train.rows.splits import assign_split
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import assign_split
-from tasks.train.sweep import fit_heads
 from tasks.train.train import TrainingData, train_head
 
 FILES, QUICK_FILES = 2_000, 300

@@ -17,12 +17,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_seconds
-from storage.heads import Floats
-from storage.vectors import Matrix
-from tasks.train import sample
-from tasks.train.axes import find_axes
-from tasks.train.ridge import fit_ridge
-from tasks.train.softmax import fit_softmax
+from storage.vectors.feature_file import Matrix
+from tasks.heads.heads import Floats
+from tasks.train.fit import sample
+from tasks.train.fit.axes import find_axes
+from tasks.train.fit.ridge import fit_ridge
+from tasks.train.fit.softmax import fit_softmax
 
 Labels = npt.NDArray[np.intp]
 

@@ -26,17 +26,16 @@ from benchmarks.accuracy import KINDS
 from benchmarks.measure import describe_machine
 from benchmarks.networks import NETWORKS, get_weights, write_random
 from benchmarks.photos import KEPT, open_originals
-from flows.settings import OPENER
-from storage.paths import Home
+from storage.locations.home import Home
 from storage.recipe import Recipe
-from storage.vectors import Matrix
-from tasks.embed.pack import open_images, pack_backbone
-from tasks.embed.resolve import resolve_recipe
+from storage.vectors.feature_file import Matrix
+from tasks.embed.decide_recipe import resolve_recipe
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
-from tasks.train.intervals import resample, take_percentiles
+from tasks.encoder.backbone.weights import Weights
+from tasks.encoder.pack import open_images, pack_backbone
+from tasks.train.fit.candidates import Candidate, Pretrained, fit_heads
+from tasks.train.measure.intervals import resample, take_percentiles
 from tasks.train.settings import TailSettings, TrainSettings
-from tasks.train.sweep import Candidate, Pretrained, fit_heads
 
 NETWORK = NETWORKS["tf_efficientnet_lite0"]
 CUT = "blocks.5"
@@ -165,7 +164,7 @@ def make_fit(folder: Path, *, quick: bool) -> Fit:
 
     def fit(train: tuple[Matrix, Names], validation: tuple[Matrix, Names]) -> Candidate:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            found = fit_heads(train, validation, settings, Pretrained(OPENER, backbone, Path(place)))
+            found = fit_heads(train, validation, settings, Pretrained(backbone, Path(place)))
         best = next(each for each in found if each.choice["learning_rate"])
         print(f"tail: {best.choice}, log loss {best.loss:.4f}")
         return best

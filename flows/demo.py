@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flows.report import RunReport, describe_accuracy
+from flows.reports.run_report import RunReport, describe_accuracy
 from flows.settings import RunSettings
-from storage.paths import open_home
+from storage.locations.home import open_home
 from tasks.register.settings import tracking_uri
 
 HELD_BACK = 10

@@ -6,18 +6,18 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from flows.orchestrator.run_log import keep_log
 from flows.progress import show_progress
-from flows.run_log import keep_log
+from flows.reports.throughput import Throughput, measure
 from flows.settings import RunSettings
-from flows.throughput import Throughput, measure
-from storage.attach import read_lake
 from storage.errors import FailureBudgetError, NumbersChangedError
-from storage.features import count_failed
-from storage.missing import FIRST_ID, Wanted
+from storage.lake.attach import read_lake
 from storage.recipe import Recipe
-from storage.vectors import Shard
+from storage.tables.features import count_failed
+from storage.tables.missing import FIRST_ID, Wanted
+from storage.vectors.feature_file import Shard
 from tasks.embed.claim import hold_leases
-from tasks.embed.plan import Resolved
+from tasks.embed.find_recipe import Resolved
 from tasks.embed.step import (
     check_canaries,
     claim_shard,

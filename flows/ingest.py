@@ -4,11 +4,11 @@ from prefect import flow
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
-from storage.files import ScanCounts
+from storage.tables.scans import ScanCounts
 from tasks.ingest.scan import foresee_labels
 from tasks.ingest.step import commit_source, scan_source
-from tasks.train.coverage import check_splits
-from tasks.train.splits import keep_rows
+from tasks.train.rows.coverage import check_splits
+from tasks.train.rows.splits import keep_rows
 
 
 @flow(flow_run_name="ingest {settings.source}", persist_result=False)

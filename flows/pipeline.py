@@ -8,11 +8,11 @@ from prefect.artifacts import create_markdown_artifact
 from flows.embed import embed
 from flows.ingest import ingest
 from flows.register import register
-from flows.report import RunReport, Stopwatch, to_markdown
+from flows.reports.run_report import RunReport, Stopwatch, to_markdown
 from flows.settings import RunSettings
 from flows.train import train
-from storage.attach import read_lake
-from storage.trainings import count_conflicts
+from storage.lake.attach import read_lake
+from storage.tables.trainings import count_conflicts
 from tasks.embed.step import resolve_recipe
 
 

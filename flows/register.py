@@ -1,17 +1,24 @@
 """The register flow: a trained head, into a model that serves raw images."""
 
+from pathlib import Path
+
 from prefect import flow
 
 from flows.settings import RunSettings
 from flows.train import find_recipe_id
-from storage.attach import read_lake
 from storage.errors import RegistryError
-from storage.trainings import find_newest
+from storage.lake.attach import read_lake
+from storage.locations.home import Home
+from storage.tables.trainings import find_newest
 from tasks.register.register import Registered
 from tasks.register.step import judge_model, register_model
 
-EMBEDDER = "tasks.embed.pack:open_images"
-PAGE = "tasks.train.page:write_page"
+
+def write_page(home: Home, training_id: str, folder: Path) -> None:
+    """Write the page and the pictures of a training. Imports Matplotlib, which a run that registers nothing skips."""
+    from tasks.train.report import page
+
+    page.write_page(home, training_id, folder)
 
 
 @flow(flow_run_name="register {settings.source}", persist_result=False)
@@ -19,7 +26,7 @@ def register(settings: RunSettings, training_id: str | None = None) -> Registere
     """Register a training's model, by default the newest one's, and make it champion where it is the best."""
     training_id = training_id or _find_newest(settings)
     batch = settings.embed.batch
-    register_model(settings.place, settings.title, training_id, EMBEDDER, PAGE, batch, settings.registry)
+    register_model(settings.place, settings.title, training_id, write_page, batch, settings.registry)
     return judge_model(settings.place, settings.title, training_id, settings.registry)
 
 

@@ -7,27 +7,37 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.embed import embed
+from flows.orchestrator.run_log import keep_log
 from flows.progress import show_progress
-from flows.run_log import keep_log
-from flows.search_report import Found, write_picture
-from flows.settings import OPENER, RunSettings
+from flows.reports.search_report import Found, write_picture
+from flows.settings import RunSettings
 from flows.train import train
-from storage.attach import read_lake
 from storage.errors import BackboneError, SettingsError, TrainError
-from storage.features import measure_pace
-from storage.missing import Counts, Wanted, count_images
-from storage.trainings import head_path
-from tasks.embed.plan import find_known
-from tasks.embed.weights import find_weights
-from tasks.train.budget import Budget
-from tasks.train.curve import advise, extrapolate, measure_gain, round_labels
-from tasks.train.halving import Contender, Outcome, Trial, choose, choose_cuts, list_shares, rank, rank_cuts, run_rounds
+from storage.lake.attach import read_lake
+from storage.tables.features import measure_pace
+from storage.tables.missing import Counts, Wanted, count_images
+from storage.tables.trainings import head_path
+from tasks.embed.find_recipe import find_known
+from tasks.encoder.backbone.weights import find_weights
+from tasks.train.search.budget import Budget
+from tasks.train.search.curve import advise, extrapolate, measure_gain, round_labels
+from tasks.train.search.halving import (
+    Contender,
+    Outcome,
+    Trial,
+    choose,
+    choose_cuts,
+    list_shares,
+    rank,
+    rank_cuts,
+    run_rounds,
+)
+from tasks.train.search.trials import Rows, ask_for
 from tasks.train.step import estimate_tail, read_rows, try_head, try_tail
 from tasks.train.train import TrainingData
-from tasks.train.trials import Rows, ask_for
 
 if TYPE_CHECKING:
-    from tasks.embed.cuts import Cut
+    from tasks.encoder.backbone.cuts import Cut
 
 WHOLE, CLASSIFIER = "input", "avgpool"
 HALF = 0.5
@@ -42,11 +52,11 @@ def search(settings: RunSettings) -> Found:
         SettingsError: where the settings ask for what no search can compare, or leave room for no cut.
         TrainError: where the lake has no images of the source.
     """
-    from tasks.embed.cuts import list_cuts
+    from tasks.encoder.backbone.cuts import list_cuts
 
     check_searchable(settings)
     began = time.monotonic()
-    going = _Search(settings, {cut.name: cut for cut in list_cuts(settings.embed)})
+    going = _Search(settings, {cut.name: cut for cut in list_cuts(*settings.embed.network)})
     outcomes = going.try_heads()
     with keep_log():
         outcomes += going.try_tails([outcome.trial for outcome in outcomes if outcome.trial])
@@ -150,12 +160,12 @@ class _Search:
         place, asked = self.settings.place, self.settings.train
         try:
             rows = self._open(contender)
-            seconds = estimate_tail(place, rows, cut, asked, OPENER)
+            seconds = estimate_tail(place, rows, cut, asked)
             self.whole_seconds = seconds / left
             reason = self.budget.refuse(seconds, 0)
             if reason:
                 return Outcome(contender, 1.0, None, reason)
-            trial = try_tail(place, rows, cut, asked, OPENER, show_progress, self.budget.deadline)
+            trial = try_tail(place, rows, cut, asked, show_progress, self.budget.deadline)
             if isinstance(trial, str):
                 return Outcome(contender, 1.0, None, trial)
         except BackboneError as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from storage.errors import SettingsError
-from storage.paths import Home, open_home
-from storage.urls import check_catalog, check_data
+from storage.locations.home import Home, open_home
+from storage.locations.urls import check_catalog, check_data
 from tasks.embed.settings import EmbedSettings
 from tasks.ingest.settings import IngestSettings
 from tasks.register.settings import RegisterSettings
@@ -19,8 +19,6 @@ from tasks.train.settings import SearchSettings, TrainSettings
 HOME = Path(".frostline")
 KEPT, GRACE = timedelta(days=30), timedelta(days=1)
 """The ages from which maintenance expires a snapshot, and deletes a file that none names."""
-OPENER = "tasks.embed.cuts:open_tail"
-"""What opens the layers after a packed backbone's cut, for the train step."""
 LOGGERS = ("tasks", "storage", "flows")
 """Whose messages belong into a run's log."""
 NAME = re.compile(r"[^\W_][\w .-]*")

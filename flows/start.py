@@ -16,7 +16,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        from flows.cli import obey
+        from flows.command.app import obey
 
         obey(sys.argv[1:])
     except KeyboardInterrupt:
@@ -35,3 +35,7 @@ def _interrupt(*_: object) -> None:
 
 def _give_up() -> None:
     os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

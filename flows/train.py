@@ -2,14 +2,14 @@
 
 from prefect import flow
 
+from flows.orchestrator.run_log import keep_log
 from flows.progress import show_progress
-from flows.run_log import keep_log
-from flows.settings import OPENER, RunSettings
-from storage.attach import read_lake
+from flows.settings import RunSettings
 from storage.errors import TrainError
-from storage.snapshots import find_snapshot
-from tasks.embed.plan import find_known
-from tasks.embed.weights import find_weights
+from storage.lake.attach import read_lake
+from storage.lake.snapshots import find_snapshot
+from tasks.embed.find_recipe import find_known
+from tasks.encoder.backbone.weights import find_weights
 from tasks.train.step import fit_and_evaluate
 from tasks.train.train import Trained, TrainingData
 
@@ -24,7 +24,7 @@ def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     recipe_id, *views = (find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
     data = TrainingData(settings.title, recipe_id, tuple(views), snapshot)
     with keep_log():
-        return fit_and_evaluate(settings.place, data, settings.train, OPENER, show_progress)
+        return fit_and_evaluate(settings.place, data, settings.train, show_progress)
 
 
 def _find(settings: RunSettings, at: int | str) -> int:

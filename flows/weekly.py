@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.maintain import Maintained, describe_maintained, maintain
+from flows.operations.maintain import Maintained, describe_maintained, maintain
 from flows.settings import GRACE, KEPT, HomeSettings
 
 

@@ -34,7 +34,7 @@ LONGEST = (
     "faults/test_crash.py",
     "register/test_serving.py",
     "register/test_registry.py",
-    "embed/test_cuts.py",
+    "encoder/test_cuts.py",
 )
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from storage.recipe import Recipe, Transform, read_recipe
-from storage.vectors import Matrix
-from tasks.embed.decode import Pixels
-from tasks.embed.engine import Backbone, Embedder, Lanes, embed_images
+from storage.vectors.feature_file import Matrix
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.weights import Weights
+from tasks.encoder.embedder import Backbone, Embedder, Lanes, embed_images
+from tasks.encoder.pixels.transform import Pixels
 
 
 class Tally:
@@ -65,21 +65,24 @@ def fake_modules(tally: Tally) -> dict[str, types.ModuleType]:
     def open_backbone(*_: object, **__: object) -> tuple[Backbone, Lanes]:
         return tally.embed, Lanes()
 
-    resolve = types.ModuleType("tasks.embed.resolve")
-    backbone = types.ModuleType("tasks.embed.backbone")
+    resolve = types.ModuleType("tasks.embed.decide_recipe")
+    backbone = types.ModuleType("tasks.encoder.backbone.open_backbone")
     resolve.resolve_recipe = resolve_recipe  # type: ignore[attr-defined]
     backbone.open_backbone = open_backbone  # type: ignore[attr-defined]
-    return {"tasks.embed.resolve": resolve, "tasks.embed.backbone": backbone}
+    return {"tasks.embed.decide_recipe": resolve, "tasks.encoder.backbone.open_backbone": backbone}
 
 
 def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     """Put the counting backbone in place for one test."""
-    from tasks.embed import pack, step
-    from tasks.embed.pack import open_once
+    from tasks.embed import step
+    from tasks.encoder import pack
+    from tasks.encoder.pack import open_once
+    from tasks.register import register
 
     for name, module in fake_modules(tally).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(pack, "open_images", open_images)
+    monkeypatch.setattr(register, "open_images", open_images)
     open_once.cache_clear()
     monkeypatch.setattr(step, "watch", lambda *_: False)  # the tally counts images; canaries have tests of their own
 
@@ -95,9 +98,12 @@ def main() -> None:
     """Run the command line over the counting backbone, as a process of its own."""
     tally = Tally(Path(os.environ["COUNTING_LOG"]), float(os.environ.get("COUNTING_SECONDS", "0")))
     sys.modules.update(fake_modules(tally))
-    from tasks.embed import pack, step
+    from tasks.embed import step
+    from tasks.encoder import pack
+    from tasks.register import register
 
     pack.open_images = open_images
+    register.open_images = open_images  # type: ignore[attr-defined]
     step.watch = lambda *_: False  # type: ignore[attr-defined]
     from flows.start import main as frostline
 

@@ -20,9 +20,9 @@ import duckdb
 import pytest
 from pyarrow import fs
 
-from storage.data import open_data
-from storage.extensions import Wheels, connect
-from storage.paths import Home, open_home
+from storage.lake.extensions import Wheels, connect
+from storage.locations.home import Home, open_home
+from storage.locations.parquet_files import open_data
 from tests.servers import environment, free_port, outlived, process
 
 PLACES = ("sqlite+folder", "postgres+folder", "postgres+s3")
@@ -39,7 +39,7 @@ def one_thread() -> Iterator[None]:
         con.execute("SET threads = 1")
         return con
 
-    with patch("storage.attach.connect", connect_alone):
+    with patch("storage.lake.attach.connect", connect_alone):
         yield
 
 

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pyarrow as pa
 
-from storage.features import commit_shard
-from storage.lake import Lake
-from storage.vectors import Matrix, Shard, write_features
+from storage.lake.lake import Lake
+from storage.tables.features import commit_shard
+from storage.vectors.feature_file import Matrix, Shard, write_features
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = "r" * 32

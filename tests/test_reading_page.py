@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from storage.attach import read_lake
-from storage.paths import Home, open_home
-from tests.storage.test_migrate import first as first  # noqa: PLC0414 - a fixture
+from storage.lake.attach import read_lake
+from storage.locations.home import Home, open_home
+from tests.storage.lake.test_migrate import first as first  # noqa: PLC0414 - a fixture
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "reading.md").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def test_commands_and_then_python_run_in_order(place: Path) -> None:
     assert len(commands) == 4
     for name, *arguments in commands:
         assert name == "frostline"
-        assert run(place, sys.executable, "-m", "flows.cli", *arguments)
+        assert run(place, sys.executable, "-m", "flows.start", *arguments)
     code = "\n".join(text for _, text in blocks("python"))
     assert code.count("import torch") == 1
     printed = run(place, sys.executable, "-c", code)
@@ -62,7 +62,7 @@ def test_queries_have_rows(place: Path) -> None:
 
 def test_feast_reads_an_export(place: Path) -> None:
     pytest.importorskip("feast", reason="Feast wants pandas 2 and does not install beside Frostline")
-    run(place, sys.executable, "-m", "flows.cli", "export", "features")
+    run(place, sys.executable, "-m", "flows.start", "export", "features")
     (place / "feature_store.yaml").write_text("project: photos\nprovider: local\nregistry: registry.db\n")
     code = re.search(re.escape(FEAST) + r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert code

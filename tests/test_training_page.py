@@ -36,7 +36,7 @@ def run(folder: Path, *command: str) -> str:
 
 def test_the_commands_run_and_the_table_is_what_the_first_prints(tmp_path: Path) -> None:
     commands = [shlex.split(line, comments=True) for line in blocks("sh")[0].splitlines()]
-    printed = [run(tmp_path, sys.executable, "-m", "flows.cli", *arguments) for _, *arguments in commands]
+    printed = [run(tmp_path, sys.executable, "-m", "flows.start", *arguments) for _, *arguments in commands]
     assert len(printed) == 3
     assert rows(PAGE, "|") == rows(printed[0], "│")
     assert len(rows(PAGE, "|")) == 20

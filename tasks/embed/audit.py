@@ -5,15 +5,15 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from storage.checks import Finding
-from storage.features import add_missing, read_features
-from storage.lake import Lake
-from storage.recipes import get_recipe
-from storage.vectors import Matrix, measure_distances, write_features
+from storage.care.row_checks import Finding
+from storage.lake.lake import Lake
+from storage.tables.features import add_missing, read_features
+from storage.tables.recipes import get_recipe
+from storage.vectors.feature_file import Matrix, measure_distances, write_features
 from tasks.embed.canaries import tolerate
-from tasks.embed.engine import embed_images
-from tasks.embed.pack import keep_open
-from tasks.embed.watch import read_image
+from tasks.embed.check_canaries import read_image
+from tasks.encoder.embedder import embed_images
+from tasks.encoder.pack import keep_open
 
 SAMPLE = 16
 """Images of each recipe that are embedded again."""

@@ -8,11 +8,11 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from PIL import Image
 
-from storage.canaries import Canaries, Probe
 from storage.errors import NumbersChangedError
 from storage.recipe import Recipe
-from storage.vectors import measure_distances
-from tasks.embed.engine import Embedder, embed_images
+from storage.tables.canaries import Canaries, Probe
+from storage.vectors.feature_file import measure_distances
+from tasks.encoder.embedder import Embedder, embed_images
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}

@@ -6,14 +6,14 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from storage.attach import open_lake, read_lake
 from storage.errors import FrostlineError
-from storage.features import measure_pace
-from storage.lake import Lake
-from storage.leases import RENEW_AFTER, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
-from storage.missing import FIRST_ID, Wanted, list_missing
-from storage.paths import Home
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home
 from storage.progress import Advance
+from storage.tables.features import measure_pace
+from storage.tables.leases import RENEW_AFTER, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
+from storage.tables.missing import FIRST_ID, Wanted, list_missing
 
 SECONDS_A_SHARD = 30
 SMALLEST, LARGEST, UNKNOWN = 64, 8192, 512

@@ -12,13 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from storage.recipe import Transform
-from storage.vectors import Failure
-from tasks.embed.decode import Pixels
-from tasks.embed.reader import DIED, ReaderProcess, map_rows
-from tasks.embed.reading import Chunk, Order, read_chunk
-
-Pin = Callable[[Pixels], Callable[[], None]]
-"""Prepares rows for copies to a device; gives what undoes that."""
+from storage.vectors.feature_file import Failure
+from tasks.embed.read_chunk import Chunk, Order, read_chunk
+from tasks.embed.reader_process import DIED, ReaderProcess, map_rows
+from tasks.encoder.embedder import Pin
 
 logger = logging.getLogger(__name__)
 

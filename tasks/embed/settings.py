@@ -63,3 +63,8 @@ class EmbedSettings(BaseModel):
     max_failed: float = Field(
         0.5, ge=0, le=1, description="Share of the source's images that may have failed before the run does."
     )
+
+    @property
+    def network(self) -> tuple[str, str, int | None, str]:
+        """What decides where the network can be cut: backbone, weights, crop and stored precision."""
+        return self.backbone, self.weights, self.crop, self.stored

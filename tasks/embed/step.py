@@ -8,21 +8,22 @@ from pathlib import Path
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from storage import missing, recipes
-from storage.attach import open_lake, read_lake
-from storage.features import commit_shard
-from storage.leases import Lease
-from storage.lost import drop_files, find_lost
-from storage.missing import Counts, Wanted
-from storage.paths import Home
+from storage.care.lost_features import drop_files, find_lost
+from storage.lake.attach import open_lake, read_lake
+from storage.locations.home import Home
 from storage.progress import Advance
-from storage.vectors import Shard
+from storage.tables import missing, recipes
+from storage.tables.features import commit_shard
+from storage.tables.leases import Lease
+from storage.tables.missing import Counts, Wanted
+from storage.vectors.feature_file import Shard
+from tasks.embed.check_canaries import watch
 from tasks.embed.claim import claim, keep_alive
-from tasks.embed.engine import count_cores, embed_shard
-from tasks.embed.pack import keep_open, pack_backbone
-from tasks.embed.plan import Resolved, resolve
+from tasks.embed.find_recipe import Resolved, resolve
+from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.watch import watch
+from tasks.encoder.embedder import count_cores
+from tasks.encoder.pack import keep_open, pack_backbone
 
 logger = logging.getLogger(__name__)
 

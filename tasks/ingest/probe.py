@@ -10,10 +10,10 @@ from typing import BinaryIO
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
-from storage.files import READS
 from storage.formats import FORMATS
-from storage.paths import text_to_path
+from storage.locations.home import text_to_path
 from storage.progress import Advance
+from storage.tables.scans import READS
 from tasks.ingest.settings import IngestSettings
 
 

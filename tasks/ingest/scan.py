@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from storage.attach import read_lake
 from storage.errors import SourceError
-from storage.files import Listing, Scan, check_root, count_files, labels_after, list_below, list_changed
-from storage.lake import Lake
-from storage.paths import Home
+from storage.lake.attach import read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home
 from storage.progress import Progress
-from tasks.ingest.folder import join_unreadable, list_folder
+from storage.tables.scans import Listing, Scan, check_root, count_files, labels_after, list_below, list_changed
 from tasks.ingest.probe import read_files
 from tasks.ingest.settings import IngestSettings
+from tasks.ingest.sources.folder import join_unreadable, list_folder
 
 
 def scan(

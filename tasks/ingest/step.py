@@ -7,10 +7,10 @@ from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
-from storage.attach import open_lake
-from storage.files import Scan, ScanCounts, commit_scan
-from storage.paths import Home
+from storage.lake.attach import open_lake
+from storage.locations.home import Home
 from storage.progress import Progress
+from storage.tables.scans import Scan, ScanCounts, commit_scan
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 

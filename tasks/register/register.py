@@ -5,42 +5,26 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-
-from storage.answers import gives_labels, mark_labels, name_likeliest
-from storage.attach import open_lake, read_lake
-from storage.canaries import Canaries, find_canaries
 from storage.errors import RegistryError
-from storage.files import find_copies
-from storage.heads import Classifier
-from storage.lake import Lake
-from storage.paths import Home, text_to_path
-from storage.recipes import get_recipe
-from storage.trainings import (
-    Training,
-    Version,
-    find_training,
-    find_version,
-    list_predictable,
-    list_split,
-    read_asked,
-    read_head,
-    save_version,
-)
-from storage.vectors import Matrix, measure_distances
-from tasks.register.gate import judge
-from tasks.register.package import TOLERANCE, Opened, Package, log_run
-from tasks.register.registry import (
-    RECIPE_TAG,
-    TRAINING_TAG,
-    find_alias,
-    find_registered,
-    open_registry,
-)
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home, text_to_path
+from storage.sources.copies import find_copies
+from storage.tables.canaries import Canaries, find_canaries
+from storage.tables.models import Version, find_version, save_version
+from storage.tables.recipes import get_recipe
+from storage.tables.trainings import Training, find_training, list_split
+from storage.vectors.feature_file import Matrix, measure_distances
+from tasks.encoder.layers import open_layers
+from tasks.encoder.pack import open_images
+from tasks.heads.answers import gives_labels
+from tasks.heads.load import read_asked, read_head
+from tasks.heads.predict import predict_source
+from tasks.register.gate.judge import judge
+from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_alias, find_registered, open_registry
+from tasks.register.registry.package import TOLERANCE, Opened, Package, WritePage, log_run
 from tasks.register.settings import RegisterSettings, tracking_uri
 
 if TYPE_CHECKING:
@@ -48,8 +32,6 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 EXAMPLES = 4
-NUMBERS = 1 << 26
-"""In the features that are read at once: a quarter of a gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +49,7 @@ class Registered:
 
 
 def register_head(
-    home: Home, name: str, training_id: str, embedder: str, page: str, batch: int | None, settings: RegisterSettings
+    home: Home, name: str, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log a training as a model and register it, unless it is registered; gives the version.
 
@@ -75,8 +57,7 @@ def register_head(
         home: The home of lake, head and backbone.
         name: The registered model's.
         training_id: A training that the lake has.
-        embedder: "module:function" that opens a packed backbone, given its folder and the batch size.
-        page: "module:function" that writes a training's pictures and page, given the home, its id and a folder.
+        write_page: Writes a training's pictures and page.
         batch: The one batch size of the lake's vectors.
         settings: Where the registry is.
 
@@ -89,7 +70,7 @@ def register_head(
         if known:
             return str(known.version)
         with read_lake(home) as lake:
-            package = _pack(lake, home, name, training_id, embedder, page, batch)
+            package = _pack(lake, home, name, training_id, write_page, batch)
         run_id = log_run(client, home, package)
         return _register(client, package, run_id)
 
@@ -111,22 +92,22 @@ def judge_version(home: Home, name: str, training_id: str, settings: RegisterSet
         reason = _promote(client, lake, home, settings, version, training)
         registered = _describe(client, home, settings, version, new=True, reason=reason)
         row = Version(name, registered.version, training_id, registered.run_id, registered.alias)
-        save_version(lake, row, _predict(lake, home, training), now)
+        save_version(lake, row, predict_source(lake, home, training, open_layers), now)
     return registered
 
 
-def _pack(lake: Lake, home: Home, name: str, training_id: str, embedder: str, page: str, batch: int | None) -> Package:
+def _pack(lake: Lake, home: Home, name: str, training_id: str, write_page: WritePage, batch: int | None) -> Package:
     training = _get_training(lake, training_id)
     recipe = get_recipe(lake, training.recipe_id)
     examples = dict(islice(_read_examples(lake, training), EXAMPLES))
     if not examples:
         raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
-    head = read_head(home, training)
+    head = read_head(home, training, open_layers)
     backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
-    vectors: Matrix = resolve_name(embedder)(backbone, batch, head.views)(images)
+    vectors: Matrix = open_images(backbone, batch, head.views)(images)
     _compare(name, vectors, read_asked(lake, training, list(examples)), find_canaries(lake, training.recipe_id))
-    opened = Opened(backbone, embedder, batch, head.views)
-    return Package(name, training, recipe, opened, page, images, head.probabilities(vectors), gives_labels(head))
+    opened = Opened(backbone, batch, head.views)
+    return Package(name, training, recipe, opened, write_page, images, head.probabilities(vectors), gives_labels(head))
 
 
 def _compare(name: str, vectors: Matrix, features: Matrix, canaries: Canaries | None) -> None:
@@ -195,29 +176,6 @@ def _describe(
         new=new,
         reason=reason,
     )
-
-
-def _predict(lake: Lake, home: Home, training: Training) -> pa.Table:
-    """Predict every image of the source from its stored feature: image_id, class, probability; a row for each label."""
-    head, recipe = read_head(home, training), get_recipe(lake, training.recipe_id)
-    image_ids = list_predictable(lake, training.label_set, recipe.recipe_id)
-    chunk = max(1, NUMBERS // (recipe.dim * head.views))
-    parts = [
-        _predict_chunk(lake, head, training, image_ids[start : start + chunk])
-        for start in range(0, len(image_ids), chunk)
-    ]
-    return pa.concat_tables(parts)
-
-
-def _predict_chunk(lake: Lake, head: Classifier, training: Training, image_ids: list[str]) -> pa.Table:
-    probabilities = head.probabilities(read_asked(lake, training, image_ids))
-    if gives_labels(head):
-        images, labels = np.nonzero(mark_labels(head, probabilities))
-        said, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]
-    else:
-        said, names, best = np.array(image_ids), name_likeliest(head, probabilities), probabilities.max(axis=1)
-    columns = {"image_id": said.astype(str), "class": names.astype(str), "probability": best.astype(np.float32)}
-    return pa.table(columns)
 
 
 def _get_training(lake: Lake, training_id: str) -> Training:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage.paths import Home
+from storage.locations.home import Home
 
 
 class RegisterSettings(BaseModel):

@@ -7,8 +7,9 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 
 from storage.errors import RegistryUnreachableError
-from storage.paths import Home
+from storage.locations.home import Home
 from tasks.register.register import Registered, judge_version, register_head
+from tasks.register.registry.package import WritePage
 from tasks.register.settings import RegisterSettings
 
 
@@ -26,10 +27,10 @@ async def _registry_may_recover(_: Task[..., object], __: TaskRun, state: State[
     persist_result=False,
 )
 def register_model(
-    home: Home, name: str, training_id: str, embedder: str, page: str, batch: int | None, settings: RegisterSettings
+    home: Home, name: str, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log and register a training's model, unless it is registered; gives the version."""
-    return register_head(home, name, training_id, embedder, page, batch, settings)
+    return register_head(home, name, training_id, write_page, batch, settings)
 
 
 @task(

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from storage.paths import Home
+from storage.locations.home import Home
 from storage.progress import Progress
-from tasks.train import trials
+from tasks.train.search import trials
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
 
@@ -17,14 +17,12 @@ try_tail = task(task_run_name="try a tail at {cut}", cache_policy=NO_CACHE, pers
 
 
 @task(task_run_name="train {data.label_set}", cache_policy=NO_CACHE, persist_result=False)
-def fit_and_evaluate(
-    home: Home, data: TrainingData, settings: TrainSettings, opener: str, progress: Progress
-) -> Trained:
+def fit_and_evaluate(home: Home, data: TrainingData, settings: TrainSettings, progress: Progress) -> Trained:
     """Train a head on the labelled features of a snapshot, or find the one that they gave before."""
-    return train_head(home, data, settings, datetime.now(UTC), opener, progress)
+    return train_head(home, data, settings, datetime.now(UTC), progress)
 
 
 @task(task_run_name="estimate a tail at {cut}", cache_policy=NO_CACHE, persist_result=False)
-def estimate_tail(home: Home, rows: trials.Rows, cut: str, settings: TrainSettings, opener: str) -> float:  # noqa: ARG001 - names the task run
+def estimate_tail(home: Home, rows: trials.Rows, cut: str, settings: TrainSettings) -> float:  # noqa: ARG001 - names the task run
     """Estimate the seconds that a tail takes."""
-    return trials.estimate_tail(home, rows, settings, opener)
+    return trials.estimate_tail(home, rows, settings)

@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage.answers import mark_known
-from storage.attach import open_lake, read_lake
 from storage.canonical import digest
-from storage.heads import save_head
-from storage.images import list_facts
-from storage.lake import Lake
-from storage.paths import Home
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home
 from storage.progress import Progress, silent
 from storage.release import name_release
-from storage.trainings import (
+from storage.tables.image_facts import list_facts
+from storage.tables.trainings import (
     Training,
     checkpoint_folder,
     digest_labelled,
@@ -30,16 +28,25 @@ from storage.trainings import (
     head_path,
     save_training,
 )
-from tasks.train.coverage import Coverage, check_splits, warn_bridges, warn_thin
-from tasks.train.evaluate import Evaluation, evaluate
-from tasks.train.folds import Folds, cross_validate, cross_validate_labels, deal, measure_classes, measure_labels
-from tasks.train.groups import read_arrivals
-from tasks.train.inputs import Inputs, read_inputs
-from tasks.train.multi_label import train_labels
-from tasks.train.neither import add_neither
+from tasks.heads.answers import mark_known
+from tasks.heads.heads import save_head
+from tasks.train.cross_validate import (
+    Folds,
+    cross_validate,
+    cross_validate_labels,
+    deal,
+    measure_classes,
+    measure_labels,
+)
+from tasks.train.fit.candidates import Candidate, Pretrained, fit_heads
+from tasks.train.fit.multi_label import train_labels
+from tasks.train.fit.unknown_classes import add_neither
+from tasks.train.measure.evaluate import Evaluation, evaluate
+from tasks.train.rows.coverage import Coverage, check_splits, warn_bridges, warn_thin
+from tasks.train.rows.groups import read_arrivals
+from tasks.train.rows.inputs import Inputs, read_inputs
+from tasks.train.rows.splits import SPLITS, Division, Split, divide
 from tasks.train.settings import TrainSettings
-from tasks.train.splits import SPLITS, Division, Split, divide
-from tasks.train.sweep import Candidate, Pretrained, fit_heads
 
 FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
 """Settings of the first release."""
@@ -74,12 +81,9 @@ def train_head(
     data: TrainingData,
     settings: TrainSettings,
     now: datetime,
-    opener: str = "",
     progress: Progress = silent,
 ) -> Trained:
     """Train a head on a snapshot's rows, or find the one that the same rows, recipes and settings gave before.
-
-    ``opener`` ("module:function") opens the layers after a packed backbone's cut, for tails.
 
     Raises:
         TrainError: where the labels cannot train or measure a head.
@@ -103,7 +107,7 @@ def train_head(
         facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
     folds = deal([division.keys[image_id] for image_id in _list_pool(rows)], settings) if settings.folds else None
     checkpoints = checkpoint_folder(home, training_id)
-    pretrained = Pretrained(opener, home.backbones / data.recipe_id, checkpoints, progress)
+    pretrained = Pretrained(home.backbones / data.recipe_id, checkpoints, progress)
     candidates, evaluation = _fit(inputs, rows, facts, settings, pretrained)
     if folds:
         figures = _cross_validate(inputs, rows, folds, candidates[0], settings)

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from storage.attach import read_lake
-from storage.canaries import Canaries, find_canaries
 from storage.errors import NumbersChangedError
-from storage.paths import open_home
+from storage.lake.attach import read_lake
+from storage.locations.home import open_home
 from storage.recipe import Recipe
-from storage.vectors import Matrix
-from tasks.embed import watch as watching
+from storage.tables.canaries import Canaries, find_canaries
+from storage.vectors.feature_file import Matrix
 from tasks.embed.canaries import make_probes, tolerate
-from tasks.embed.decode import Pixels, decode
-from tasks.embed.engine import Lanes
-from tasks.embed.pack import open_once
-from tasks.embed.watch import watch
+from tasks.embed.check_canaries import watch
+from tasks.encoder.embedder import Lanes
+from tasks.encoder.pack import open_once
+from tasks.encoder.pixels.decode import decode
+from tasks.encoder.pixels.transform import Pixels
 from tests.counting import Tally
-from tests.embed.test_engine import RECIPE
+from tests.embed.test_pipeline import RECIPE
 from tests.pictures import write_image
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def test_canaries_whose_files_are_gone_are_left_out(watched: Watched, photos: Pa
 def test_the_pace_of_the_canaries_is_what_plan_estimates_from_before_the_first_shard(
     watched: Watched, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.plan import make_plan
+    from flows.operations.plan import make_plan
     from flows.settings import RunSettings
 
     def stop(*_: object, **__: object) -> None:
@@ -168,7 +168,7 @@ def test_compiling_that_gives_other_numbers_is_not_used(
         tally = Tally(photos.parent / "other-calls")
         return (lambda pixels: -tally.embed(pixels)) if compiled else tally.embed, Lanes()
 
-    monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
+    monkeypatch.setattr(sys.modules["tasks.encoder.backbone.open_backbone"], "open_backbone", open_backbone)
     open_once.cache_clear()
     done = watched(embed={"compile": "on"})
     assert opened == [False, True, False]
@@ -186,8 +186,8 @@ def test_a_run_goes_on_compiled_only_where_that_is_faster(
         asked.append(compiled)
         return Tally(photos.parent / "other-calls", compiled_seconds if compiled else 0.1).embed, Lanes()
 
-    monkeypatch.setattr(sys.modules["tasks.embed.backbone"], "open_backbone", open_backbone)
-    monkeypatch.setattr("tasks.embed.plan.SECONDS_WORTH_COMPILING", 0)
+    monkeypatch.setattr(sys.modules["tasks.encoder.backbone.open_backbone"], "open_backbone", open_backbone)
+    monkeypatch.setattr("tasks.embed.find_recipe.SECONDS_WORTH_COMPILING", 0)
     open_once.cache_clear()
     assert watched().computed == 60
     assert asked == opened
@@ -210,7 +210,7 @@ def test_the_tolerance_follows_from_the_dtype(dtype: Any, least: float, most: fl
 
 
 def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_path: Path) -> None:
-    from tasks.embed.plan import resolve
+    from tasks.embed.find_recipe import resolve
     from tasks.embed.settings import EmbedSettings
     from tasks.embed.step import keep_recipe
 
@@ -220,4 +220,4 @@ def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_pat
     keep_recipe.fn(home, resolved)
     for _ in range(2):
         open_once.cache_clear()
-        assert watching.watch(home, "none", resolved.recipe.recipe_id, 1, settings) is False
+        assert watch(home, "none", resolved.recipe.recipe_id, 1, settings) is False

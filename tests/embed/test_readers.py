@@ -15,13 +15,14 @@ import pytest
 import simplejpeg  # noqa: F401 - before another is planted
 
 from storage.recipe import Transform
-from tasks.embed.decode import Pixels
-from tasks.embed.engine import Embedder, Lanes, Vectors, embed_files
-from tasks.embed.reader import ReaderProcess
+from tasks.embed.pipeline import Vectors, embed_files, free_rings
+from tasks.embed.read_chunk import Chunk, Item, Order
+from tasks.embed.reader_process import ReaderProcess
 from tasks.embed.readers import Readers
-from tasks.embed.reading import Chunk, Item, Order
-from tasks.embed.stages import Meter
-from tests.embed.test_engine import RECIPE, average, gather, item_of
+from tasks.encoder.embedder import Embedder, Lanes
+from tasks.encoder.pixels.transform import Pixels
+from tasks.encoder.stages import Meter
+from tests.embed.test_pipeline import RECIPE, average, gather, item_of
 from tests.pictures import write_image
 
 ROOT = Path(__file__).parents[2]
@@ -73,7 +74,7 @@ def embed(folder: Path, items: list[Item], *, apart: bool) -> Vectors:
     for _ in range(2):
         rounds.append(gather(embed_files(folder, embedder, items, 1, Meter())))
         if apart:
-            wait_for_process(embedder.rings[-1].readers)
+            wait_for_process(free_rings(embedder)[-1].readers)
     np.testing.assert_array_equal(rounds[0].matrix, rounds[1].matrix)
     return rounds[1]
 
@@ -82,7 +83,7 @@ def test_processes_give_the_vectors_and_failures_that_threads_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items = [*write_images(tmp_path, 30), (str(uuid.uuid4()), "missing.png")]
-    monkeypatch.setattr("tasks.embed.engine.APART", 1)
+    monkeypatch.setattr("tasks.embed.pipeline.APART", 1)
     apart, together = (embed(tmp_path, items, apart=apart) for apart in (True, False))
     assert apart.image_ids == together.image_ids
     assert apart.failures == together.failures
@@ -153,7 +154,7 @@ def test_two_runs_of_one_embedder_at_a_time_do_not_write_into_each_other_s_rows(
     begun = next(first)
     second = gather(embed_files(tmp_path, embedder, list(reversed(items)), 1, Meter()))
     rest = gather(first)
-    assert len(embedder.rings) == 2
+    assert len(free_rings(embedder)) == 2
     np.testing.assert_array_equal(np.concatenate([begun.matrix, rest.matrix]), second.matrix[::-1])
 
 
@@ -163,6 +164,6 @@ def test_after_a_run_that_broke_the_next_has_rows_of_its_own(tmp_path: Path) -> 
     begun = embed_files(tmp_path, broken, items, 1, Meter())
     next(begun)
     del begun
-    assert not broken.rings
+    assert not free_rings(broken)
     whole = gather(embed_files(tmp_path, broken, items, 1, Meter()))
     np.testing.assert_array_equal(whole.matrix, embed(tmp_path, items, apart=False).matrix)

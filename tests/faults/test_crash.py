@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from storage.attach import read_lake
-from storage.paths import open_home
+from storage.lake.attach import read_lake
+from storage.locations.home import open_home
 from tests.counting import Tally
 
 ROOT = Path(__file__).parents[2]

@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import obey
-from storage.attach import open_lake, read_lake
+from flows.command.app import obey
 from storage.errors import LakeUnreachableError
-from storage.extensions import _kept
-from storage.features import read_features
-from storage.lake import Lake
-from storage.paths import Home, open_home
-from storage.recipes import save_recipe
-from tasks.embed.plan import request_of
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.extensions import _kept
+from storage.lake.lake import Lake
+from storage.locations.home import Home, open_home
+from storage.tables.features import read_features
+from storage.tables.recipes import save_recipe
+from storage.vectors.features_reader import find_features
+from tasks.embed.find_recipe import request_of
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import find_weights
+from tasks.encoder.backbone.weights import find_weights
 from tests.lakes import PASSWORD, SECRET, start_postgres, start_s3
 from tests.pictures import write_folder
 from tests.rows import NOW, add_features, label, name
-from tests.storage.test_reading import RECIPE
+from tests.storage.vectors.test_features_reader import RECIPE
 
 URL = "s3://lakes/lake"
 
@@ -76,8 +77,8 @@ def test_whoever_reads_says_that_the_catalogs_server_is_gone(
         lambda: orphan.rows("FROM labels"),
         lambda: orphan.read("FROM labels"),
         lambda: orphan.table("FROM labels"),
-        lambda: orphan.features(RECIPE.recipe_id),
-        lambda: orphan.features(RECIPE.recipe_id, where="class = 'red'"),
+        lambda: find_features(orphan, RECIPE.recipe_id),
+        lambda: find_features(orphan, RECIPE.recipe_id, where="class = 'red'"),
         lambda: read_features(orphan, RECIPE.recipe_id, [name(1)]),
     ):
         with pytest.raises(LakeUnreachableError, match=said):
@@ -106,4 +107,4 @@ def test_whoever_reads_says_that_the_object_store_is_gone(
         assert "does not answer" in line
         assert line.endswith("Check the store and the network, run again.")
     with read_lake(cut_off) as lake, pytest.raises(LakeUnreachableError, match=f"data {URL}: does not answer"):
-        lake.features(RECIPE.recipe_id)
+        find_features(lake, RECIPE.recipe_id)

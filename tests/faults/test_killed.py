@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.maintain import maintain
-from storage.attach import open_lake, read_lake
-from storage.doctor import check_lake
-from storage.features import commit_shard, read_features
-from storage.move import move_lake
-from storage.paths import Home, open_home
-from storage.recipes import save_recipe
-from storage.snapshots import tag_snapshot
-from storage.vectors import Shard, write_features
+from flows.operations.maintain import maintain
+from storage.care.doctor import check_lake
+from storage.care.move import move_lake
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.snapshots import tag_snapshot
+from storage.locations.home import Home, open_home
+from storage.tables.features import commit_shard, read_features
+from storage.tables.recipes import save_recipe
+from storage.vectors.feature_file import Shard, write_features
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.weights import Weights
 from tests.counting import resolve_recipe
 from tests.lakes import Postgres, database_of
 from tests.rows import NOW, label, make_vectors, name

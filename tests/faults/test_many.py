@@ -8,18 +8,19 @@ from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from storage.attach import open_lake, read_lake
-from storage.features import commit_shard, read_features
-from storage.files import commit_scan
-from storage.lake import Lake
-from storage.leases import list_holders
-from storage.missing import FIRST_ID, Counts, Wanted, count_images
-from storage.paths import Home, open_home
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home, open_home
 from storage.progress import silent
+from storage.tables.features import commit_shard, read_features
+from storage.tables.leases import list_holders
+from storage.tables.missing import FIRST_ID, Counts, Wanted, count_images
+from storage.tables.scans import commit_scan
 from tasks.embed.claim import claim, hold_leases
-from tasks.embed.engine import Embedder, embed_shard
+from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.weights import Weights
+from tasks.encoder.embedder import Embedder
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tests.counting import Tally, resolve_recipe

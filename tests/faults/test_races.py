@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from storage.attach import open_lake, read_lake
-from storage.features import commit_shard
-from storage.lake import Lake
-from storage.paths import Home
-from storage.vectors import Shard, write_features
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home
+from storage.tables.features import commit_shard
+from storage.vectors.feature_file import Shard, write_features
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = "a" * 32
@@ -20,8 +20,8 @@ KEYS, SHARD, WRITERS = 1200, 100, 4
 WRITER = """
 import sys
 from pathlib import Path
-from storage.attach import open_lake
-from storage.paths import open_home
+from storage.lake.attach import open_lake
+from storage.locations.home import open_home
 from tests.faults.test_races import KEYS, NOW, SHARD, commit_shard, make_shard
 
 with open_lake(open_home(Path(sys.argv[1]), *(url or None for url in sys.argv[2:]))) as lake:

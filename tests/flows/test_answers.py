@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from flows import start
-from flows.cli import obey
-from storage.attach import open_lake
-from storage.lake import Lake
-from storage.paths import open_home
-from storage.recipes import save_recipe
-from storage.urls import mask
+from flows.command.app import obey
+from storage.lake.attach import open_lake
+from storage.lake.lake import Lake
+from storage.locations.home import open_home
+from storage.locations.urls import mask
+from storage.tables.recipes import save_recipe
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.weights import Weights
 from tests.counting import resolve_recipe
 from tests.rows import DIM, NOW, add_features, label
 from tests.servers import ROOT
@@ -212,9 +212,9 @@ def test_an_interrupt_while_the_command_is_still_loading_is_no_traceback(
     def load(_: str) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    loading = ModuleType("flows.cli")
+    loading = ModuleType("flows.command.app")
     monkeypatch.setattr(loading, "__getattr__", load, raising=False)
-    monkeypatch.setitem(sys.modules, "flows.cli", loading)
+    monkeypatch.setitem(sys.modules, "flows.command.app", loading)
     monkeypatch.setattr(threading.Timer, "start", lambda _: None)
     before = signal.getsignal(signal.SIGINT)
     try:

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from flows.cli import obey
+from flows.command.app import obey
 from flows.settings import RunSettings
 from flows.train import train
-from storage.attach import open_lake
-from storage.paths import open_home
-from storage.snapshots import tag_snapshot
+from storage.lake.attach import open_lake
+from storage.lake.snapshots import tag_snapshot
+from storage.locations.home import open_home
 from tests.counting import Tally
 from tests.pictures import write_folder, write_image
 

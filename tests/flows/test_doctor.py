@@ -15,19 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.doctor import Outcome, examine
-from storage.attach import open_lake, read_lake
-from storage.catalog import list_live
-from storage.checksums import seal_files
-from storage.compaction import prepare_deletes
-from storage.data import open_data
+from flows.operations.doctor import Outcome, examine
+from storage.care.compaction import prepare_deletes
 from storage.errors import LakeError
-from storage.features import commit_shard
-from storage.paths import Home, open_home
-from storage.recipes import save_recipe
-from storage.vectors import Shard, write_features
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.checksums import seal_files
+from storage.lake.ducklake_files import list_live
+from storage.locations.home import Home, open_home
+from storage.locations.parquet_files import open_data
+from storage.tables.features import commit_shard
+from storage.tables.recipes import save_recipe
+from storage.vectors.feature_file import Shard, write_features
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.weights import Weights
 from tests.counting import Tally, resolve_recipe
 from tests.lakes import list_files
 from tests.servers import ROOT

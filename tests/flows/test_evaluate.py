@@ -17,30 +17,31 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from flows.erase import erase_images
-from flows.evaluate import describe, look, write_html
-from flows.report import describe_trained
-from storage.attach import open_lake
+from flows.operations.erase import erase_images
+from flows.operations.evaluate import describe, look, write_html
+from flows.reports.run_report import describe_trained
 from storage.errors import ExportError, TrainError
-from storage.features import commit_shard
-from storage.files import commit_scan
-from storage.heads import load_head
-from storage.paths import Home
+from storage.lake.attach import open_lake
+from storage.locations.home import Home
 from storage.progress import silent
-from storage.recipes import save_recipe
-from storage.trainings import Version, evaluation_path, head_path, save_version
-from storage.vectors import Shard, write_features
+from storage.tables.features import commit_shard
+from storage.tables.models import Version, save_version
+from storage.tables.recipes import save_recipe
+from storage.tables.scans import commit_scan
+from storage.tables.trainings import evaluation_path, head_path
+from storage.vectors.feature_file import Shard, write_features
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.weights import Weights
+from tasks.heads.heads import load_head
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tasks.train.page import write_page
+from tasks.train.report.page import write_page
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
 from tests.counting import resolve_recipe
 from tests.flows.test_cli import ROOT, Ran, refused
 from tests.pictures import write_image
-from tests.storage.test_migrate import first as first  # noqa: PLC0414 - a fixture
+from tests.storage.lake.test_migrate import first as first  # noqa: PLC0414 - a fixture
 from tests.test_layers import COMMAND, run_python
 
 DOCS = ROOT / "docs" / "evaluation.md"
@@ -91,7 +92,7 @@ def trained(place: Home, tmp_path: Path) -> Trained:
 
 def frostline(folder: Path, *arguments: str) -> Ran:
     """Run the command in a folder."""
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-m", "flows.start", *arguments]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
     return Ran(ran.returncode, ran.stdout, ran.stderr)

@@ -16,7 +16,7 @@ from flows.register import register
 from flows.settings import HomeSettings, RunSettings
 from flows.train import train
 from flows.weekly import maintain_lake
-from storage.vectors import FeatureFile
+from storage.vectors.feature_file import FeatureFile
 from tests.counting import Tally
 
 Run = Callable[..., dict[str, Any]]
@@ -42,7 +42,7 @@ def test_a_shards_pace_and_what_a_thread_warns_of_stand_in_the_runs_log(
     write = FeatureFile.write
 
     def warn(*args: Any) -> None:  # noqa: ANN401 - whatever it takes
-        logging.getLogger("tasks.embed.engine").warning("from %s", threading.current_thread().name)
+        logging.getLogger("tasks.embed.pipeline").warning("from %s", threading.current_thread().name)
         write(*args)
 
     monkeypatch.setattr(FeatureFile, "write", warn)

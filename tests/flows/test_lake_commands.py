@@ -8,11 +8,11 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from storage.attach import open_lake
-from storage.paths import open_home
-from storage.recipes import save_recipe
+from storage.lake.attach import open_lake
+from storage.locations.home import open_home
+from storage.tables.recipes import save_recipe
 from tasks.embed.settings import EmbedSettings
-from tasks.embed.weights import Weights
+from tasks.encoder.backbone.weights import Weights
 from tests.counting import resolve_recipe
 from tests.rows import DIM, NOW, add_features, label
 
@@ -21,7 +21,7 @@ DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def frostline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-m", "flows.start", *arguments]
     return subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
     )

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from storage.attach import read_lake
-from storage.paths import open_home
-from storage.trainings import head_path
+from storage.lake.attach import read_lake
+from storage.locations.home import open_home
+from storage.tables.trainings import head_path
 from tasks.embed.settings import EmbedSettings
 from tasks.train.settings import TrainSettings
 from tests.counting import Tally

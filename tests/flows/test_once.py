@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from storage.attach import read_lake
-from storage.paths import open_home
+from storage.lake.attach import read_lake
+from storage.locations.home import open_home
 from tests.counting import Tally
 from tests.pictures import write_image
 
@@ -128,7 +128,7 @@ def test_a_source_that_moved_as_a_whole_computes_nothing(run: Run, photos: Path)
 
 
 def test_a_lost_file_is_planned_as_lost_and_computed_again(run: Run, tally: Tally, photos: Path, home: Path) -> None:
-    from flows.plan import make_plan
+    from flows.operations.plan import make_plan
     from flows.settings import RunSettings
 
     run(embed={"shard": 20})

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from pyarrow import fs
 
-from flows.answer import Output
-from flows.lake_commands import move
+from flows.command.lake_commands import move
+from flows.reports.output import Output
 from flows.settings import HomeSettings
-from storage.attach import open_lake, read_lake
-from storage.data import open_data
-from storage.paths import Home, open_home
+from storage.lake.attach import open_lake, read_lake
+from storage.locations.home import Home, open_home
+from storage.locations.parquet_files import open_data
 from tests.lakes import PASSWORD, SECRET, Postgres, database_of, list_files
 from tests.pictures import write_image
 from tests.servers import ROOT, request

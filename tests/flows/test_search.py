@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from flows.cli import obey
+from flows.command.app import obey
 from flows.embed import embed
 from flows.ingest import ingest
+from flows.reports.search_report import Found, describe_search, search_to_json, write_settings
 from flows.search import search
-from flows.search_report import Found, describe_search, search_to_json, write_settings
 from flows.settings import RunSettings
 from flows.train import train
-from storage.attach import read_lake
 from storage.errors import SettingsError, TrainError
-from storage.paths import open_home
+from storage.lake.attach import read_lake
+from storage.locations.home import open_home
 from tests.pictures import write_folder
-from tests.train.test_tail import save_weights
+from tests.train.fit.test_tail import save_weights
 
 Make = Callable[..., RunSettings]
 
@@ -105,7 +105,7 @@ def test_a_tail_that_was_tried_trains_no_epoch_again(
     cut, *_ = [outcome.contender.cut for outcome in first.outcomes if outcome.contender.kind == "tail"]
     update = {"embed": settings.embed.model_copy(update={"cut": cut, "pooling": "flatten"})}
     asked = settings.model_copy(update=update | {"train": settings.train.model_copy(update={"heads": ("tail",)})})
-    with caplog.at_level("INFO", logger="tasks.train.tail"):
+    with caplog.at_level("INFO", logger="tasks.train.fit.tail"):
         trained = train(asked)
     assert trained.new
     assert "tail: goes on after epoch 1" in caplog.messages
@@ -153,13 +153,13 @@ def test_a_tail_whose_epochs_take_longer_than_was_estimated_is_ended_and_goes_on
     tail = settings.train.tail.model_copy(update={"epochs": 3})
     settings = settings.model_copy(update={"train": settings.train.model_copy(update={"tail": tail})})
     slow = itertools.count(time.monotonic(), 600.0)
-    with monkeypatch.context() as patched, caplog.at_level("INFO", logger="tasks.train.tail"):
-        patched.setattr("tasks.train.tail.time", SimpleNamespace(monotonic=slow.__next__))
+    with monkeypatch.context() as patched, caplog.at_level("INFO", logger="tasks.train.fit.tail"):
+        patched.setattr("tasks.train.fit.tail.time", SimpleNamespace(monotonic=slow.__next__))
         tails = [outcome for outcome in search(settings).outcomes if outcome.contender.kind == "tail"]
         assert len([message for message in caplog.messages if "tail: epoch" in message]) == len(tails) == 2
     assert all(outcome.trial is None for outcome in tails)
     assert all("ended after epoch 1 of 3: the others would take about 1,200 s" in outcome.verdict for outcome in tails)
-    with caplog.at_level("INFO", logger="tasks.train.tail"):
+    with caplog.at_level("INFO", logger="tasks.train.fit.tail"):
         tails = [outcome for outcome in search(settings).outcomes if outcome.contender.kind == "tail"]
     assert "tail: goes on after epoch 1" in caplog.messages
     assert all(outcome.trial for outcome in tails)

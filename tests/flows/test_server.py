@@ -15,7 +15,7 @@ from tests.test_layers import ROOT
 LIVE = """
 import sys
 from prefect import flow
-from flows.server import orchestrate, start_server
+from flows.orchestrator.server import orchestrate, start_server
 
 @flow
 def double(number):
@@ -78,7 +78,7 @@ def test_a_private_server_that_cannot_start_is_told_with_what_to_do(tmp_path: Pa
 def test_where_a_server_is_named_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    from flows.server import start_server
+    from flows.orchestrator.server import start_server
 
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a server was started"))
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import obey
+from flows.command.app import obey
 from tests.pictures import write_image
 from tests.test_layers import run_python
 
@@ -15,7 +15,7 @@ WARM_UP = """
 import sys
 from pathlib import Path
 from flows.settings import RunSettings
-from flows.warm_up import warm_up
+from flows.orchestrator.warm_up import warm_up
 
 with warm_up(RunSettings(source=Path(sys.argv[1]), home=Path(sys.argv[2]))):
     pass
@@ -37,6 +37,8 @@ def test_the_backbone_is_opened_only_where_something_is_new(
 def test_where_a_server_runs_already_nothing_is_warmed_up(
     photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.warm_up.warm_up", lambda _: pytest.fail("it looked through the folder twice"))
+    monkeypatch.setattr(
+        "flows.orchestrator.warm_up.warm_up", lambda _: pytest.fail("it looked through the folder twice")
+    )
     obey(["run", str(photos), "--home", str(home), "--json"])
     assert json.loads(capsys.readouterr().out)["images"]["new"] == 60

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from storage.errors import SourceError
-from storage.files import Listing
-from storage.paths import path_to_text, text_to_path
-from tasks.ingest.folder import list_folder
+from storage.locations.home import path_to_text, text_to_path
+from storage.tables.scans import Listing
+from tasks.ingest.sources.folder import list_folder
 from tests.pictures import write_image
 
 

@@ -11,12 +11,12 @@ from typing import IO, Any
 import pytest
 from PIL import Image
 
-from storage.attach import open_lake
 from storage.errors import SourceError
-from storage.files import ScanCounts, commit_scan
-from storage.lake import Lake
-from storage.paths import Home, text_to_path
+from storage.lake.attach import open_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home, text_to_path
 from storage.progress import silent
+from storage.tables.scans import ScanCounts, commit_scan
 from tasks.ingest.scan import foresee_labels, scan
 from tasks.ingest.settings import IngestSettings
 from tests.pictures import write_image

@@ -14,16 +14,16 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc import load_model as load_pyfunc
 from PIL import Image
 
-from flows.doctor import examine
-from flows.evaluate import describe, look, write_html
-from flows.review import review, take_back
-from storage.answers import gives_labels
-from storage.attach import open_lake, read_lake
+from flows.operations.doctor import examine
+from flows.operations.evaluate import describe, look, write_html
+from flows.operations.review import review, take_back
 from storage.errors import ReviewError
-from storage.heads import load_head
-from storage.lineage import trace
-from storage.paths import Home
-from storage.trainings import head_path
+from storage.lake.attach import open_lake, read_lake
+from storage.locations.home import Home
+from storage.tables.lineage import trace
+from storage.tables.trainings import head_path
+from tasks.heads.answers import gives_labels
+from tasks.heads.heads import load_head
 from tests.pictures import COLORS
 
 Run = Callable[..., dict[str, Any]]

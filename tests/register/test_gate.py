@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 
-from storage.attach import open_lake
-from storage.features import commit_shard
-from storage.heads import Head, load_head, save_head
-from storage.lake import Lake
-from storage.paths import Home
-from storage.trainings import Training, head_path, save_training
-from storage.vectors import Shard, write_features
-from tasks.register.gate import judge
+from storage.lake.attach import open_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home
+from storage.tables.features import commit_shard
+from storage.tables.trainings import Training, head_path, save_training
+from storage.vectors.feature_file import Shard, write_features
+from tasks.heads.heads import Head, load_head, save_head
+from tasks.register.gate.judge import judge
 
 Run = Callable[..., dict[str, Any]]
 Rows = Sequence[tuple[int, str, str]]

@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from flows.report import model_url
-from storage.attach import open_lake, read_lake
-from storage.canaries import Canaries, Probe, save_canaries
+from flows.register import write_page
+from flows.reports.run_report import model_url
 from storage.errors import RegistryError, RegistryUnreachableError
-from storage.paths import Home
-from storage.trainings import head_path
-from storage.vectors import Matrix
+from storage.lake.attach import open_lake, read_lake
+from storage.locations.home import Home
+from storage.tables.canaries import Canaries, Probe, save_canaries
+from storage.tables.trainings import head_path
+from storage.vectors.feature_file import Matrix
+from tasks.encoder.pack import open_images
 from tasks.register.register import Registered, register_head
-from tasks.register.registry import open_registry
+from tasks.register.registry.client import open_registry
 from tasks.register.settings import RegisterSettings, quiet_registry, tracking_uri
 from tests.counting import Tally
 from tests.servers import environment, free_port, mlflow_server
@@ -30,10 +32,10 @@ Run = Callable[..., dict[str, Any]]
 
 LONGEST = 40
 TELEMETRY = """
-from tasks.register.registry import open_registry
-from tasks.register.registry import open_registry
+from tasks.register.registry.client import open_registry
+from tasks.register.registry.client import open_registry
 from tasks.register.settings import RegisterSettings
-from storage.paths import Home
+from storage.locations.home import Home
 from pathlib import Path
 with open_registry(Home(Path({home!r})), RegisterSettings()):
     from mlflow.telemetry import get_telemetry_client
@@ -77,7 +79,6 @@ def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not
 ) -> None:
     from flows.embed import embed
     from flows.ingest import ingest
-    from flows.register import EMBEDDER, PAGE
     from flows.settings import RunSettings
     from flows.train import train
 
@@ -85,7 +86,7 @@ def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not
     ingest(settings)
     embed(settings)
     training_id = train(settings).training.training_id
-    register_head(Home(home), "photos", training_id, EMBEDDER, PAGE, settings.embed.batch, settings.registry)
+    register_head(Home(home), "photos", training_id, write_page, settings.embed.batch, settings.registry)
     with read_lake(Home(home)) as lake:
         assert lake.rows("FROM models") == []
     report = run()
@@ -102,10 +103,8 @@ def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance
 ) -> None:
     from flows.embed import embed
     from flows.ingest import ingest
-    from flows.register import EMBEDDER, PAGE
     from flows.settings import RunSettings
     from flows.train import train
-    from tasks.embed import pack
 
     settings = RunSettings(source=photos, home=home)
     for step in (ingest, embed, train):
@@ -115,18 +114,18 @@ def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance
         ((training_id, recipe_id),) = lake.rows("SELECT training_id, recipe_id FROM heads")
         probes = Canaries((Probe("drawn", b""),), np.ones((1, 48), np.float32), 0.05, {}, 1.0)
         save_canaries(lake, recipe_id, probes, datetime.now(UTC))
-    as_ever = pack.open_images
+    as_ever = open_images
 
     def open_elsewhere(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
         embed_as_ever = as_ever(folder, batch, views)
         return lambda images: embed_as_ever(images) * np.float32(1 + off)
 
-    monkeypatch.setattr(pack, "open_images", open_elsewhere)
+    monkeypatch.setattr("tasks.register.register.open_images", open_elsewhere)
     if off < 0.05:
-        assert register_head(Home(home), "photos", training_id, EMBEDDER, PAGE, None, RegisterSettings()) == "1"
+        assert register_head(Home(home), "photos", training_id, write_page, None, RegisterSettings()) == "1"
     else:
         with pytest.raises(RegistryError, match=r"gets vectors 1.0e-01 of their length away from the lake's, 5.0e-02"):
-            register_head(Home(home), "photos", training_id, EMBEDDER, PAGE, None, RegisterSettings())
+            register_head(Home(home), "photos", training_id, write_page, None, RegisterSettings())
 
 
 def test_a_lake_that_forgot_and_a_store_that_was_emptied_are_filled_again_without_training(
@@ -190,7 +189,7 @@ def test_the_link_to_a_model_whose_name_has_spaces_is_one_link() -> None:
 
 def forget_versions(home: Path) -> None:
     """Leave the lake as a kill just before its commit does."""
-    from storage.attach import open_lake
+    from storage.lake.attach import open_lake
 
     with open_lake(Home(home)) as lake:
         lake.commit(lambda: lake.execute("DELETE FROM models; DELETE FROM predictions"))

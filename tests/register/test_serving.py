@@ -16,13 +16,14 @@ from mlflow.entities import Run
 from mlflow.models import Model
 from PIL import Image
 
-from storage.attach import read_lake
-from storage.features import read_features
-from storage.files import find_copies
-from storage.heads import Floats, load_head
-from storage.paths import Home
-from storage.recipes import get_recipe
-from storage.trainings import Training, find_training, head_path, list_predictable
+from storage.lake.attach import read_lake
+from storage.locations.home import Home
+from storage.sources.copies import find_copies
+from storage.tables.features import read_features
+from storage.tables.models import list_predictable
+from storage.tables.recipes import get_recipe
+from storage.tables.trainings import Training, find_training, head_path
+from tasks.heads.heads import Floats, load_head
 from tests.pictures import write_folder
 from tests.servers import environment, model_server, request
 

@@ -11,14 +11,17 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from flows.pipeline import pipeline
-from flows.settings import OPENER, RunSettings
-from storage.attach import read_lake
-from storage.features import read_features
-from storage.files import find_copies
-from storage.lineage import trace
-from storage.paths import open_home
-from storage.trainings import find_training, list_predictable, read_head
-from tasks.register.gate import judge
+from flows.settings import RunSettings
+from storage.lake.attach import read_lake
+from storage.locations.home import open_home
+from storage.sources.copies import find_copies
+from storage.tables.features import read_features
+from storage.tables.lineage import trace
+from storage.tables.models import list_predictable
+from storage.tables.trainings import find_training
+from tasks.encoder.layers import open_layers
+from tasks.heads.load import read_head
+from tasks.register.gate.judge import judge
 from tasks.train.settings import TrainSettings
 from tasks.train.train import TrainingData, train_head
 
@@ -42,7 +45,7 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_
         assert training
         assert training.settings["chosen_head"] == "tail"
         ids = list_predictable(lake, "photos", training.recipe_id)[::10]
-        expected = read_head(place, training).probabilities(read_features(lake, training.recipe_id, ids))
+        expected = read_head(place, training, open_layers).probabilities(read_features(lake, training.recipe_id, ids))
         copies = find_copies(lake, ids)
         images = [(Path(root) / path).read_bytes() for each in ids for root, path in copies[each]]
         assert lake.value("SELECT count(*) FROM predictions WHERE version = 1") == 60
@@ -55,7 +58,7 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_
     assert files == {".safetensors", ".json", ".pth"}  # the head with its layers, the recipe, the backbone
     assert json.loads((model / "artifacts" / training.recipe_id / "recipe.json").read_text())["cut"] == "blocks.5"
     other = TrainSettings.model_validate({**TRAIN, "seed": 1})
-    second = train_head(place, TrainingData("photos", training.recipe_id), other, datetime.now(UTC), OPENER).training
+    second = train_head(place, TrainingData("photos", training.recipe_id), other, datetime.now(UTC)).training
     with read_lake(place) as lake:
         assert "accuracy" in judge(place, lake, second, training.training_id).reason
 

@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from storage.attach import read_lake
-from storage.files import find_copies
-from storage.paths import open_home
-from storage.trainings import find_training, list_predictable, read_asked, read_head
+from storage.lake.attach import read_lake
+from storage.locations.home import open_home
+from storage.sources.copies import find_copies
+from storage.tables.models import list_predictable
+from storage.tables.trainings import find_training
+from tasks.encoder.layers import open_layers
+from tasks.heads.load import read_asked, read_head
 
 
 def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., dict[str, Any]], home: Path) -> None:
@@ -32,7 +35,7 @@ def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., d
         image_ids = list_predictable(lake, "photos", training.recipe_id)[:5]
         asked, copies = read_asked(lake, training, image_ids), find_copies(lake, image_ids)
         said = lake.rows("SELECT image_id::VARCHAR, probability FROM predictions WHERE version = 3")
-    head = read_head(place, training)
+    head = read_head(place, training, open_layers)
     parts = [replace(head, views=1).logits(part) for part in np.split(asked, 3, axis=1)]
     assert head.logits(asked) == pytest.approx(np.mean(parts, axis=0))
     expected = head.probabilities(asked)

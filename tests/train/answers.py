@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from storage.heads import Head
-from storage.vectors import Matrix
+from storage.vectors.feature_file import Matrix
+from tasks.heads.heads import Head
 
 CLASSES = np.array(["a", "b", "c", "d"])
 

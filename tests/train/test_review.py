@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.cli import obey
-from flows.review import take_back
-from storage.attach import read_lake
+from flows.command.app import obey
+from flows.operations.review import take_back
 from storage.errors import ReviewError
-from storage.paths import Home
-from tasks.train.review import Suspect, find_suspects
+from storage.lake.attach import read_lake
+from storage.locations.home import Home
+from tasks.train.review.suspects import Suspect, find_suspects
 from tasks.train.settings import TrainSettings
 from tests.pictures import write_image
 

@@ -1,0 +1,173 @@
+"""What a run did, as one object, as an artifact, as text."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from flows.embed import Embedded
+from storage.tables.scans import ScanCounts
+from storage.tables.trainings import Training
+from tasks.register.register import Registered
+from tasks.train.train import Trained
+
+
+@dataclass
+class Stopwatch:
+    """How many seconds each step took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def time(self, step: str) -> Iterator[None]:
+        """Time a block."""
+        began = time.perf_counter()
+        yield
+        self.seconds[step] = round(time.perf_counter() - began, 3)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run saw, computed, reused, trained and promoted."""
+
+    name: str
+    snapshot: int
+    conflicts: int
+    seen: ScanCounts
+    embedded: Embedded
+    trained: Trained
+    registered: Registered
+    seconds: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the object that ``frostline run --json`` prints."""
+        seen, embedded, registered = self.seen, self.embedded, self.registered
+        return {
+            "name": self.name,
+            "snapshot": self.snapshot,
+            "recipe": embedded.recipe_id,
+            "images": {"seen": seen.seen, "new": seen.new, "unchanged": seen.seen - seen.new, "gone": seen.gone},
+            "files": {"seen": seen.files, "opened": seen.opened, "ignored": seen.ignored, "failed": seen.failed},
+            "conflicts": self.conflicts,
+            "features": {"computed": embedded.computed, "reused": embedded.reused, "failed": embedded.failed},
+            "backbone_calls": embedded.throughput.images,
+            "pace": embedded.throughput.to_json(),
+            "trained": self.trained.new,
+            "training": self.trained.training.training_id,
+            "chosen": find_chosen(self.trained.training),
+            "metrics": self.trained.training.metrics,
+            "model": {
+                "name": registered.name,
+                "version": registered.version,
+                "alias": registered.alias,
+                "new": registered.new,
+                "snapshot": self.trained.training.snapshot,
+                "gate": registered.reason,
+                "url": model_url(registered),
+            },
+            "warnings": list(self.trained.warnings),
+            "seconds": self.seconds,
+        }
+
+
+def trained_to_json(trained: Trained) -> dict[str, Any]:
+    """Give the object that ``frostline train --json`` prints."""
+    training = trained.training
+    return {
+        "training": training.training_id,
+        "trained": trained.new,
+        "label_set": training.label_set,
+        "recipe": training.recipe_id,
+        "snapshot": training.snapshot,
+        "chosen": find_chosen(training),
+        "metrics": training.metrics,
+        "warnings": list(trained.warnings),
+    }
+
+
+def find_chosen(training: Training) -> dict[str, object]:
+    """Give what makes the head that was chosen on validation: its kind, and what there was to choose about it."""
+    mark = "chosen_"
+    return {name.removeprefix(mark): value for name, value in training.settings.items() if name.startswith(mark)}
+
+
+def describe_chosen(training: Training) -> str:
+    """Tell what makes the head in one line."""
+    return f"chosen    {' · '.join(f'{name} {value}' for name, value in find_chosen(training).items())}"
+
+
+def describe_trained(trained: Trained) -> list[str]:
+    """Tell a training in a few lines."""
+    training = trained.training
+    return [
+        describe_head(trained),
+        describe_chosen(training),
+        f"lake      snapshot {training.snapshot} · recipe {training.recipe_id[:12]}",
+        *(f"warning   {warning}" for warning in trained.warnings),
+    ]
+
+
+def describe_head(trained: Trained) -> str:
+    """Tell what a head is worth in one line."""
+    metrics = trained.training.metrics
+    did = "trained" if trained.new else "nothing changed, nothing trained"
+    if "mean_average_precision" in metrics:
+        others = f"micro F1 {metrics['micro_f1']:.4f} · all labels right {metrics['accuracy']:.4f}"
+        return f"head      {did} · test {_tell(metrics, 'mean_average_precision', 'mAP')} · {others}"
+    others = f"balanced {metrics['balanced_accuracy']:.4f} · log loss {metrics['log_loss']:.4f}"
+    refused = f" · neither {metrics['refused']:.4f}" if "refused" in metrics else ""
+    return f"head      {did} · test {describe_accuracy(metrics)} · {others}{refused}"
+
+
+def describe_accuracy(metrics: dict[str, float]) -> str:
+    """Tell the accuracy with its 95 % interval, which heads of earlier releases have not."""
+    return _tell(metrics, "accuracy", "accuracy")
+
+
+def _tell(metrics: dict[str, float], name: str, words: str) -> str:
+    told = f"{words} {metrics[name]:.4f}"
+    if f"{name}_low" not in metrics:
+        return told
+    return f"{told} ({metrics[f'{name}_low']:.4f} to {metrics[f'{name}_high']:.4f})"
+
+
+def model_url(registered: Registered) -> str | None:
+    """Link to the version in MLflow's UI, where MLflow is a server."""
+    if not registered.tracking_uri.startswith("http"):
+        return None
+    return f"{registered.tracking_uri.rstrip('/')}/#/models/{quote(registered.name)}/versions/{registered.version}"
+
+
+def describe(report: RunReport) -> list[str]:
+    """Tell a run in a few lines."""
+    seen, embedded, registered = report.seen, report.embedded, report.registered
+    version = f"{registered.name} version {registered.version}" + (f" · {registered.alias}" if registered.alias else "")
+    lines = [
+        f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone",
+        f"features  embedded {embedded.computed} · reused {embedded.reused} · failed {embedded.failed}",
+        describe_head(report.trained),
+        describe_chosen(report.trained.training),
+        f"model     {version} · {registered.reason}",
+        f"lake      snapshot {report.snapshot} · recipe {embedded.recipe_id[:12]} · {report.seconds['total']:.1f} s",
+    ]
+    if embedded.throughput.images:
+        lines.insert(2, f"pace      {embedded.throughput}")
+    if report.conflicts:
+        lines.append(
+            f"conflicts {report.conflicts} images under several classes, left out: frostline sql 'from conflicts'"
+        )
+    if embedded.failed:
+        lines.append(f"failures  {embedded.failed}, see: frostline sql 'from failures'")
+    return lines + [f"warning   {warning}" for warning in report.trained.warnings]
+
+
+def to_markdown(report: RunReport) -> str:
+    """Write the artifact of a run."""
+    registered = report.registered
+    url = model_url(registered)
+    rows = "\n".join(f"| {line[:9].strip()} | {line[10:]} |" for line in describe(report))
+    seconds = " · ".join(f"{step} {taken:.1f} s" for step, taken in report.seconds.items())
+    link = f"[{registered.name} version {registered.version}]({url})" if url else f"`{registered.tracking_uri}`"
+    return f"# {report.name}\n\n| | |\n|---|---|\n{rows}\n| seconds | {seconds} |\n| MLflow | {link} |\n"

@@ -1,0 +1,54 @@
+"""How fast images went through the engine, and what the rest waited for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from storage.vectors.feature_file import Shard
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Images that went through the backbone, and bytes that were read for them, in so many seconds.
+
+    ``bound`` says for which share of the time each stage was the one that the others waited for, the largest first.
+    """
+
+    images: int
+    bytes: int
+    seconds: float
+    bound: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what ``frostline run --json`` prints of it."""
+        seconds = max(self.seconds, 1e-9)
+        return {
+            "images_per_second": round(self.images / seconds, 1),
+            "bytes_per_second": round(self.bytes / seconds),
+            "bound": self.bound,
+        }
+
+    def __str__(self) -> str:
+        """Tell it in words."""
+        made = self.to_json()
+        speed = f"{made['images_per_second']:.0f} images/s · {made['bytes_per_second'] / 1e6:.1f} MB/s"
+        return " · ".join([speed, *(f"{stage}-bound: {share:.0%}" for stage, share in [*self.bound.items()][:1])])
+
+
+def measure(shards: Sequence[Shard]) -> Throughput:
+    """Add up what shards cost."""
+    return Throughput(
+        sum(shard.calls for shard in shards),
+        sum(shard.bytes for shard in shards),
+        sum(shard.seconds for shard in shards),
+        _share(shards),
+    )
+
+
+def _share(shards: Sequence[Shard]) -> dict[str, float]:
+    total = sum(sum(shard.waits.values()) for shard in shards)
+    if not total:
+        return {}
+    stages = {stage for shard in shards for stage in shard.waits}
+    shares = {stage: sum(shard.waits.get(stage, 0.0) for shard in shards) / total for stage in stages}
+    return dict(sorted(((stage, round(share, 3)) for stage, share in shares.items()), key=lambda part: -part[1]))

@@ -1,0 +1,54 @@
+"""Checkpoints: what a training that breaks off goes on from, as a file that is there whole or not at all."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from storage.artifacts.head_files import Arrays
+from storage.errors import TrainError
+from storage.locations.home import Home
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Numbers by name, and facts that JSON can hold."""
+
+    arrays: Arrays
+    facts: dict[str, Any]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint in the place of the one before: under a temporary name of its own, then renamed.
+
+    Raises:
+        TrainError: where the disk does not take it.
+    """
+    data = save(dict(checkpoint.arrays), metadata={"facts": json.dumps(checkpoint.facts)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
+            file.write(data)
+        Path(file.name).rename(path)
+    except OSError as error:
+        remedy = "Make room on the disk, then train again: it goes on from the last one"
+        raise TrainError(f"checkpoint {path}", f"cannot be written ({error.strerror})", remedy) from error
+
+
+def list_left(home: Home, before: datetime) -> list[Path]:
+    """List the checkpoints that were written before a moment: of trainings that nobody has gone on with since."""
+    return sorted(path for path in home.heads.glob("*/checkpoints/*") if path.stat().st_mtime < before.timestamp())
+
+
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """Read a checkpoint that :func:`save_checkpoint` wrote; None where there is none."""
+    if not path.is_file():
+        return None
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        return Checkpoint(arrays, json.loads(file.metadata()["facts"]))

@@ -1,0 +1,242 @@
+"""The doctor: whether the lake's catalog, files, rows and folders agree with one another. Needs no torch."""
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+from functools import partial
+from shutil import rmtree
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.artifacts.head_files import is_whole
+from storage.care.lost_features import drop_files, find_rows, restore_rows
+from storage.care.recipe_checks import check_recipes, is_of
+from storage.care.row_checks import BACKUP, CHECKS, NO_RECORD, Finding, RowCheck
+from storage.errors import LakeError
+from storage.lake.attach import read_lake
+from storage.lake.checksums import digest_files, name_live
+from storage.lake.ducklake_files import (
+    DataFile,
+    delete_files,
+    find_orphans,
+    list_deletes,
+    list_live,
+    list_lying,
+    list_ranges,
+)
+from storage.lake.lake import Lake
+from storage.locations.home import Home
+from storage.locations.parquet_files import open_file, reach
+from storage.progress import Progress, silent
+from storage.tables.trainings import Training, evaluation_path, head_path, list_trainings
+
+DAY = timedelta(days=1)
+AGAIN = "its rows leave the catalog, and the next run computes them"
+REPLACEABLE = {
+    "features": AGAIN,
+    "guard": "it leaves the catalog, and a new row takes its place",
+    "leases": "it leaves the catalog, and what runs are at work on may be computed twice and is kept once",
+    "checksums": "it leaves the catalog, and the files that are there are sealed anew",
+    "shards": "it leaves the catalog, and plan knows a pace again after the next run",
+}
+"""What takes the place of a broken file, by its table."""
+
+
+def check_lake(lake: Lake, now: datetime, progress: Progress = silent) -> list[Finding]:
+    """Check all that needs no backbone; rows are checked where their tables' files can be read."""
+    broken = list(_check_files(lake, progress))
+    tables = {file.table for file, _ in broken}
+    found = [*check_catalog(lake.home), *(_report(lake, file, problem) for file, problem in broken)]
+    recipes = [] if "recipes" in tables else _look(lake, ("recipes",), partial(check_recipes, lake, now))
+    for check in CHECKS:
+        if not (tables & set(check.tables) or (recipes and "recipes" in check.tables)):
+            found += _look(lake, check.tables, partial(_check_rows, lake, check, now))
+    found += recipes
+    if all(finding.check != "file" for finding in found):
+        found += [*_check_guard(lake), *_check_trained(lake, now)]
+        found += [] if recipes else _check_backbones(lake)
+    return list(dict.fromkeys([*found, *_check_orphans(lake, now)]))
+
+
+def check_pages(lake: Lake, table: str = "features") -> Iterator[Finding]:
+    """Read every file of a table whole, and compare it with what the catalog says of it."""
+    ranges = list_ranges(lake)
+    for file in list_live(lake):
+        if file.table == table and (problem := _read_whole(lake, file, ranges.get(file.name))):
+            yield _report(lake, file, problem)
+
+
+def check_catalog(home: Home) -> Iterator[Finding]:
+    """Let SQLite look through its own file; a Postgres server looks after its own."""
+    if home.catalog_url:
+        return
+    with closing(sqlite3.connect(f"{home.catalog.as_uri()}?mode=ro", uri=True)) as con:
+        try:
+            problems = [str(row[0]) for row in con.execute("PRAGMA quick_check(5)")]
+        except sqlite3.DatabaseError as error:
+            problems = [str(error)]
+    for problem in problems:
+        if problem != "ok":
+            yield Finding("catalog", f"file {home.catalog}: {' '.join(problem.split())}", BACKUP)
+
+
+def list_lost_heads(lake: Lake) -> list[Training]:
+    """List the trainings whose head this home should have, and has not or cannot read."""
+    if lake.home.catalog_url:  # a shared lake's heads lie in the home of the run that trained them
+        return []
+    kept = f"""NOT {NO_RECORD} AND NOT (contains(settings, '"chosen_head":"knn"')
+               AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity'))"""
+    return [
+        training
+        for training in list_trainings(lake, kept)  # an erasure deletes what keeps vectors of its own
+        if not (is_whole(head_path(lake.home, training.training_id)) and _is_as_written(lake.home, training))
+    ]
+
+
+def can_read(home: Home, training: Training) -> bool:
+    """Tell whether the features of a training can be read as they were."""
+    with contextlib.suppress(duckdb.Error, LakeError), read_lake(home, training.snapshot) as lake:
+        lake.rows("SELECT count(vector) FROM features WHERE recipe_id = ?", [training.recipe_id])
+        return True
+    return False
+
+
+def _is_as_written(home: Home, training: Training) -> bool:
+    """Tell whether a head has the bytes that were recorded with its figures; earlier releases recorded none."""
+    try:
+        text = evaluation_path(home, training.training_id).read_text(encoding="utf-8")
+        known = json.loads(text).get("head_sha256")
+    except (OSError, ValueError):
+        return False
+    return known in (None, hashlib.sha256(head_path(home, training.training_id).read_bytes()).hexdigest())
+
+
+def _check_files(lake: Lake, progress: Progress) -> Iterator[tuple[DataFile, str]]:
+    """Look for live files that are not what they were, and for those whose list of deleted rows is not."""
+    lying = {file.path: file.bytes for file in list_lying(lake)}
+    live, whole = list_live(lake), list[DataFile]()
+    for file in live:
+        if problem := _compare_size(lying, file):
+            yield file, problem
+        else:
+            whole.append(file)
+    by_path = {file.path: file for file in live}
+    for deletes, of in list_deletes(lake).items():
+        if problem := _compare_size(lying, deletes):
+            yield by_path[of], f"its list of deleted rows, {deletes.name}, {problem}"
+    if sum(file.table == "checksums" for file in whole) == sum(file.table == "checksums" for file in live):
+        yield from _check_sums(lake, whole, progress)
+
+
+def _compare_size(lying: Mapping[str, int], file: DataFile) -> str | None:
+    if file.path not in lying:
+        return "is gone"
+    return None if lying[file.path] == file.bytes else f"has {lying[file.path]} bytes, not {file.bytes}"
+
+
+def _check_sums(lake: Lake, files: Sequence[DataFile], progress: Progress) -> Iterator[tuple[DataFile, str]]:
+    sealed = {path: (size, sha) for path, size, sha in lake.rows("SELECT path, bytes, sha256 FROM checksums")}
+    digests = digest_files(lake, [file.path for file in files if file.path in sealed], progress)
+    for file in files:
+        if file.path in digests and digests[file.path] != sealed[file.path]:
+            yield file, "has other bytes than were written"
+
+
+def _report(lake: Lake, file: DataFile, problem: str) -> Finding:
+    what = f"file {file.path} of {file.table}: {problem}"
+    if file.table in REPLACEABLE:
+        return Finding("file", what, REPLACEABLE[file.table], partial(drop_files, lake, [file.path]))
+    return Finding("file", what, BACKUP)
+
+
+def _read_whole(lake: Lake, file: DataFile, ends: tuple[str, str] | None) -> str | None:
+    """Say what keeps a file from being read, or where the catalog is wrong about it: it would not be searched."""
+    name = name_live(lake, file.path)
+    try:
+        with reach(f"file {name}"), open_file(lake.home, name) as opened:
+            parquet = pq.ParquetFile(opened)
+            groups = [parquet.read_row_group(number) for number in range(parquet.num_row_groups)]
+            ids = [str(image_id) for group in groups if ends for image_id in group["image_id"].to_pylist()]
+    except (OSError, pa.ArrowException) as error:
+        return f"cannot be read: {' '.join(str(error).split())}"
+    if parquet.metadata.num_rows != file.rows:
+        return f"has {parquet.metadata.num_rows} rows, the catalog says {file.rows}"
+    if ends and ids and not ends[0] <= min(ids) <= max(ids) <= ends[1]:
+        return f"has images from {min(ids)} to {max(ids)}, the catalog says {' to '.join(ends)}"
+    return None
+
+
+def _check_rows(lake: Lake, check: RowCheck, now: datetime) -> Iterator[Finding]:
+    mend = partial(check.mend, lake, now) if check.mends else None
+    for what in check.find(lake, now):
+        yield Finding(check.name, what, check.repair, mend)
+
+
+def _look(lake: Lake, tables: Sequence[str], find: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Look for wrong rows; where a file of their tables cannot be read, that is what is found."""
+    try:
+        return list(find())
+    except duckdb.Error as error:
+        broken = [finding for table in tables for finding in check_pages(lake, table)]
+        reason = " ".join(str(error).split())
+        return broken or [Finding("file", f"{' or '.join(tables)}: cannot be read: {reason}", BACKUP)]
+
+
+def _check_guard(lake: Lake) -> Iterator[Finding]:
+    count = lake.value("SELECT count(*) FROM guard")
+    if count != 1:
+        what = f"table guard: has {count} rows, not the one at which commits wait for each other"
+        yield Finding("guard", what, "it gets one", partial(_renew_guard, lake))
+
+
+def _renew_guard(lake: Lake) -> None:
+    def write() -> None:
+        lake.execute("DELETE FROM guard")
+        lake.execute("INSERT INTO guard VALUES (0)")
+
+    lake.commit(write)
+
+
+def _check_backbones(lake: Lake) -> Iterator[Finding]:
+    for recipe_id, weights in lake.rows("SELECT recipe_id, weights FROM recipes ORDER BY ALL"):
+        folder = lake.home.backbones / recipe_id
+        if not folder.is_dir():
+            continue
+        packed = [hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("weights*")]
+        text = folder / "recipe.json"
+        if packed != [weights] or not text.is_file() or not is_of(text.read_text(encoding="utf-8"), recipe_id):
+            what = f"backbone {folder}: is not what its recipe names"
+            yield Finding("backbone", what, "it is removed, and the next run packs it", partial(rmtree, folder))
+
+
+def _check_trained(lake: Lake, now: datetime) -> Iterator[Finding]:
+    """Look for features that a training names and that no run will compute, as their rows were dropped alone."""
+    lacking = lake.rows(
+        """SELECT h.recipe_id, h.snapshot, list(DISTINCT t.image_id::VARCHAR ORDER BY t.image_id::VARCHAR),
+             list(DISTINCT t.image_id::VARCHAR) FILTER (t.image_id NOT IN
+               (SELECT image_id FROM files WHERE image_id IS NOT NULL))
+           FROM training_sets t JOIN heads h USING (training_id)
+           WHERE NOT EXISTS (FROM features f WHERE f.recipe_id = h.recipe_id AND f.image_id = t.image_id)
+           GROUP BY ALL ORDER BY ALL"""
+    )
+    for recipe_id, snapshot, image_ids, gone in lacking:
+        kept = find_rows(lake, recipe_id, snapshot, image_ids)
+        mend = partial(restore_rows, lake, recipe_id, snapshot, sorted(kept), now)
+        for image_id in image_ids:
+            what = f"feature of image {image_id}, recipe {recipe_id}: a training names it and it is not there"
+            if image_id in kept:
+                yield Finding("lost row", what, f"it is read from snapshot {snapshot}", mend)
+            elif image_id in (gone or []):
+                yield Finding("lost row", what, "restore the lake or the image from a backup")
+
+
+def _check_orphans(lake: Lake, now: datetime) -> Iterator[Finding]:
+    for orphan in find_orphans(lake, now - DAY):
+        what = f"file {orphan.path}: no snapshot names it"
+        yield Finding("orphan", what, "it is deleted", partial(delete_files, lake, [orphan.path]))

@@ -1,0 +1,288 @@
+"""Erasing: images leave every table and every snapshot, and their bytes leave every file.
+
+First one guarded transaction takes the rows out and leaves an open row in ``erasures``; what lies in files and in old
+snapshots goes after it, see :mod:`storage.care.scrub`. An erasure that breaks off in between is finished by the next.
+"""
+
+import json
+import shlex
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from storage.artifacts.head_files import count_neighbours
+from storage.care.scrub import rewrite_features, scrub
+from storage.errors import EraseError
+from storage.lake.attach import open_lake, read_lake
+from storage.lake.ducklake_files import META
+from storage.lake.lake import Lake
+from storage.locations.home import Home, text_to_path
+from storage.tables.trainings import HEAD
+from storage.vectors.feature_file import to_uuids
+from storage.vectors.features_reader import check_condition, explain_condition, select_images
+
+ROWS = {
+    "failures": "image_id IN (FROM _doomed) OR source = $1 OR (source, path) IN (FROM _paths)",
+    "files": "image_id IN (FROM _doomed) OR source = $1",
+    "labels": "image_id IN (FROM _doomed) OR source = $1",
+    "features": "image_id IN (FROM _doomed)",
+    "canaries": "probe IN (SELECT image_id::VARCHAR FROM _doomed)",
+    "training_sets": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted)
+                        AND training_id IN (SELECT training_id FROM heads WHERE label_set = $1)""",
+    "predictions": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND name IN
+                      (SELECT m.name FROM models m JOIN heads h USING (training_id) WHERE h.label_set = $1)""",
+    "leases": "first IN (FROM _doomed) OR last IN (FROM _doomed)",
+    "images": "image_id IN (FROM _doomed)",
+}
+"""Which rows of each table go: those of doomed images, and those by which source $1 knows images that stay."""
+
+ID_DIGITS = 32
+
+
+@dataclass(frozen=True)
+class Request:
+    """What shall be erased: images, or all that lies in a source. An image that lies in another as well stays there."""
+
+    asked: Literal["images", "source", "condition"]
+    image_ids: tuple[str, ...] = ()
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model version that was trained or measured on doomed images; None where its head was never registered.
+
+    ``example`` says whether its package may hold one of them, as its input example or among its head's neighbours;
+    ``retrain`` is a command.
+    """
+
+    name: str
+    version: int | None
+    alias: str | None
+    run_id: str | None
+    images: int
+    example: bool
+    retrain: str
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """What an erasure takes, or took: rows by table, snapshots, tags; ``lying`` counts files in their sources."""
+
+    asked: str
+    images: int
+    rows: Mapping[str, int]
+    snapshots: int
+    tags: tuple[str, ...]
+    files: int
+    models: tuple[Model, ...]
+    lying: Mapping[str, int]
+
+
+def find_images(lake: Lake, named: Sequence[str]) -> Request:
+    """Find images by their ids, or by what begins no other image's id.
+
+    Raises:
+        EraseError: where one is no image of the lake, or several.
+    """
+    return Request("images", tuple(dict.fromkeys(_find_image(lake, name) for name in named)))
+
+
+def find_source(lake: Lake, source: str) -> Request:
+    """Find a source.
+
+    Raises:
+        EraseError: where the lake knows none of that name.
+    """
+    known = "SELECT (SELECT count(*) FROM scans WHERE source = $1) + (SELECT count(*) FROM files WHERE source = $1)"
+    if not lake.value(known, [source]):
+        raise EraseError(f"source {source!r}", "is none of this lake's", "See `frostline status`")
+    return Request("source", source=source)
+
+
+def find_condition(lake: Lake, where: str) -> Request:
+    """Find the images that meet a condition with at least one of their files and labels; the lake is open for reading.
+
+    Raises:
+        QueryError: where DuckDB refuses the condition, or it is none.
+        EraseError: where no image meets it.
+    """
+    with explain_condition("--where"):
+        check_condition(lake, None, where)
+        found = lake.column(f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})")
+    if not found:
+        raise EraseError("--where", "is met by no image", "Try it with `frostline sql` over images, files and labels")
+    return Request("condition", tuple(found))
+
+
+def survey(home: Home, request: Request) -> Erasure:
+    """Say what an erasure would take; writes nothing."""
+    with read_lake(home) as lake:
+        _pick(lake, request)
+        return _measure(lake, request)
+
+
+def erase(home: Home, request: Request, now: datetime) -> tuple[Erasure, int]:
+    """Erase, and write down that it was done, never what.
+
+    Returns:
+        What went, and how many files could not go yet because a run at work may have written them.
+
+    Raises:
+        LakeError: where the lake cannot be written; what broke off is finished by :func:`finish`.
+    """
+    with open_lake(home) as lake:
+        taken = lake.commit(lambda: _take(lake, request, now))
+    return taken, finish(home, now)
+
+
+def count_open(lake: Lake) -> int:
+    """Count the erasures that broke off."""
+    return int(lake.value("SELECT count(*) FROM erasures WHERE erased_at IS NULL"))
+
+
+def finish(home: Home, now: datetime) -> int:
+    """Finish every erasure whose rows are gone but whose bytes are not.
+
+    Returns:
+        How many files could not go yet.
+    """
+    with read_lake(home) as lake:
+        open_ids = lake.column("SELECT erasure_id FROM erasures WHERE erased_at IS NULL")
+        if not open_ids:
+            return 0
+        _delete_heads(lake)
+    left = scrub(home, now, ROWS)
+    if not left:
+        with open_lake(home) as lake:
+            sql = "UPDATE erasures SET erased_at = ? WHERE erasure_id IN (SELECT unnest(?))"
+            lake.commit(lambda: lake.execute(sql, [now, open_ids]))
+    return left
+
+
+def _delete_heads(lake: Lake) -> None:
+    """Delete the heads in this home that keep the vector of an image that is no row of their training any more.
+
+    A head that no training names was left by a killed one, and any of its vectors may be an erased image's.
+    """
+    found = lake.rows("SELECT training_id, count(*) FROM training_sets WHERE split = 'train' GROUP BY ALL")
+    rows = {str(training_id): int(count) for training_id, count in found}
+    for path in lake.home.heads.glob(f"*/{HEAD}"):
+        if count_neighbours(path) > rows.get(path.parent.name, 0):
+            path.unlink()
+
+
+def _find_image(lake: Lake, name: str) -> str:
+    digits = name.replace("-", "").lower()
+    if not digits or len(digits) > ID_DIGITS or set(digits) - set("0123456789abcdef"):
+        raise EraseError(
+            f"image {name!r}", "must be an image's id or its beginning", "See `frostline sql 'from images'`"
+        )
+    ends = [str(uuid.UUID(digits.ljust(ID_DIGITS, fill))) for fill in "0f"]
+    found = lake.column("SELECT image_id::VARCHAR FROM images WHERE image_id BETWEEN ?::UUID AND ?::UUID LIMIT 2", ends)
+    if len(found) == 1:
+        return str(found[0])
+    rule, remedy = ("begins several ids", "Give more of it") if found else ("is none of this lake's", "Check the id")
+    raise EraseError(f"image {name!r}", rule, f"{remedy}; see `frostline sql 'from files'`")
+
+
+def _take(lake: Lake, request: Request, now: datetime) -> Erasure:
+    """Take the rows out of every table; part of a transaction."""
+    _pick(lake, request)
+    taken = _measure(lake, request)
+    rewrite_features(lake, f"NOT ({ROWS['features']})", now)
+    for table, condition in ROWS.items():
+        if taken.rows[table]:
+            lake.execute(f"DELETE FROM {table} WHERE {condition}", _parameters(condition, request))
+    lake.execute("DELETE FROM tags")
+    models = json.dumps([{"name": model.name, "version": model.version} for model in taken.models])
+    row = [str(uuid.uuid4()), request.asked, taken.images, sum(taken.rows.values()), models]
+    lake.execute("INSERT INTO erasures VALUES (?, ?, ?, ?, ?, NULL)", row)
+    return taken
+
+
+def _pick(lake: Lake, request: Request) -> None:
+    """Make the tables that ``ROWS`` names: doomed images, those that only lose a source, and paths of the doomed."""
+    if request.source is None:
+        with lake.lend(_named=pa.table({"image_id": to_uuids(request.image_ids)})):
+            lake.execute("CREATE OR REPLACE TEMP TABLE _doomed AS FROM _named")
+    else:
+        lake.execute(
+            """CREATE OR REPLACE TEMP TABLE _doomed AS SELECT DISTINCT image_id FROM files WHERE source = $1
+               AND image_id NOT IN (SELECT image_id FROM files WHERE source <> $1 AND image_id IS NOT NULL)""",
+            [request.source],
+        )
+    lake.execute(
+        """CREATE OR REPLACE TEMP TABLE _parted AS SELECT DISTINCT image_id FROM files
+           WHERE source = ? AND image_id NOT IN (FROM _doomed)""",
+        [request.source],
+    )
+    paths = "SELECT source, path FROM files WHERE image_id IN (FROM _doomed)"
+    lake.execute(f"CREATE OR REPLACE TEMP TABLE _paths AS {paths}")
+
+
+def _measure(lake: Lake, request: Request) -> Erasure:
+    rows = {
+        table: int(lake.value(f"SELECT count(*) FROM {table} WHERE {condition}", _parameters(condition, request)))
+        for table, condition in ROWS.items()
+    }
+    files = lake.value(
+        f"SELECT count(*) FROM {META}.ducklake_data_file WHERE table_id IN "
+        f"(SELECT table_id FROM {META}.ducklake_table WHERE table_name IN (SELECT unnest(?)))",
+        [[table for table, count in rows.items() if count]],
+    )
+    return Erasure(
+        request.asked,
+        int(lake.value("SELECT count(*) FROM _doomed")),
+        rows,
+        int(lake.value("SELECT count(*) FROM ducklake_snapshots('lake')")),
+        tuple(lake.column("SELECT tag FROM tags ORDER BY tag")),
+        int(files),
+        tuple(_list_models(lake, request)),
+        _count_lying(lake, request),
+    )
+
+
+def _list_models(lake: Lake, request: Request) -> list[Model]:
+    condition = ROWS["training_sets"]
+    found = lake.rows(
+        f"""SELECT coalesce(m.name, h.label_set), m.version, m.alias, m.run_id, count(DISTINCT t.image_id),
+              bool_or(m.name IS NOT NULL AND (t.split = 'test' OR contains(coalesce(h.settings, ''), '"knn"'))),
+              h.label_set,
+              (SELECT arg_max(root, scanned_at) FROM scans WHERE source = h.label_set)
+            FROM (FROM training_sets WHERE {condition}) t JOIN heads h USING (training_id)
+            LEFT JOIN models m USING (training_id) GROUP BY ALL ORDER BY ALL""",
+        _parameters(condition, request),
+    )
+    return [
+        Model(name, version, alias, run_id, images, example, _retrain(lake.home, label_set, root))
+        for name, version, alias, run_id, images, example, label_set, root in found
+    ]
+
+
+def _retrain(home: Home, name: str, root: str | None) -> str:
+    command = ["frostline", "run", text_to_path(root) if root else "FOLDER", "--name", name, "--home", str(home.root)]
+    return shlex.join(command)
+
+
+def _count_lying(lake: Lake, request: Request) -> dict[str, int]:
+    """Count, by source, the files that still lie where they were: the next run would take them in again."""
+    found = lake.rows(
+        f"""SELECT source, path, (SELECT arg_max(root, scanned_at) FROM scans s WHERE s.source = f.source)
+            FROM files f WHERE {ROWS["files"]}""",
+        [request.source],
+    )
+    lying = (
+        source for source, path, root in found if root and (Path(text_to_path(root)) / text_to_path(path)).is_file()
+    )
+    return dict(Counter(lying))
+
+
+def _parameters(condition: str, request: Request) -> list[Any]:
+    return [request.source] if "$1" in condition else []

@@ -1,0 +1,113 @@
+"""Lost features: files that the catalog names and that are gone or not whole, and rows that a snapshot still has.
+
+To delete a row, DuckLake opens its file. So a lost file leaves the catalog as one does whose rows were all deleted: a
+new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still name it, and still say that it is gone.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.lake.checksums import is_sealed, name_live
+from storage.lake.ducklake_files import META, DataFile, list_live, list_ranges
+from storage.lake.lake import Lake
+from storage.locations.parquet_files import list_folder
+from storage.tables.features import add_missing
+from storage.tables.missing import LostFile
+from storage.vectors.feature_file import to_uuids, write_rows
+from storage.vectors.gather import INLINED, at_snapshot
+
+
+def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
+    """Find the files of a recipe's features that are gone or have another size; lists one folder, opens no file."""
+    folder = f"main/features/recipe_id={recipe_id}"
+    live = [file for file in list_live(lake) if file.path.startswith(f"{folder}/")]
+    if not live:
+        return []
+    sizes = {info.base_name: info.size for info in list_folder(lake.home, folder)}
+    return [file for file in live if sizes.get(file.name) != file.bytes]
+
+
+def locate_lost(lake: Lake, recipe_id: str) -> tuple[LostFile, ...]:
+    """Find the lost files of a recipe, with the ranges of images that they were of, which the catalog keeps."""
+    lost = {file.name: name_live(lake, file.path) for file in find_lost(lake, recipe_id)}
+    if not lost:
+        return ()
+    return tuple(LostFile(lost[name], *ends) for name, ends in list_ranges(lake).items() if name in lost)
+
+
+def drop_files(lake: Lake, paths: Sequence[str]) -> int:
+    """End files, as :func:`storage.lake.ducklake_files.list_live` names them, and all their rows; opens none of them.
+
+    Returns:
+        How many were live: none that another run has dropped before.
+
+    Raises:
+        LakeError: where the lake cannot be written.
+    """
+    names = [path.rpartition("/")[2] for path in paths]
+
+    def write() -> int:
+        live = lake.rows(
+            f"""SELECT data_file_id, table_id FROM {META}.ducklake_data_file
+                WHERE end_snapshot IS NULL AND parse_filename(path) IN (SELECT unnest(?))""",
+            [names],
+        )
+        if live:
+            _end(lake, [file for file, _ in live], {table for _, table in live})
+        return len(live)
+
+    return lake.commit(write, guarded=False)
+
+
+def find_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> set[str]:
+    """Find which features of some images a snapshot has; none where it has expired or its files are gone."""
+    with contextlib.suppress(duckdb.Error):
+        return {str(image_id) for image_id in _read_rows(lake, recipe_id, at, image_ids)["image_id"].to_pylist()}
+    return set()
+
+
+def restore_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str], now: datetime) -> int:
+    """Add features that a snapshot has and the lake has no more; gives how many."""
+    rows = _read_rows(lake, recipe_id, at, image_ids)
+    file = write_rows(lake.home, recipe_id, rows)
+    return lake.commit(lambda: add_missing(lake, recipe_id, file, now))[0]
+
+
+def _end(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
+    """Make the snapshot from which on the files are no more; its number is unique, so that a lost race shows."""
+    last = int(lake.value(f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot"))
+    lake.execute(
+        f"""INSERT INTO {META}.ducklake_snapshot
+              (snapshot_id, snapshot_time, schema_version, next_catalog_id, next_file_id)
+            SELECT ?, ?, schema_version, next_catalog_id, next_file_id FROM {META}.ducklake_snapshot
+            WHERE snapshot_id = ?""",
+        [last + 1, datetime.now(UTC), last],
+    )
+    changes = ",".join(f"deleted_from_table:{table}" for table in sorted(tables))
+    sql = f"INSERT INTO {META}.ducklake_snapshot_changes (snapshot_id, changes_made) VALUES (?, ?)"
+    lake.execute(sql, [last + 1, changes])
+    for table in ("data_file", "delete_file"):
+        lake.execute(
+            f"""UPDATE {META}.ducklake_{table} SET end_snapshot = ?
+                WHERE end_snapshot IS NULL AND data_file_id IN ({", ".join(map(str, files))})""",
+            [last + 1],
+        )
+
+
+def _read_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> pa.Table:
+    """Read what is right of them: finite vectors of the right length, from files that are as they were sealed."""
+    with lake.lend(_lost=pa.table({"image_id": to_uuids(image_ids)})):
+        found = lake.table(
+            f"""SELECT image_id, vector, filename FROM features{at_snapshot(at)} WHERE recipe_id = $1
+                AND image_id IN (SELECT image_id FROM _lost) AND isfinite(list_sum(vector))
+                AND len(vector) = (SELECT max(dim) FROM recipes WHERE recipe_id = $1)""",
+            [recipe_id],
+        )
+    names = set(found["filename"].to_pylist())
+    sound = [name for name in names if name.startswith(INLINED) or is_sealed(lake, name)]
+    return found.filter(pc.is_in(found["filename"], pa.array(sound, pa.string())))

@@ -1,0 +1,173 @@
+"""Scrubbing: what no row names any more leaves the files and the catalog, down to its free pages.
+
+Safe beside writers: each step is a transaction that is tried again after a lost race, or concerns what nobody reads.
+Safe to break off: each step does what is left to do, whoever began it.
+"""
+
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import LakeBusyError
+from storage.lake.attach import open_lake
+from storage.lake.ducklake_files import META, delete_files, find_orphans
+from storage.lake.extensions import connect
+from storage.lake.lake import Lake, Row, quote
+from storage.locations.home import Home
+from storage.locations.locks import take_turn
+from storage.locations.parquet_files import open_file
+from storage.locations.urls import POSTGRES
+from storage.tables.features import add_file
+from storage.tables.leases import list_holders
+from storage.vectors.feature_file import write_rows
+from storage.vectors.gather import INLINED
+
+OLD = timedelta(hours=1)
+"""From this age on, a file that no snapshot names is no living run's."""
+ATTEMPTS = 40
+
+
+def rewrite_features(lake: Lake, kept: str, now: datetime) -> None:
+    """Write files of vectors anew without the rows that are deleted or fail a condition; part of a transaction.
+
+    DuckLake would rewrite them without byte-stream-split, and larger.
+    """
+    found = lake.rows(
+        f"""SELECT any_value(recipe_id), f.filename, count(*), list(file_row_number ORDER BY file_row_number)
+              FILTER ({kept})
+            FROM features f GROUP BY f.filename"""
+    )
+    for recipe_id, file, visible, rows in found:
+        if file.startswith(INLINED) or (rows and len(rows) == visible == _count_rows(lake, file)):
+            continue
+        lake.execute("DELETE FROM features WHERE recipe_id = ? AND filename = ?", [recipe_id, file])
+        lake.execute("DELETE FROM checksums WHERE parse_filename(path) = parse_filename(?)", [file])
+        if rows:
+            add_file(lake, _copy_rows(lake.home, recipe_id, file, rows), now)
+
+
+def scrub(home: Home, now: datetime, tables: Iterable[str]) -> int:
+    """Remove from files, old snapshots and the catalog what the newest snapshot of some tables has not.
+
+    Every other snapshot expires.
+
+    Returns:
+        How many files remain that no snapshot names, because a run at work may be about to commit them.
+
+    Raises:
+        LakeBusyError: where others hold the catalog too long.
+    """
+    with open_lake(home) as lake:
+        for table in tables:
+            lake.call(f"ducklake_flush_inlined_data('lake', table_name => '{table}')")
+            lake.call(f"ducklake_rewrite_data_files('lake', '{table}', delete_threshold => 0)")
+        _expire(lake)
+        lake.call("ducklake_cleanup_old_files('lake', cleanup_all => true)")
+        left = _delete_strays(lake, now)
+        for table in tables:
+            _narrow(lake, table)
+        lake.call("ducklake_flush_inlined_data('lake', table_name => 'guard')")  # a new file ends cached statistics
+    (_vacuum_postgres if home.catalog_url else _vacuum_sqlite)(home)
+    return left
+
+
+def _count_rows(lake: Lake, file: str) -> int:
+    with open_file(lake.home, file) as opened:
+        return int(pq.read_metadata(opened).num_rows)
+
+
+def _copy_rows(home: Home, recipe_id: str, file: str, rows: Sequence[int]) -> str:
+    with open_file(home, file) as opened:
+        kept = pq.read_table(opened, columns=["image_id", "vector"]).take(pa.array(rows))
+    return write_rows(home, recipe_id, kept)
+
+
+def _expire(lake: Lake) -> None:
+    old = lake.column("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY snapshot_id")[:-1]
+    if old:
+        lake.call(f"ducklake_expire_snapshots('lake', versions => {old})")
+
+
+def _delete_strays(lake: Lake, now: datetime) -> int:
+    """Delete files that no snapshot names: leavings of killed runs, unless they may be a living run's.
+
+    Vectors are a run's that holds a lease. Other tables' files are written while a turn is held, where turns are kept.
+    """
+    with take_turn(lake.home):
+        strays = find_orphans(lake)
+        embedding = bool(list_holders(lake, None, now))
+        spared = {
+            file.path
+            for file in strays
+            if file.changed_at > now - OLD
+            and (embedding if "/features/" in file.path else lake.home.catalog_url is not None)
+        }
+        delete_files(lake, [file.path for file in strays if file.path not in spared])
+    return len(spared)
+
+
+def _narrow(lake: Lake, table: str) -> None:
+    """Let a table's statistics say what its rows are now: their smallest and largest values outlive their rows.
+
+    Nothing is changed where another snapshot came in between, whose rows they would leave out; then it is tried again.
+    """
+    columns = lake.rows(
+        f"""SELECT table_id, column_id, column_name FROM {META}.ducklake_column c
+            JOIN {META}.ducklake_table t USING (table_id)
+            WHERE table_name = ? AND column_type IN ('varchar', 'uuid') AND parent_column IS NULL
+              AND c.end_snapshot IS NULL AND t.end_snapshot IS NULL""",
+        [table],
+    )
+    for _ in range(ATTEMPTS):
+        if lake.repeat(lambda: _narrow_columns(lake, table, columns)):
+            return
+    raise LakeBusyError(f"lake {lake.home.lake}", "is written to without a pause", "Run `frostline erase` again later")
+
+
+def _narrow_columns(lake: Lake, table: str, columns: Sequence[Row]) -> bool:
+    at = lake.snapshot
+    for table_id, column_id, name in columns:
+        # As an expression, so that they are read from the rows and not from the statistics.
+        ends = lake.rows(f"SELECT min(\"{name}\"::VARCHAR || ''), max(\"{name}\"::VARCHAR || '') FROM {table}")[0]
+        lake.execute(
+            f"""UPDATE {META}.ducklake_table_column_stats SET min_value = ?, max_value = ?
+                WHERE table_id = ? AND column_id = ? AND min_value IS NOT NULL
+                  AND (SELECT max(snapshot_id) FROM {META}.ducklake_snapshot) = ?""",
+            [*ends, table_id, column_id, at],
+        )
+    return lake.snapshot == at
+
+
+def _vacuum_sqlite(home: Home) -> None:
+    """Write the catalog anew, without the free pages in which deleted rows remain, and empty its log."""
+    with take_turn(home), closing(sqlite3.connect(home.catalog, timeout=20, isolation_level=None)) as con:
+        for _ in range(ATTEMPTS):
+            try:
+                con.execute("VACUUM")
+                if con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0:
+                    return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+            time.sleep(0.25)
+    raise LakeBusyError(f"lake {home.lake}", "is held by readers or writers", "Run `frostline erase` again later")
+
+
+def _vacuum_postgres(home: Home) -> None:
+    """Write the catalog's tables anew, without the dead rows in them."""
+    with closing(connect(("postgres",)).cursor()) as con:
+        place = str(home.catalog_url).removeprefix(POSTGRES)
+        con.execute(f"ATTACH {quote(place)} AS catalog (TYPE postgres)")
+        try:
+            found = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'").fetchall()
+            names = ", ".join(f'"{name}"' for (name,) in found if name.startswith("ducklake"))
+            vacuum = f"SET lock_timeout = '20s'; VACUUM (ANALYZE) {names}"
+            for statement in vacuum.split("; "):
+                con.execute("CALL postgres_execute('catalog', ?, use_transaction => false)", [statement])
+        finally:
+            con.execute("DETACH catalog")

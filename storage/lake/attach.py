@@ -1,0 +1,282 @@
+"""Opening a lake: for writing or reading, as it is or as it was."""
+
+import contextlib
+import random
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+from storage.errors import LakeBusyError, LakeError, LakeTooNewError
+from storage.lake.extensions import connect, keep, list_wheels
+from storage.lake.lake import ATTEMPTS, Lake, is_race, quote, unwritable
+from storage.lake.migrate import VERSION, make_tables, read_version, upgrade
+from storage.lake.snapshots import find_snapshot, is_number, no_snapshot
+from storage.locations.home import Home
+from storage.locations.locks import take_turn
+from storage.locations.parquet_files import list_folder
+from storage.locations.stores import check_store, name_missing, write_secret
+
+NO_SNAPSHOT = 1 << 63
+"""From here on, no number is a snapshot's."""
+ABSENT = "creating a new DuckLake is explicitly disabled"
+ELSEWHERE = re.compile(r'DATA_PATH parameter ".*" does not match existing data path in the catalog "(.*)"')
+
+
+def open_lake(home: Home) -> Lake:
+    """Open the lake for writing, making it where there is none, upgrading it where an earlier release made it.
+
+    Raises:
+        LakeError: where the home cannot be written or the lake cannot be opened.
+        LakeTooNewError: where a later release wrote it.
+    """
+    home.make()
+    with take_turn(home):
+        lake = find_lake(home) or make_lake(home)
+        version = read_version(lake) or _make_version(lake)
+    _check(lake, version)
+    if version < VERSION:
+        upgrade(lake)
+    return lake
+
+
+def reopen_lake(home: Home) -> Lake:
+    """Open a lake that is there for writing.
+
+    Raises:
+        LakeError: where there is none, or it cannot be opened.
+    """
+    look_at_lake(home).close()
+    return open_lake(home)
+
+
+def read_lake(home: Home, at: int | str | None = None) -> Lake:
+    """Open the lake for reading alone, as it is or as it was; where there may come one, an empty one in memory.
+
+    ``at`` is a snapshot's number or its tag.
+
+    A lake of an earlier release is upgraded first; as it was, it has the tables that it had.
+
+    Raises:
+        LakeError: where it cannot be opened, has no such snapshot, or its files are there and it is not.
+        LakeTooNewError: where a later release wrote it.
+    """
+    found = _read(home, at)
+    if found is None and holds_files(home):
+        found = _read(home, at)  # another process may have made it meanwhile
+        if found is None:
+            raise _lost_catalog(home)
+    if found is None:
+        return _empty_lake()
+    lake, version = found
+    _check(lake, version)
+    if at is None and version < VERSION:
+        lake.close()
+        open_lake(home).close()
+        return read_lake(home)
+    return lake
+
+
+def look_at_lake(home: Home, at: int | str | None = None) -> Lake:
+    """Open a lake that is there for reading alone, as :func:`read_lake` does.
+
+    Raises:
+        LakeError: where there is none, or it cannot be opened.
+    """
+    lake = read_lake(home, at)
+    if lake.lasting:
+        return lake
+    lake.close()
+    raise _absent(home)
+
+
+def holds_files(home: Home) -> bool:
+    """Tell whether Parquet files lie where the lake's data should.
+
+    Raises:
+        LakeError: where that place cannot be looked at.
+    """
+    if home.data_url:
+        write_secret(home.data_url)  # refuses what names no account
+        con = connect(list_wheels(home))
+        _let_in(con, home.data_url)  # before the store is asked, which takes its time to refuse a stranger
+        keep(con, list_wheels(home))
+        check_store(home.data_url)
+    return any(file.extension == "parquet" for file in list_folder(home, ""))
+
+
+def _lost_catalog(home: Home) -> LakeError:
+    return LakeError(
+        f"lake {home.lake}",
+        f"is not there, and {home.data_url or home.data}/ has files of one, whose catalog may be lost or lie elsewhere",
+        "Restore or name its catalog (`frostline move` takes along what lies in a home), or clear that folder away",
+    )
+
+
+def _absent(home: Home) -> LakeError:
+    value, remedy = (f"lake {home.lake}", "--lake.catalog") if home.catalog_url else (f"home {home.root}", "--home")
+    return LakeError(value, "has no lake", f"Check {remedy}, or make one: frostline run FOLDER")
+
+
+def _read(home: Home, at: int | str | None) -> tuple[Lake, int] | None:
+    """Find a lake and its version; None where there is none, or whoever makes it is at work, or was killed."""
+    lake = find_lake(home, "READ_ONLY") if at is None else _find_snapshot(home, at)
+    if lake is None:
+        return None
+    version = read_version(lake)
+    if version == 0 and at is None:
+        lake.close()
+        return None
+    return lake, version
+
+
+def _find_snapshot(home: Home, at: int | str) -> Lake | None:
+    try:
+        return find_lake(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
+    except LakeError as error:
+        if "No snapshot found" in error.rule:
+            raise no_snapshot(home, at) from error
+        raise
+
+
+def find_lake(home: Home, *options: str) -> Lake | None:
+    """Open the lake that is there; None where there is none."""
+    if not (home.catalog_url or home.catalog.exists()):
+        return None
+    try:
+        return _attach(home, *options, "CREATE_IF_NOT_EXISTS false")
+    except duckdb.Error as error:
+        if ABSENT in str(error):
+            return None
+        raise _unreadable(home, error) from error
+
+
+def make_lake(home: Home, *, filled: bool = False) -> Lake:
+    """Make a lake that has no tables yet, or open the one that another process has made at the same time.
+
+    A folder that has files already is another lake's, which would find its files deleted as orphans of this one;
+    ``filled`` says that they are this one's.
+
+    Raises:
+        LakeError: where it cannot be made there.
+    """
+    if holds_files(home) and not filled:
+        if found := find_lake(home):  # another process was first
+            return found
+        raise _lost_catalog(home)
+    for _ in range(ATTEMPTS):
+        try:
+            return _attach(home)
+        except duckdb.Error as error:
+            if not is_race(error):
+                raise _unreadable(home, error) from error
+        time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
+    raise LakeBusyError(f"lake {home.lake}", f"lost {ATTEMPTS} races to be made", "Run again")
+
+
+def _number(home: Home, at: int | str) -> int:
+    if is_number(at):
+        if int(at) >= NO_SNAPSHOT:
+            raise no_snapshot(home, at)
+        return int(at)
+    with read_lake(home) as lake:
+        return find_snapshot(lake, at)
+
+
+def _empty_lake() -> Lake:
+    with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake makes its data folder at once
+        home = Home(Path(folder))
+        con = connect(list_wheels(home))
+        con.execute(f"ATTACH 'ducklake::memory:' AS lake (DATA_PATH '{folder}/')")
+        con.execute("USE lake")
+        lake = Lake(home, con, lasting=False)
+        _race_to_make(lake)
+    return lake
+
+
+def _attach(home: Home, *options: str) -> Lake:
+    con = connect(list_wheels(home))
+    try:
+        if home.data_url:
+            _let_in(con, home.data_url)
+        _attach_at(con, home, options)
+        con.execute("USE lake")
+    except (duckdb.Error, LakeError):
+        con.close()
+        raise
+    return Lake(home, con)
+
+
+def _let_in(con: duckdb.DuckDBPyConnection, url: str) -> None:
+    try:
+        con.execute(write_secret(url))
+    except duckdb.Error as error:
+        rule = f"no credentials are found for it: {name_missing(url)}"
+        raise LakeError(f"data {url}", rule, "See docs/outgrown.md for where they are looked for") from error
+
+
+def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:
+    """Attach where the data lie as they did; a home that was moved whole opens in its new place."""
+    given = [f"DATA_PATH {quote(f'{home.data_url or home.data}/')}", *options]
+    if not home.catalog_url:
+        given += ["META_BUSY_TIMEOUT 20000", *([] if "READ_ONLY" in options else ["META_JOURNAL_MODE 'WAL'"])]
+    attach = f"ATTACH {quote(f'ducklake:{home.catalog_name}')} AS lake ({', '.join(given)}"
+    try:
+        con.execute(f"{attach})")
+    except duckdb.Error as error:
+        elsewhere = ELSEWHERE.search(str(error))
+        if not elsewhere or home.catalog_url or home.data_url or "://" in elsewhere[1]:
+            raise
+        con.execute(f"{attach}, OVERRIDE_DATA_PATH true)")
+
+
+def _unreadable(home: Home, error: duckdb.Error) -> LakeError:
+    if elsewhere := ELSEWHERE.search(str(error)):
+        return LakeError(
+            f"lake {home.lake}",
+            f"has its data in {elsewhere[1]}, not in {home.data_url or home.data}/",
+            "Name its own place in lake.data; docs/outgrown.md says how data move",
+        )
+    reason = " ".join(str(error).rpartition('": ')[2].split())
+    if home.catalog_url and "connection to server" in reason:
+        remedy = "Check lake.catalog, the server, and PGPASSWORD or ~/.pgpass"
+    else:
+        remedy = "Check the path, its permissions and the snapshot"
+    return LakeError(f"lake {home.lake}", f"cannot be opened: {reason}", remedy)
+
+
+def _make_version(lake: Lake) -> int:
+    """Make the tables of a lake that has none, unless its folder has the files of one; gives the version."""
+    if holds_files(lake.home) and not read_version(lake):  # unless another was first
+        lake.close()
+        raise _lost_catalog(lake.home)
+    _race_to_make(lake)
+    return read_version(lake)
+
+
+def _race_to_make(lake: Lake) -> None:
+    try:
+        lake.execute("BEGIN")
+        make_tables(lake)
+        lake.execute("COMMIT")
+    except duckdb.Error as error:
+        with contextlib.suppress(duckdb.Error):
+            lake.execute("ROLLBACK")
+        if not read_version(lake):  # otherwise another process has made them at the same time
+            raise unwritable(lake.home, error) from error
+
+
+def _check(lake: Lake, version: int) -> None:
+    if 0 < version <= VERSION:
+        return
+    lake.close()
+    if version > VERSION:
+        raise LakeTooNewError(
+            f"lake {lake.home.lake}",
+            f"has schema version {version}, this release reads up to {VERSION}",
+            "Upgrade Frostline",
+        )
+    raise LakeError(f"lake {lake.home.lake}", "has no tables yet", "Choose a later snapshot")

@@ -1,0 +1,238 @@
+"""The lake: one DuckLake under one home, read by plain SQL, written by guarded commits."""
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Self, TypeVar
+
+import duckdb
+import pyarrow as pa
+
+from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
+from storage.lake.extensions import keep, list_wheels
+from storage.locations.home import Home
+from storage.locations.locks import take_turn
+
+ATTEMPTS = 50
+CUT_OFF = ("connection reset", "server closed the connection", "terminating connection", "no connection to the server")
+RACES = (
+    *("conflict", "database is locked", "busy"),  # DuckLake's and SQLite's words; from here on those of Postgres
+    *("could not serialize", "deadlock detected", "could not obtain lock", "duplicate key value"),
+    *("already exists", "concurrently updated", *CUT_OFF),
+    'failed to execute query "rollback"',  # of a commit whose connection was lost
+)
+
+STORE = " error for http "  # how DuckDB names an object store that gave no answer
+LOST = ("unable to connect to postgres", "connection to server", STORE, *CUT_OFF)
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+
+class Lake:
+    """An attached lake. Reads are plain SQL; writes go through :meth:`commit`.
+
+    All raise a LakeUnreachableError where the catalog's server or the object store does not answer.
+
+    ``lasting`` is false where there is no lake yet, and this is an empty one in memory.
+    """
+
+    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, lasting: bool = True) -> None:
+        self.home = home
+        self.lasting = lasting
+        self._con = con
+        self._plain = True
+
+    def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
+        """Run one statement for its effect."""
+        with self._reach():
+            self._con.execute(sql, parameters)
+
+    def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Read all rows of a query."""
+        with self._reach():
+            return self._con.execute(sql, parameters).fetchall()
+
+    def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - a cell has any type
+        """Read the first cell of a query."""
+        return self.rows(sql, parameters)[0][0]
+
+    def column(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
+        """Read the first cell of each row of a query."""
+        return [row[0] for row in self.rows(sql, parameters)]
+
+    def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Read a query as an Arrow table."""
+        with self._reach():
+            return self._con.execute(sql, parameters).to_arrow_table()
+
+    def dicts(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
+        """Read each row of a query by the names of its columns."""
+        rows: list[dict[str, Any]] = self.table(sql, parameters).to_pylist()
+        return rows
+
+    def read(self, sql: str) -> tuple[list[str], list[Row]]:
+        """Run a user's query; give its columns and rows.
+
+        Raises:
+            QueryError: where DuckDB refuses it.
+        """
+        self._plain = False
+        try:
+            with self._reach():
+                if not duckdb.extract_statements(sql):
+                    raise QueryError(f"sql {sql!r}", "is empty", "Write a query, such as `frostline sql 'from labels'`")
+                cursor = self._con.execute(sql)
+                return [column[0] for column in cursor.description or []], cursor.fetchall()
+        except duckdb.Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for what is there") from error
+
+    @contextlib.contextmanager
+    def lend(self, **tables: pa.Table) -> Iterator[None]:
+        """Make Arrow tables readable by their keyword's name for the length of a block.
+
+        Those with UUIDs are copied: DuckDB cannot push every filter down into Arrow's.
+        """
+        kinds = {name: "TABLE" if pa.uuid() in table.schema.types else "VIEW" for name, table in tables.items()}
+        for name, kind in kinds.items():
+            with self._reach():
+                self._con.register(f"{name}_lent", tables[name])
+                self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_lent")
+        try:
+            yield
+        finally:
+            for name, kind in kinds.items():
+                with contextlib.suppress(duckdb.Error):  # a transaction that failed takes it along
+                    self._con.execute(f"DROP {kind} IF EXISTS temp.{name}")
+                self._con.unregister(f"{name}_lent")
+
+    @property
+    def snapshot(self) -> int:
+        """The newest snapshot's number."""
+        return int(self.value("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')"))
+
+    def commit(self, write: Callable[[], T], *, guarded: bool = True) -> T:
+        """Run a function's writes as one transaction, again after each lost race.
+
+        DuckLake has no unique keys: two commits that look and then append would both succeed. All update the one row
+        of ``guard`` first, so that the second to commit conflicts, and looks again. Only what writes to DuckLake's own
+        tables, which one transaction cannot mix with the lake's, goes unguarded.
+
+        Raises:
+            LakeBusyError: after 50 lost races.
+            LakeError: where the lake cannot be written.
+        """
+
+        def transact() -> T:
+            self._con.execute("BEGIN")
+            if guarded:
+                self._con.execute("UPDATE guard SET n = n + 1")
+            result = write()
+            self._con.execute("COMMIT")
+            return result
+
+        return self.repeat(transact)
+
+    def call(self, function: str) -> list[Row]:
+        """Call one of DuckLake's functions that change files, not rows, and commit alone, as :meth:`repeat` does.
+
+        On one thread: on several, DuckDB 1.5.5 crashes now and then where rows are flushed from the catalog.
+        """
+        self.execute("SET threads = 1")
+        try:
+            return self.repeat(lambda: self.rows(f"CALL {function}"))
+        finally:
+            self.execute("RESET threads")
+
+    def repeat(self, work: Callable[[], T]) -> T:
+        """Run work that commits by itself; again after each lost race.
+
+        Raises:
+            LakeBusyError: after 50 lost races.
+            LakeError: where the lake cannot be written.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                with take_turn(self.home):
+                    return work()
+            except (duckdb.Error, LakeUnreachableError) as error:
+                self._roll_back()
+                if not is_race(error):
+                    raise unwritable(self.home, error) from error
+                time.sleep(random.uniform(0.01, 0.1) * (1 + attempt))  # noqa: S311 - jitter, not cryptography
+            except BaseException:
+                self._roll_back()
+                raise
+        raise LakeBusyError(
+            f"lake {self.home.lake}", f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again"
+        )
+
+    def close(self) -> None:
+        """Let go of the catalog; the connection is kept for the next lake, unless a user's query may have set it up."""
+        if not self._plain:
+            self._con.close()
+            return
+        try:
+            self._con.execute("USE memory")
+            self._con.execute("DETACH lake")
+        except duckdb.Error:  # a transaction is open: what broke it has been raised already
+            self._con.close()
+        else:
+            keep(self._con, list_wheels(self.home))
+
+    def __enter__(self) -> Self:
+        """Give the lake to a ``with`` block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it behind the block."""
+        self.close()
+
+    @contextlib.contextmanager
+    def _reach(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.Error as error:
+            if is_lost(error):
+                raise unreachable(self.home, error) from error
+            raise
+
+    def _roll_back(self) -> None:
+        with contextlib.suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
+            self._con.execute("ROLLBACK")
+
+
+def quote(text: str) -> str:
+    """Write a text as SQL has it, between quotation marks."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether DuckDB failed because a server does not answer."""
+    return any(word in str(error).lower() for word in LOST)
+
+
+def unreachable(home: Home, error: BaseException) -> LakeUnreachableError:
+    """Say which server does not answer."""
+    reason = " ".join(str(error).partition("\n\nLINE")[0].rpartition('": ')[2].split()).rstrip("?.")
+    if STORE in reason.lower():
+        return LakeUnreachableError(
+            f"data {home.data_url}", f"does not answer: {reason}", "Check the store and the network, run again"
+        )
+    return LakeUnreachableError(
+        f"lake {home.lake}", f"does not answer: {reason}", "Check lake.catalog and its server, run again"
+    )
+
+
+def is_race(error: Exception) -> bool:
+    """Tell whether another writer or a lost connection is why the catalog refused: then it is tried again."""
+    return any(word in str(error).lower() for word in RACES)
+
+
+def unwritable(home: Home, error: Exception) -> LakeError:
+    """Say that a lake cannot be written, and why."""
+    if is_lost(error):
+        return unreachable(home, error.__cause__ or error)
+    return LakeError(f"lake {home.lake}", f"cannot be written: {error}", "Check the disk and permissions, run again")

@@ -1,0 +1,199 @@
+"""Features: what is missing, and how a shard of them is committed exactly once."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.lake.checksums import digest_file, seal
+from storage.lake.lake import Lake
+from storage.locations.parquet_files import open_file
+from storage.tables.leases import drop_lease
+from storage.vectors.feature_file import Matrix, Shard, to_uuids, write_rows
+from storage.vectors.gather import gather, locate
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What embedding an image costs, from the shards that were committed last."""
+
+    images_per_second: float
+    bytes_per_image: float
+
+
+def count_failed(lake: Lake, recipe_id: str, source: str) -> int:
+    """Count the files and images of a source that have no feature because of a recorded failure."""
+    scanned = int(lake.value("SELECT count(*) FROM failures WHERE source = ? AND recipe_id IS NULL", [source]))
+    if not lake.value("SELECT count(*) FROM failures WHERE recipe_id = ?", [recipe_id]):
+        return scanned
+    embedded = """SELECT count(DISTINCT image_id) FROM files WHERE source = $1
+                  AND image_id IN (SELECT image_id FROM failures WHERE recipe_id = $2)"""
+    return scanned + int(lake.value(embedded, [source, recipe_id]))
+
+
+def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
+    """Average the last 20 shards of a recipe; before its first, take its canaries' pace, or any recipe's shards."""
+    shards = """SELECT sum(images) / sum(seconds), sum(bytes) / sum(images) FROM (
+                  FROM shards WHERE images > 0 AND ($1 IS NULL OR recipe_id = $1)
+                  ORDER BY committed_at DESC LIMIT 20)"""
+    canaries = """SELECT min(images_per_second), min(2 * dim) FROM canaries JOIN recipes USING (recipe_id)
+                  WHERE recipe_id = $1"""
+    for query, asked in ((shards, recipe_id or ""), (canaries, recipe_id), (shards, None)):
+        found = lake.rows(query, [asked])
+        if found[0][0]:
+            return Pace(*found[0])
+    return None
+
+
+def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> int:
+    """Add what is still missing of a shard's file, with its failures and its cost, in one transaction.
+
+    It ends the holder's lease of the shard, too.
+
+    Returns:
+        How many features were added: fewer than the file has where another run was first.
+    """
+    digest = digest_file(lake.home, shard.file) if shard.file else None
+    return lake.commit(lambda: _write_shard(lake, shard, digest, now, holder))
+
+
+def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
+    """Keep those images that have a feature under a recipe."""
+    with lake.lend(_asked=pa.table({"image_id": to_uuids(image_ids)})):
+        found = lake.column(
+            "SELECT image_id::VARCHAR FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _asked)",
+            [recipe_id],
+        )
+    return set(found)
+
+
+def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matrix:
+    """Read the vectors of some images, in their order.
+
+    Returns:
+        [n, dim], float32, contiguous.
+
+    Raises:
+        KeyError: where an image has no feature under the recipe.
+    """
+    if not len(image_ids):
+        return np.empty((0, 0), np.float32)
+    wanted = pa.table({"image_id": to_uuids(image_ids), "position": pa.array(np.arange(len(image_ids)))})
+    with lake.lend(_wanted=wanted):
+        _, pieces = locate(
+            lake,
+            """SELECT image_id, filename, file_row_number, position FROM features JOIN _wanted USING (image_id)
+               WHERE recipe_id = ?""",
+            [recipe_id],
+        )
+    found = sum(len(piece.rows) for piece in pieces)
+    if found != len(image_ids):
+        raise KeyError(f"{len(image_ids) - found} images have no feature under recipe {recipe_id}")
+    dim = int(lake.value("SELECT len(vector) FROM features WHERE recipe_id = ? LIMIT 1", [recipe_id]))
+    return gather(lake, None, pieces, dim)
+
+
+def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence[str]) -> Matrix:
+    """Put the vectors of views beside the images' own [n, dim]; the own one again where a view failed.
+
+    Returns:
+        [n, (1 + views) * dim].
+    """
+    columns = [own]
+    for view in views:
+        known = keep_known(lake, view, image_ids)
+        seen = [at for at, image_id in enumerate(image_ids) if image_id in known]
+        column = own.copy()
+        if seen:
+            column[seen] = read_features(lake, view, [image_ids[at] for at in seen])
+        columns.append(column)
+    return np.hstack(columns)
+
+
+def add_file(lake: Lake, file: str, now: datetime, digest: tuple[int, str] | None = None) -> None:
+    """Make a file of features one of the lake's; part of a transaction. ``digest`` is the file's, where it is known."""
+    seal(lake, file, digest or digest_file(lake.home, file), now)
+    lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
+
+
+def add_missing(
+    lake: Lake, recipe_id: str, file: str, now: datetime, digest: tuple[int, str] | None = None
+) -> tuple[int, int]:
+    """Add what the lake has not of a file of features; part of a transaction. Gives the rows and bytes added."""
+    new = _without_known(lake, recipe_id, file, _read_ids(lake, file))
+    if new is None:
+        return 0, 0
+    add_file(lake, new, now, digest if new == file else None)
+    with open_file(lake.home, new) as opened:
+        return int(pq.read_metadata(opened).num_rows), int(opened.size())
+
+
+def _write_shard(lake: Lake, shard: Shard, digest: tuple[int, str] | None, now: datetime, holder: str) -> int:
+    added, size = add_missing(lake, shard.recipe_id, shard.file, now, digest) if shard.file else (0, 0)
+    _write_failures(lake, shard, _read_ids(lake, shard.file) if shard.file else to_uuids([]), now)
+    row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
+    lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
+    if holder:
+        drop_lease(lake, holder)
+    return added
+
+
+def _read_ids(lake: Lake, file: str) -> pa.Array:
+    with open_file(lake.home, file) as opened:
+        return pq.read_table(opened, columns=["image_id"])["image_id"].combine_chunks()
+
+
+# A shard is a range of ids: named by its ends, the catalog tells which few files can have any of them.
+_NEAR = "SELECT image_id FROM features WHERE recipe_id = $1 AND image_id BETWEEN $2::UUID AND $3::UUID"
+
+# An expression: for a plain column DuckLake would look through the statistics of every file of the lake.
+_FAILED = "concat(recipe_id) = $1"
+
+
+def _without_known(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str | None:
+    with lake.lend(_shard=pa.table({"image_id": ids})):
+        known = lake.table(f"{_NEAR} AND image_id IN (SELECT image_id FROM _shard)", [recipe_id, *_find_ends(ids)])
+        taken = set(known["image_id"].to_pylist())
+        if lake.value("SELECT count(*) FROM erasures"):  # one of them may have been erased since the run read it
+            erased = lake.table("SELECT image_id FROM _shard ANTI JOIN images USING (image_id)")
+            taken |= set(erased["image_id"].to_pylist())
+    if not taken:
+        return file
+    with open_file(lake.home, file) as opened:
+        left = pq.read_table(opened).filter(pa.array([image_id not in taken for image_id in ids.to_pylist()]))
+    return write_rows(lake.home, recipe_id, left) if left.num_rows else None
+
+
+def _find_ends(ids: pa.Array) -> tuple[str, str]:
+    """Find the first and the last of some ids, in the order of SQL, which is that of their bytes."""
+    raw = ids.storage.to_pylist()
+    return str(uuid.UUID(bytes=min(raw))), str(uuid.UUID(bytes=max(raw)))
+
+
+def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> None:
+    recorded = f"SELECT 1 FROM failures WHERE {_FAILED} LIMIT 1"
+    if not shard.failures and not (len(ids) and lake.rows(recorded, [shard.recipe_id])):
+        return
+    failed = pa.table(
+        {
+            "image_id": to_uuids([failure.image_id for failure in shard.failures]),
+            "path": pa.array([failure.path for failure in shard.failures], pa.string()),
+            "stage": pa.array([failure.stage for failure in shard.failures], pa.string()),
+            "reason": pa.array([failure.reason for failure in shard.failures], pa.string()),
+        }
+    )
+    ends = _find_ends(pa.concat_arrays([ids, failed["image_id"].combine_chunks()]))
+    with lake.lend(_failed=failed):
+        lake.execute(
+            f"""DELETE FROM failures WHERE {_FAILED}
+                AND (image_id IN (SELECT image_id FROM _failed) OR image_id IN ({_NEAR}))""",
+            [shard.recipe_id, *ends],
+        )
+        lake.execute(
+            "INSERT INTO failures SELECT ?, path, image_id, ?, stage, reason, ? FROM _failed",
+            [shard.source, shard.recipe_id, now],
+        )

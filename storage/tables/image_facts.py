@@ -1,0 +1,48 @@
+"""Images: what the lake knows of them beside their classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from storage.lake.lake import Lake
+from storage.vectors.feature_file import to_uuids
+
+
+def list_facts(lake: Lake, image_ids: Sequence[str]) -> pa.Table:
+    """List into which kinds images fall: source, format, mode, pixels of the shorter side, shape, bytes, month.
+
+    Returns:
+        A row for each image and kind: ``image``, its place among ``image_ids``, and ``slice`` and ``value`` in words.
+        Sizes fall into powers of two pixels and of ten bytes; an image in several sources has a row for each.
+    """
+    asked = pa.table({"image_id": to_uuids(image_ids), "image": pa.array(np.arange(len(image_ids)))})
+    with lake.lend(_asked=asked):
+        return lake.table(
+            """WITH known AS (
+                 SELECT image, format, mode, width, height, (2 ** floor(log2(least(width, height))))::INT AS side,
+                   floor(log10(bytes))::INT AS digits, first_seen
+                 FROM _asked JOIN images USING (image_id)),
+               kinds AS (
+                 SELECT image, format, mode, concat(side, ' to ', 2 * side - 1, ' px') AS "shorter side",
+                   CASE WHEN width > height THEN 'wide' WHEN width < height THEN 'tall' ELSE 'square' END AS shape,
+                   concat([1, 10, 100][digits % 3 + 1], ' to ', [9, 99, 999][digits % 3 + 1], ' ',
+                     ['B', 'kB', 'MB', 'GB'][digits // 3 + 1]) AS "file size",
+                   strftime(make_timestamp(epoch_us(first_seen)), '%Y-%m') AS "first seen"
+                 FROM known)
+               SELECT image, 'source' AS slice, source AS value
+               FROM _asked JOIN (SELECT DISTINCT image_id, source FROM files) USING (image_id)
+               UNION ALL
+               (UNPIVOT kinds ON COLUMNS(* EXCLUDE image) INTO NAME slice VALUE value)"""
+        )
+
+
+def list_arrivals(lake: Lake, source: str, recipe_id: str) -> list[tuple[str, int]]:
+    """List a source's images with a feature, and its labels': (image_id, when it came), in µs since 1970, by both."""
+    return lake.rows(
+        """SELECT image_id::VARCHAR AS id, epoch_us(first_seen) AS arrived FROM images
+           WHERE image_id IN (SELECT image_id FROM files WHERE source = $1 UNION
+                              SELECT image_id FROM labels WHERE label_set = $1)
+           AND image_id IN (SELECT image_id FROM features WHERE recipe_id = $2) ORDER BY arrived, id""",
+        [source, recipe_id],
+    )

@@ -1,0 +1,65 @@
+"""The models table: which training each registered version holds, and what it predicted."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+from storage.lake.lake import Lake
+from storage.tables.trainings import Training, list_trainings
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version in the registry."""
+
+    name: str
+    version: int
+    training_id: str
+    run_id: str
+    alias: str | None
+
+
+def find_registered(lake: Lake, name: str, version: int) -> Training | None:
+    """Find the training whose head a model version holds."""
+    condition = "training_id IN (SELECT training_id FROM models WHERE name = ? AND version = ?)"
+    return next(iter(list_trainings(lake, condition, [name, version])), None)
+
+
+def list_predictable(lake: Lake, source: str, recipe_id: str) -> list[str]:
+    """List the images of a source that have a feature, ordered by image."""
+    return lake.column(
+        """SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source = ?
+           AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?) ORDER BY id""",
+        [source, recipe_id],
+    )
+
+
+def find_version(lake: Lake, training_id: str, name: str) -> Version | None:
+    """Find the model version that a training was registered as."""
+    found = lake.rows(
+        """SELECT name, version, training_id, run_id, alias FROM models WHERE training_id = ? AND name = ?
+           ORDER BY version DESC LIMIT 1""",
+        [training_id, name],
+    )
+    return Version(*found[0]) if found else None
+
+
+def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datetime) -> None:
+    """Record a registered version with what it says of its source: image_id as text, class, probability."""
+
+    def write() -> None:
+        lake.execute("DELETE FROM models WHERE name = ? AND version = ?", [version.name, version.version])
+        lake.execute("DELETE FROM predictions WHERE name = ? AND version = ?", [version.name, version.version])
+        row = [version.name, version.version, version.training_id, version.run_id, version.alias, now]
+        lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?)", row)
+        erased = lake.value("SELECT count(*) FROM erasures")  # perhaps of images of which it said something meanwhile
+        kept = "image_id::UUID IN (SELECT image_id FROM images)" if erased else "true"
+        lake.execute(
+            f"""INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions
+                WHERE {kept}""",
+            [version.name, version.version, now],
+        )
+
+    with lake.lend(_predictions=predictions):
+        lake.commit(write)

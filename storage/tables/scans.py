@@ -1,0 +1,247 @@
+"""What lies where: the difference between a listing and the lake, and its commit with images and labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from storage.errors import SourceError
+from storage.lake.lake import Lake
+from storage.locations.home import text_to_path
+from storage.tables.review_labels import REVIEWED, drop_reviewed
+
+FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("class", pa.string())])
+READS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("image_id", pa.uuid()),
+        ("format", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("mode", pa.string()),
+        ("bytes", pa.int64()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in a source now.
+
+    ``files`` has the columns of ``FILES``; ``unreadable`` has a (path, reason) for each folder that could not be
+    listed, whose files count as unchanged.
+    """
+
+    source: str
+    root: str
+    files: pa.Table
+    ignored: int
+    unreadable: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A listing with what reading its unknown files gave: the columns of ``READS``, a row a file.
+
+    ``unchanged`` where the lake knows every file as it is and no other.
+    """
+
+    listing: Listing
+    reads: pa.Table
+    unchanged: bool = False
+
+
+@dataclass(frozen=True)
+class ScanCounts:
+    """What a scan saw: ``seen``, ``new`` and ``gone`` count distinct images, the rest counts files."""
+
+    seen: int
+    new: int
+    gone: int
+    files: int
+    opened: int
+    ignored: int
+    failed: int
+
+
+def check_root(lake: Lake, source: str, root: str) -> None:
+    """Refuse a second folder under a name that another folder still has.
+
+    Raises:
+        SourceError: where the last scan of the name saw a folder that is still there and is not this one.
+    """
+    last = lake.rows("SELECT root FROM scans WHERE source = ? ORDER BY scanned_at DESC LIMIT 1", [source])
+    if not last or last[0][0] == root or not Path(text_to_path(last[0][0])).is_dir():
+        return
+    raise SourceError(f"source {source}", f"is {last[0][0]}, not {root}", "Give this folder another name with --name")
+
+
+def list_changed(lake: Lake, source: str, files: pa.Table, *, retry: bool = False) -> list[str]:
+    """Name the files whose path, size or time the lake does not know; with ``retry`` also those that are no image."""
+    with lake.lend(_listing=files):
+        return lake.column(
+            """SELECT l.path FROM _listing l ANTI JOIN
+                 (FROM files WHERE source = ? AND (image_id IS NOT NULL OR NOT ?)) f
+               ON f.path = l.path AND f.bytes = l.bytes AND f.mtime_ns = l.mtime_ns ORDER BY l.path""",
+            [source, retry],
+        )
+
+
+def count_files(lake: Lake, source: str) -> int:
+    """Count the files of a source that the lake knows."""
+    return int(lake.value("SELECT count(*) FROM files WHERE source = ?", [source]))
+
+
+def list_below(lake: Lake, source: str, folders: Sequence[str]) -> list[tuple[str, int, int]]:
+    """Read the (path, bytes, mtime_ns) that the lake has for files below some folders."""
+    return lake.rows(
+        """SELECT path, bytes, mtime_ns FROM files WHERE source = ?
+           AND EXISTS (FROM (SELECT unnest(?) AS folder) WHERE folder = '' OR starts_with(path, folder || '/'))""",
+        [source, list(folders)],
+    )
+
+
+def list_paths(lake: Lake, source: str) -> dict[str, list[str]]:
+    """List the paths of each image of a source, below its root."""
+    rows = lake.rows(
+        """SELECT image_id::VARCHAR, list(path ORDER BY path) FROM files
+           WHERE source = ? AND image_id IS NOT NULL GROUP BY image_id""",
+        [source],
+    )
+    return dict(rows)
+
+
+def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
+    """Foresee the distinct (image_id, class) that committing a scan will leave."""
+    with lake.lend(_listing=scan.listing.files, _reads=scan.reads):
+        return lake.rows(
+            f"""SELECT DISTINCT image_id::VARCHAR, coalesce(reviewed.class, found.class) FROM (
+                 SELECT image_id, class FROM _listing JOIN (
+                   SELECT path, image_id FROM _reads UNION ALL
+                   SELECT path, image_id FROM files WHERE source = $1 AND path NOT IN (SELECT path FROM _reads)
+                 ) USING (path) WHERE image_id IS NOT NULL AND class IS NOT NULL
+               ) found LEFT JOIN ({REVIEWED}) reviewed USING (image_id)""",
+            [scan.listing.source],
+        )
+
+
+def commit_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
+    """Make the lake say what a scan saw: files, images, labels and failures, in one transaction."""
+    if scan.unchanged:
+        return lake.commit(lambda: _write_unchanged(lake, scan, now))
+    with lake.lend(_listing=scan.listing.files, _reads=scan.reads, _unreadable=_unreadable(scan.listing)):
+        return lake.commit(lambda: _write_scan(lake, scan, now))
+
+
+def _write_unchanged(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
+    source = scan.listing.source
+    lake.execute("DELETE FROM failures WHERE source = ? AND recipe_id IS NULL AND stage = 'read'", [source])
+    sql = "SELECT count(DISTINCT image_id) FROM files WHERE source = ?"
+    return _write_row(lake, scan, now, (int(lake.value(sql, [source])), 0, 0))
+
+
+def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
+    source = scan.listing.source
+    before = lake.table("SELECT DISTINCT image_id FROM files WHERE source = ? AND image_id IS NOT NULL", [source])
+    known = int(lake.value("SELECT count(*) FROM images"))
+    if scan.reads.num_rows or _count_vanished(lake, source):
+        _write_files(lake, source)
+        _write_images(lake, now)
+        _write_labels(lake, source, now)
+    _write_failures(lake, source, now)
+    with lake.lend(_before=before):
+        seen, gone = lake.rows(
+            """SELECT count(DISTINCT image_id),
+                 (SELECT count(*) FROM _before WHERE image_id NOT IN
+                    (SELECT image_id FROM files WHERE source = $1 AND image_id IS NOT NULL))
+               FROM files WHERE source = $1 AND image_id IS NOT NULL""",
+            [source],
+        )[0]
+    new = int(lake.value("SELECT count(*) FROM images")) - known
+    return _write_row(lake, scan, now, (seen, new, gone))
+
+
+def _count_vanished(lake: Lake, source: str) -> int:
+    sql = "SELECT count(*) FROM files WHERE source = ? AND path NOT IN (SELECT path FROM _listing)"
+    return int(lake.value(sql, [source]))
+
+
+def _write_files(lake: Lake, source: str) -> None:
+    lake.execute(
+        """DELETE FROM files WHERE source = ?
+           AND (path NOT IN (SELECT path FROM _listing) OR path IN (SELECT path FROM _reads))""",
+        [source],
+    )
+    # A file that could not be read at all is not known, so that the next scan tries it again.
+    lake.execute(
+        """INSERT INTO files SELECT ?, l.path, l.bytes, l.mtime_ns, NULL, r.image_id
+           FROM _listing l JOIN _reads r USING (path) WHERE r.stage IS DISTINCT FROM 'read'""",
+        [source],
+    )
+
+
+def _write_images(lake: Lake, now: datetime) -> None:
+    lake.execute(
+        """INSERT INTO images SELECT image_id, any_value(format), any_value(width), any_value(height),
+             any_value(mode), any_value(bytes), ? FROM _reads
+           WHERE image_id IS NOT NULL AND image_id NOT IN (SELECT image_id FROM images) GROUP BY image_id""",
+        [now],
+    )
+
+
+def _write_labels(lake: Lake, source: str, now: datetime) -> None:
+    desired = """SELECT DISTINCT f.image_id, l.class FROM files f JOIN _listing l USING (path)
+                 WHERE f.source = $1 AND f.image_id IS NOT NULL AND l.class IS NOT NULL"""
+    lake.execute(
+        f"DELETE FROM labels WHERE label_set = $1 AND source = $1 AND (image_id, class) NOT IN ({desired})", [source]
+    )
+    drop_reviewed(lake, source)
+    lake.execute(
+        f"""INSERT INTO labels SELECT $1, d.image_id, d.class, $1, $2 FROM ({desired}) d
+            ANTI JOIN (FROM labels WHERE label_set = $1) k ON k.image_id = d.image_id AND k.class = d.class
+            ANTI JOIN ({REVIEWED}) r ON r.image_id = d.image_id""",
+        [source, now],
+    )
+
+
+def _write_failures(lake: Lake, source: str, now: datetime) -> None:
+    lake.execute(
+        """DELETE FROM failures WHERE source = $1 AND CASE WHEN recipe_id IS NULL
+             THEN path NOT IN (SELECT path FROM files WHERE source = $1 AND image_id IS NULL)
+               AND (path, reason) NOT IN (SELECT path, reason FROM _unreadable UNION ALL
+                                          SELECT path, reason FROM _reads WHERE stage = 'read')
+               OR path IN (SELECT path FROM _reads WHERE stage IS NULL OR stage = 'probe')
+             ELSE image_id NOT IN (SELECT image_id FROM files WHERE source = $1 AND image_id IS NOT NULL) END""",
+        [source],
+    )
+    lake.execute(
+        """INSERT INTO failures SELECT $1, path, NULL, NULL, stage, reason, $2 FROM (
+             SELECT path, stage, reason FROM _reads WHERE stage IS NOT NULL UNION ALL
+             SELECT path, 'read', reason FROM _unreadable
+           ) WHERE (path, reason) NOT IN
+             (SELECT path, reason FROM failures WHERE source = $1 AND recipe_id IS NULL)""",
+        [source, now],
+    )
+
+
+def _write_row(lake: Lake, scan: Scan, now: datetime, images: tuple[int, int, int]) -> ScanCounts:
+    listing = scan.listing
+    failed = int(lake.value("SELECT count(*) FROM failures WHERE source = ? AND recipe_id IS NULL", [listing.source]))
+    seen, new, gone = images
+    counts = ScanCounts(seen, new, gone, listing.files.num_rows, scan.reads.num_rows, listing.ignored, failed)
+    row = [listing.source, listing.root, now, counts.files, counts.opened, counts.ignored, seen, new, gone, failed]
+    lake.execute("INSERT INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    return counts
+
+
+def _unreadable(listing: Listing) -> pa.Table:
+    return pa.table(
+        {
+            "path": pa.array([path for path, _ in listing.unreadable], pa.string()),
+            "reason": pa.array([reason for _, reason in listing.unreadable], pa.string()),
+        }
+    )

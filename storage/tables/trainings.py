@@ -1,0 +1,171 @@
+"""Trainings: the labelled rows of a snapshot, and the record of what was trained on them and registered."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pyarrow as pa
+
+from storage.canonical import canonical
+from storage.errors import TrainError
+from storage.lake.lake import Lake
+from storage.locations.home import Home
+
+HEAD = "head.safetensors"
+_LABELLED = """SELECT image_id, min(class) AS class FROM labels
+  SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)
+  WHERE label_set = $1 GROUP BY image_id HAVING min(class) = max(class)"""
+_ALL_LABELS = """SELECT DISTINCT image_id, class FROM labels
+  SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id) WHERE label_set = $1"""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A head that was trained: from what, how, and what it was measured to be.
+
+    ``metrics`` has what was measured on the test split, such as accuracy, accuracy_low and accuracy_high.
+    """
+
+    training_id: str
+    label_set: str
+    recipe_id: str
+    snapshot: int
+    settings: dict[str, object]
+    metrics: dict[str, float]
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The recipes of the views over which its answers average."""
+        views = cast("list[str]", self.settings.get("views", []))
+        return tuple(views) if self.settings.get("average_views") else ()
+
+
+def head_path(home: Home, training_id: str) -> Path:
+    """Name the file of a trained head."""
+    return home.heads / training_id / HEAD
+
+
+def checkpoint_folder(home: Home, training_id: str) -> Path:
+    """Name the folder of what a training that breaks off goes on from; it goes when the training is recorded."""
+    return home.heads / training_id / "checkpoints"
+
+
+def evaluation_path(home: Home, training_id: str) -> Path:
+    """Name the file of what was measured: figures, tables, confusion matrix, slices, split counts."""
+    return home.heads / training_id / "evaluation.json"
+
+
+def list_labelled(lake: Lake, label_set: str, recipe_id: str, *, several: bool = False) -> list[tuple[str, str]]:
+    """List the (image_id, class) of images with a feature and one class, or ``several``, ordered by image."""
+    labelled = _ALL_LABELS if several else _LABELLED
+    return lake.rows(
+        f"SELECT image_id::VARCHAR, class FROM ({labelled}) ORDER BY image_id, class", [label_set, recipe_id]
+    )
+
+
+def digest_labelled(
+    lake: Lake, label_set: str, recipe_id: str, leave_out: Sequence[str], *, several: bool = False
+) -> str:
+    """Hash what :func:`list_labelled` lists, less some classes: SHA-256 over ``["image_id", "class"]`` of each row.
+
+    DuckDB writes the rows as text, which is hashed as it lies in memory.
+    """
+    names = lake.column("SELECT DISTINCT class FROM labels WHERE label_set = ?", [label_set])
+    texts = pa.table({"class": names, "text": [json.dumps(name) for name in names]})
+    hashed = hashlib.sha256()
+    with lake.lend(_texts=texts.cast(pa.schema([("class", pa.string()), ("text", pa.string())]))):
+        rows = lake.table(
+            f"""SELECT concat('["', image_id::VARCHAR, '", ', text, ']') AS row
+                FROM ({_ALL_LABELS if several else _LABELLED}) JOIN _texts USING (class)
+                WHERE class NOT IN (SELECT unnest($3::VARCHAR[])) ORDER BY image_id, class""",
+            [label_set, recipe_id, list(leave_out)],
+        )
+    for piece in rows["row"].cast(pa.large_binary()).chunks:
+        ends = np.frombuffer(piece.buffers()[1], np.int64)[piece.offset : piece.offset + len(piece) + 1]
+        hashed.update(memoryview(piece.buffers()[2])[ends[0] : ends[-1]])
+    return hashed.hexdigest()
+
+
+def count_conflicts(lake: Lake, label_set: str) -> int:
+    """Count the images that the label set gives several classes."""
+    sql = "SELECT image_id FROM labels WHERE label_set = ? GROUP BY image_id HAVING min(class) <> max(class)"
+    return int(lake.value(f"SELECT count(*) FROM ({sql})", [label_set]))
+
+
+def list_trainings(lake: Lake, condition: str, parameters: Sequence[object] = ()) -> list[Training]:
+    """List the trainings for which a condition holds, the newest first."""
+    found = lake.rows(
+        f"""SELECT training_id, label_set, recipe_id, heads.snapshot, settings, metrics FROM heads
+            WHERE {condition} ORDER BY trained_at DESC, training_id""",
+        parameters,
+    )
+    return [
+        Training(training_id, label_set, recipe_id, snapshot, json.loads(settings), json.loads(metrics))
+        for training_id, label_set, recipe_id, snapshot, settings, metrics in found
+    ]
+
+
+def find_training(lake: Lake, training_id: str) -> Training | None:
+    """Find a training by its identity."""
+    return next(iter(list_trainings(lake, "training_id = ?", [training_id])), None)
+
+
+def find_newest(lake: Lake, label_set: str, recipe_id: str | None = None) -> Training | None:
+    """Find the training that was done last, under a recipe or any."""
+    condition = "label_set = $1 AND ($2 IS NULL OR recipe_id = $2)"
+    return next(iter(list_trainings(lake, condition, [label_set, recipe_id])), None)
+
+
+def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime, code: str | None = None) -> None:
+    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is known.
+
+    Raises:
+        TrainError: where one of its images was erased meanwhile.
+    """
+
+    def write() -> None:
+        _refuse_erased(lake, training.training_id)
+        if find_training(lake, training.training_id) is None:
+            lake.execute(
+                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    training.training_id,
+                    training.label_set,
+                    training.recipe_id,
+                    training.snapshot,
+                    canonical(training.settings),
+                    canonical(training.metrics),
+                    now,
+                    code,
+                ],
+            )
+            lake.execute(
+                "INSERT INTO training_sets SELECT ?, image_id::UUID, class, split FROM _rows", [training.training_id]
+            )
+
+    with lake.lend(_rows=rows):
+        lake.commit(write)
+
+
+def _refuse_erased(lake: Lake, training_id: str) -> None:
+    """Refuse rows of images that are no more; the files of the head that learned from them go, too."""
+    if not lake.value("SELECT count(*) FROM erasures"):
+        return
+    gone = lake.value("SELECT count(*) FROM _rows WHERE image_id::UUID NOT IN (SELECT image_id FROM images)")
+    if gone:
+        shutil.rmtree(head_path(lake.home, training_id).parent, ignore_errors=True)
+        raise TrainError(f"{gone} images", "were erased while a head was trained on them", "Run again")
+
+
+def list_split(lake: Lake, training_id: str, split: str) -> list[tuple[str, str]]:
+    """List the (image_id, class) of one split of a training, ordered by image."""
+    return lake.rows(
+        "SELECT image_id::VARCHAR, class FROM training_sets WHERE training_id = ? AND split = ? ORDER BY image_id",
+        [training_id, split],
+    )

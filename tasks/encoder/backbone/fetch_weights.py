@@ -1,0 +1,77 @@
+"""Weights by name, fetched once from where their library keeps them into the home."""
+
+import re
+import shutil
+import urllib.request
+from pathlib import Path
+
+from storage.errors import WeightsError
+from storage.locations.home import Home
+from tasks.encoder.backbone.weights import Weights, digest_file, kept_name
+
+
+def fetch_weights(home: Home, name: str) -> Weights:
+    """Fetch ``torchvision:NAME`` or ``timm:NAME`` and keep the file under the home.
+
+    Raises:
+        WeightsError: where the library has no such weights, or the network gives none.
+    """
+    library, _, key = name.partition(":")
+    home.weights.mkdir(parents=True, exist_ok=True)
+    unfinished = home.weights / f"{kept_name(name)}.unfinished"
+    try:
+        suffix = _fetch_torchvision(key, unfinished) if library == "torchvision" else _fetch_timm(key, unfinished)
+    except WeightsError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise WeightsError(
+            f"weights {name}",
+            f"could not be fetched ({reason})",
+            "Go where the network is, or fetch the file elsewhere and name it with --embed.weights FILE",
+        ) from error
+    path = home.weights / f"{kept_name(name)}{suffix}"
+    unfinished.rename(path)
+    return Weights(path, digest_file(path))
+
+
+def _fetch_torchvision(key: str, to: Path) -> str:
+    from torchvision.models import get_weight
+
+    try:
+        weights = get_weight(key)
+    except (KeyError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"weights torchvision:{key}", "are none of torchvision's", "Write them as ResNet18_Weights.IMAGENET1K_V1"
+        ) from error
+    _download(weights.url, to)
+    return ".pth"
+
+
+def _fetch_timm(key: str, to: Path) -> str:
+    from huggingface_hub import hf_hub_download
+    from timm.models import get_pretrained_cfg
+
+    try:
+        cfg = get_pretrained_cfg(key)
+    except RuntimeError:  # a tag that the network does not have
+        cfg = None
+    if cfg is None:
+        raise WeightsError(f"weights timm:{key}", "are none of timm's", "Write them as timm:resnet18.a1_in1k")
+    if cfg.hf_hub_id:
+        shutil.copyfile(hf_hub_download(cfg.hf_hub_id, "model.safetensors"), to)
+        return ".safetensors"
+    _download(str(cfg.url), to)
+    return ".pth"
+
+
+def _download(url: str, to: Path) -> None:
+    """Download a file whole: as long as the server says, and of the hash that its name carries."""
+    with urllib.request.urlopen(url, timeout=60) as answer, to.open("wb") as file:  # noqa: S310 - a library's own address
+        shutil.copyfileobj(answer, file)
+        expected = answer.headers.get("Content-Length")
+    if expected and to.stat().st_size != int(expected):
+        raise OSError(f"{to.stat().st_size} of {expected} bytes came")
+    prefix = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
+    if prefix and not digest_file(to).startswith(prefix[1]):
+        raise OSError(f"its SHA-256 does not begin with {prefix[1]}")

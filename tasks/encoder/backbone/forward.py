@@ -1,0 +1,120 @@
+"""The forward pass of a frozen network up to its cut, as one function."""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from storage.errors import BackboneError
+from storage.recipe import Recipe
+from tasks.encoder.backbone.networks import find_classifier
+
+Forward = Callable[[Tensor], Tensor]
+"""From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32, on one device."""
+
+
+class _ReachedError(Exception):
+    """Ends a forward pass at the cut, so that the layers behind it cost nothing."""
+
+    def __init__(self, value: Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+
+def make_forward(network: nn.Module, recipe: Recipe, place: torch.device) -> Forward:
+    """Make the function from pixels [n, height, width, 3], uint8, to vectors [n, dim], float32, all on one device."""
+    dtype = getattr(torch, recipe.dtype)
+    width = recipe.transform.crop[1]
+    mean, std = torch.tensor(recipe.transform.mean, device=place), torch.tensor(recipe.transform.std, device=place)
+    scale, shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)  # along a row: one long axis is fast
+    with torch.inference_mode():
+        run = cut_off(network, recipe.cut, torch.zeros(1, 3, *recipe.transform.crop, device=place, dtype=dtype))
+
+    def forward(pixels: Tensor) -> Tensor:
+        rows = pixels.flatten(2).float()
+        batch = torch.addcmul(shift, rows, scale).to(dtype).view(pixels.shape)
+        value = run(batch.permute(0, 3, 1, 2))  # a view: NHWC memory is channels_last
+        return pool(value, recipe.pooling).flatten(1).float()
+
+    return forward
+
+
+def cut_off(network: nn.Module, cut: str, probe: Tensor) -> Callable[[Tensor], Tensor]:
+    """Give the layers before the cut as a function: to its input where it is the classifier, to its output elsewhere.
+
+    A network that gives what its classifier was given, once that is taken out, runs through, and a compiler sees it
+    whole; in others the pass is broken off at the cut.
+
+    Args:
+        network: Is changed: its classifier goes, or a hook comes.
+        cut: input, avgpool, or a layer's name.
+        probe: A batch that the network takes.
+
+    Raises:
+        BackboneError: where there is no such layer, or it is not run.
+    """
+    if cut == "input":
+        return nn.Identity()
+    layer = _find_cut(network, cut)
+    hook = _break_off(layer, before=cut == "avgpool")
+    at_cut = _run_to_hook(network, cut, probe)
+    if cut == "avgpool":
+        name = find_classifier(network)[0]
+        network.set_submodule(name, nn.Identity())
+        through = network(probe)
+        if isinstance(through, Tensor) and torch.equal(through, at_cut):
+            hook.remove()
+            return network
+        network.set_submodule(name, layer)
+    return partial(_run_to_hook, network, cut)
+
+
+def _break_off(layer: nn.Module, *, before: bool) -> RemovableHandle:
+    def stop_before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        raise _ReachedError(inputs[0])
+
+    def stop_after(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+        raise _ReachedError(output)
+
+    return layer.register_forward_pre_hook(stop_before) if before else layer.register_forward_hook(stop_after)
+
+
+def _run_to_hook(network: nn.Module, cut: str, batch: Tensor) -> Tensor:
+    try:
+        network(batch)
+    except _ReachedError as reached:
+        return reached.value
+    raise BackboneError(f"cut {cut}", "is a layer that the network does not run", "Choose another layer")
+
+
+def _find_cut(network: nn.Module, cut: str) -> nn.Module:
+    layers: dict[str, nn.Module] = dict(network.named_modules())
+    name = find_classifier(network)[0] if cut == "avgpool" else cut
+    if name and name in layers:
+        return layers[name]
+    if cut == "avgpool":
+        raise BackboneError(
+            "cut avgpool", "needs a network that ends in a linear layer", "Name a layer with --embed.cut"
+        )
+    near = difflib.get_close_matches(cut, [layer for layer in layers if layer], n=3)
+    raise BackboneError(
+        f"cut {cut!r}", "is no layer of the network", f"Take avgpool, {', '.join(near or list(layers)[1:4])}"
+    )
+
+
+def pool(value: Tensor, pooling: str) -> Tensor:
+    """Average over places or tokens, unless the pooling keeps them.
+
+    Args:
+        value: [n, c], [n, tokens, c], [n, c, h, h] or, as some transformers have it, [n, h, h, c].
+        pooling: average or flatten.
+    """
+    if pooling == "flatten" or value.ndim == 2:  # noqa: PLR2004 - [n, c] has nothing left to pool
+        return value
+    if value.ndim == 3:  # noqa: PLR2004 - tokens
+        return value.mean(dim=1)
+    _, first, second, last = value.shape
+    return value.mean(dim=(1, 2) if first == second != last else (2, 3))

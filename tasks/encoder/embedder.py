@@ -1,0 +1,132 @@
+"""The embedder: a recipe with its backbone, from pixels or encoded images to vectors."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+
+from storage.errors import BackboneError
+from storage.recipe import Recipe
+from storage.vectors.feature_file import Matrix
+from tasks.encoder.pixels.decode import decode
+from tasks.encoder.pixels.transform import Pixels
+from tasks.encoder.stages import Meter, group, map_ahead
+
+Backbone = Callable[[Pixels], Matrix]
+"""From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32; MemoryError where n is too many."""
+
+
+Pin = Callable[[Pixels], Callable[[], None]]
+"""Prepares rows of pixels for copies to a device; returns the function that undoes it."""
+
+logger = logging.getLogger(__name__)
+
+
+def _do_nothing() -> None:
+    """No-op default for ``enter``, and for what ``pin`` returns."""
+
+
+def _pin_nothing(_: Pixels) -> Callable[[], None]:
+    return _do_nothing
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How many batches run beside each other, what the thread of each does before its first, on which device.
+
+    ``batch`` is the number of images that suits the device. ``pin`` prepares the ring for copies to it. ``apart`` tells
+    that threads cannot decode as fast as it computes.
+    """
+
+    count: int = 1
+    enter: Callable[[], None] = _do_nothing
+    device: str = "none"
+    batch: int = 8
+    pin: Pin = _pin_nothing
+    apart: bool = False
+
+
+@dataclass(eq=False)
+class Embedder:
+    """A recipe with its backbone, and the lanes that run it on batches of one size.
+
+    Its lanes stay open from one shard to the next. ``batch`` is halved when it does not fit into memory.
+    """
+
+    recipe: Recipe
+    backbone: Backbone
+    batch: int
+    lanes: Lanes = Lanes()
+    pool: ThreadPoolExecutor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Open the lanes, whose threads start with the first batch."""
+        self.pool = ThreadPoolExecutor(self.lanes.count, "lane", self.lanes.enter)
+
+
+def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> Matrix:
+    """Embed images given as bytes, or a view of each, by the code and in the lanes that fill the lake; a row each.
+
+    Raises:
+        Exception: of any kind, at the first that cannot be decoded.
+    """
+    pixels = (decode(data, embedder.recipe.transform, view) for data in images)
+    batches = (np.stack(batch) for batch in group(pixels, embedder.batch))
+    parts = map_ahead(
+        embedder.pool, partial(run_backbone, embedder), batches, embedder.lanes.count, Meter(), "backbone"
+    )
+    return np.concatenate([np.empty((0, embedder.recipe.dim), np.float32), *parts])
+
+
+def count_cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_backbone(embedder: Embedder, pixels: Pixels, count: int | None = None) -> Matrix:
+    """Run images in batches of one size, halving it where memory does not suffice.
+
+    Args:
+        embedder: The backbone.
+        pixels: Images [n, height, width, 3], uint8.
+        count: How many of them are asked for, the others being there to fill a batch; all, by default.
+
+    Returns:
+        [count, dim], float32, rounded to the recipe's stored precision.
+
+    Raises:
+        BackboneError: where not even one image fits into memory.
+    """
+    size, count = embedder.batch, len(pixels) if count is None else count
+    try:
+        parts = [_run_filled(embedder, pixels[at : at + size], size) for at in range(0, count, size)]
+    except MemoryError as error:
+        _halve(embedder, size, error)
+        return run_backbone(embedder, pixels, count)
+    return np.concatenate(parts)[:count]
+
+
+def _run_filled(embedder: Embedder, pixels: Pixels, size: int) -> Matrix:
+    """Run one batch, filled up with black images so that a vector does not depend on how many came with it."""
+    if len(pixels) < size:
+        pixels = np.concatenate([pixels, np.zeros((size - len(pixels), *pixels.shape[1:]), np.uint8)])
+    vectors = embedder.backbone(pixels)
+    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and a failure
+        return vectors.astype(embedder.recipe.stored).astype(np.float32)
+
+
+def _halve(embedder: Embedder, size: int, error: MemoryError) -> None:
+    """Halve the batch, unless another lane has done so since ``size`` was tried."""
+    if size == 1:
+        raise BackboneError(
+            f"backbone {embedder.recipe.architecture}",
+            f"does not fit into memory with one image ({' '.join(str(error).split())[:200]})",
+            "Take a smaller one, or another --embed.device",
+        ) from error
+    if embedder.batch == size:
+        embedder.batch = size // 2
+        logger.warning("%d images at once do not fit into memory: going on with %d", size, size // 2)

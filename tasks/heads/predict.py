@@ -1,0 +1,39 @@
+"""Predictions for all images of a source, from their stored features."""
+
+import numpy as np
+import pyarrow as pa
+
+from storage.lake.lake import Lake
+from storage.locations.home import Home
+from storage.tables.models import list_predictable
+from storage.tables.recipes import get_recipe
+from storage.tables.trainings import Training
+from tasks.heads.answers import gives_labels, mark_labels, name_likeliest
+from tasks.heads.heads import Classifier, OpenLayers
+from tasks.heads.load import read_asked, read_head
+
+NUMBERS = 1 << 26
+"""In the features that are read at once: a quarter of a gigabyte."""
+
+
+def predict_source(lake: Lake, home: Home, training: Training, open_layers: OpenLayers) -> pa.Table:
+    """Predict every image of the source from its stored feature: image_id, class, probability; a row for each label."""
+    head, recipe = read_head(home, training, open_layers), get_recipe(lake, training.recipe_id)
+    image_ids = list_predictable(lake, training.label_set, recipe.recipe_id)
+    chunk = max(1, NUMBERS // (recipe.dim * head.views))
+    parts = [
+        _predict_chunk(lake, head, training, image_ids[start : start + chunk])
+        for start in range(0, len(image_ids), chunk)
+    ]
+    return pa.concat_tables(parts)
+
+
+def _predict_chunk(lake: Lake, head: Classifier, training: Training, image_ids: list[str]) -> pa.Table:
+    probabilities = head.probabilities(read_asked(lake, training, image_ids))
+    if gives_labels(head):
+        images, labels = np.nonzero(mark_labels(head, probabilities))
+        said, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]
+    else:
+        said, names, best = np.array(image_ids), name_likeliest(head, probabilities), probabilities.max(axis=1)
+    columns = {"image_id": said.astype(str), "class": names.astype(str), "probability": best.astype(np.float32)}
+    return pa.table(columns)

@@ -1,0 +1,157 @@
+"""A training as an MLflow run with a model: parameters, metrics, tables, pictures, lineage, and the model itself."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from storage.errors import RegistryError
+from storage.locations.home import Home
+from storage.recipe import Recipe
+from storage.tables.trainings import Training, evaluation_path, head_path
+from tasks.heads.heads import Floats
+from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_experiment
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.models import ModelSignature
+
+TOLERANCE = 1e-5
+REQUIRED = ("mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "pillow", "safetensors", "pyarrow")
+
+
+WritePage = Callable[[Home, str, Path], None]
+"""Writes the page and the pictures of a training, by its id, into a folder."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """How a model gets vectors: from the packed ``backbone``, a folder.
+
+    ``batch`` is the one batch size of the lake's vectors; answers average over ``views``, the image itself the first.
+    """
+
+    backbone: Path
+    batch: int | None
+    views: int
+
+
+@dataclass(frozen=True)
+class Package:
+    """What goes into a model beside its head.
+
+    ``write_page`` writes pictures and a page of a training's evaluation; ``examples`` are images of the
+    test split, and ``expected`` the probabilities [n, classes] that their vectors give them here; ``labels`` where an
+    image may be given several classes.
+    """
+
+    name: str
+    training: Training
+    recipe: Recipe
+    opened: Opened
+    write_page: WritePage
+    examples: tuple[bytes, ...]
+    expected: Floats
+    labels: bool
+
+
+def log_run(client: "MlflowClient", home: Home, package: Package) -> str:
+    """Log a training and its model as one MLflow run; gives the run's id.
+
+    Raises:
+        RegistryError: where the logged model, loaded again, does not answer as its backbone and head do.
+    """
+    import mlflow
+
+    from tasks.register.registry.dataset_lineage import describe_data
+
+    experiment = find_experiment(client, home, package.name)
+    with mlflow.start_run(experiment_id=experiment, run_name=package.training.training_id[:12]) as run:
+        _log_figures(home, package)
+        mlflow.log_input(describe_data(home, package.training), context="training")
+        _log_model(home, package)
+        _check_model(f"runs:/{run.info.run_id}/model", package)
+    return str(run.info.run_id)
+
+
+def _log_figures(home: Home, package: Package) -> None:
+    import mlflow
+    import pandas as pd
+
+    training = package.training
+    evaluation = json.loads(evaluation_path(home, training.training_id).read_text(encoding="utf-8"))
+    totals = evaluation.get("images") or {  # of earlier releases
+        split: sum(row[split] for row in evaluation["splits"].values()) for split in ("train", "validation", "test")
+    }
+    mlflow.set_tags({TRAINING_TAG: training.training_id, RECIPE_TAG: training.recipe_id})
+    mlflow.log_params(
+        {
+            **{f"train.{key}": value for key, value in training.settings.items()},
+            "recipe_id": training.recipe_id,
+            "snapshot": training.snapshot,
+            "architecture": package.recipe.architecture,
+            "cut": package.recipe.cut,
+            "dtype": package.recipe.dtype,
+            **{f"images.{split}": total for split, total in totals.items()},
+        }
+    )
+    mlflow.log_metrics(training.metrics)
+    mlflow.log_text(package.recipe.text, "recipe.json")
+    mlflow.log_dict(evaluation, "evaluation.json")
+    mlflow.log_table(pd.DataFrame(evaluation["classes"]), "classes.json")
+    with tempfile.TemporaryDirectory() as folder:
+        package.write_page(home, training.training_id, Path(folder))
+        mlflow.log_artifacts(folder)
+
+
+def _log_model(home: Home, package: Package) -> None:
+    import mlflow
+    import pandas as pd
+
+    root, opened = Path(__file__).parents[3], package.opened
+    mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(Path(__file__).with_name("served.py")),
+        artifacts={"backbone": str(opened.backbone), "head": str(head_path(home, package.training.training_id))},
+        code_paths=[str(root / "storage"), str(root / "tasks")],
+        model_config={"batch": opened.batch, "views": opened.views},
+        signature=_signature(labels=package.labels),
+        input_example=pd.DataFrame({"image": [package.examples[0]]}),
+        pip_requirements=[f"{name}=={installed(name)}" for name in REQUIRED],
+        metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
+    )
+
+
+def _signature(*, labels: bool) -> "ModelSignature":
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array, Map
+
+    one = [ColSpec(DataType.string, "class"), ColSpec(DataType.double, "probability")]
+    answer = [ColSpec(Array(DataType.string), "classes")] if labels else one
+    return ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema([*answer, ColSpec(Map(DataType.double), "probabilities")]),
+    )
+
+
+def _check_model(uri: str, package: Package) -> None:
+    """Load the model and ask it: MLflow registers a broken one all the same."""
+    import mlflow
+    import pandas as pd
+
+    model = mlflow.pyfunc.load_model(uri)
+    answers = model.predict(pd.DataFrame({"image": list(package.examples)}))["probabilities"]
+    given = np.array([list(cast("dict[str, float]", answer).values()) for answer in answers])
+    worst = float(np.abs(given - package.expected).max())
+    if worst > TOLERANCE:
+        raise RegistryError(
+            f"model {package.name}",
+            f"answers {worst:.1e} away from its own backbone and head, more than {TOLERANCE:.0e}",
+            "What was logged is not what was trained: check the artifact store, and run again",
+        )

@@ -1,0 +1,52 @@
+"""The model as MLflow loads it: images in, classes and probabilities out, by the code that fills the lake."""
+
+import base64
+import binascii
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from tasks.encoder.layers import open_layers
+from tasks.encoder.pack import open_images
+from tasks.heads.answers import gives_labels, mark_labels, name_labels, name_likeliest
+from tasks.heads.heads import load_head
+
+
+class ImageClassifier(PythonModel):
+    """Classifies encoded images (JPEG, PNG, ...), given as bytes or as their base64 text."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Open the backbone and the head."""
+        backbone = Path(context.artifacts["backbone"])
+        self._embed = open_images(backbone, context.model_config["batch"], context.model_config["views"])
+        self._head = load_head(Path(context.artifacts["head"]), backbone, open_layers)
+
+    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401, ARG002 - MLflow's signature
+        """Give a row an image: class, its probability, and the probability of every class.
+
+        The class is "neither" where the head is less sure than it must be. A head that gives labels has, in place of
+        class and probability, the list of classes that are as likely as their thresholds or more.
+        """
+        head = self._head
+        probabilities = head.probabilities(self._embed([_to_bytes(value) for value in model_input["image"]]))
+        table = [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities]
+        if gives_labels(head):
+            labels = name_labels(head.classes, mark_labels(head, probabilities))
+            return pd.DataFrame({"classes": labels, "probabilities": table})
+        names = name_likeliest(head, probabilities).tolist()
+        return pd.DataFrame({"class": names, "probability": probabilities.max(axis=1), "probabilities": table})
+
+
+def _to_bytes(value: bytes | str) -> bytes:
+    if isinstance(value, str):
+        value = value.encode()
+    try:  # no image format consists of base64's letters alone
+        return base64.b64decode(value, validate=True)
+    except binascii.Error:
+        return bytes(value)
+
+
+mlflow.models.set_model(ImageClassifier())

@@ -1,0 +1,80 @@
+"""A real CUDA GPU, where there is one: vectors that depend on their image alone, and memory that does not suffice."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from storage.locations.home import open_home
+from storage.recipe import Recipe
+from tasks.embed.find_recipe import Resolved, resolve
+from tasks.embed.pipeline import embed_files
+from tasks.embed.settings import EmbedSettings
+from tasks.encoder.embedder import Embedder, embed_images, run_backbone
+from tasks.encoder.stages import Meter
+from tests.embed.test_pipeline import gather, item_of
+from tests.pictures import write_image
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+LOWEST = {"float32": 0.99999, "bfloat16": 0.998}
+
+
+def resolve_recipe(folder: Path, dtype: str) -> Resolved:
+    return resolve(open_home(folder / "home"), EmbedSettings.model_validate({"dtype": dtype}))
+
+
+def open_embedder(resolved: Resolved, device: str, batch: int, *, compiled: bool = False) -> Embedder:
+    from tasks.encoder.backbone.open_backbone import open_backbone
+
+    backbone, lanes = open_backbone(resolved.recipe, resolved.weights, device, batch, compiled=compiled)
+    return Embedder(resolved.recipe, backbone, batch, lanes)
+
+
+def draw_images(recipe: Recipe, count: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *recipe.transform.crop, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_vector_from_a_gpu_does_not_depend_on_its_company(tmp_path: Path, dtype: str, compiled: bool) -> None:
+    resolved = resolve_recipe(tmp_path, dtype)
+    embedder = open_embedder(resolved, "cuda", 32, compiled=compiled)
+    images = draw_images(resolved.recipe, 64)
+    alone = run_backbone(embedder, images[:1])[0]
+    random = np.random.default_rng(1)
+    for company in range(10):
+        others = random.choice(np.arange(1, 64), 3 * company, replace=False)
+        place = company % (len(others) + 1)
+        batch = np.insert(images[others], place, images[0], axis=0)
+        np.testing.assert_array_equal(run_backbone(embedder, batch)[place], alone)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_gpu_gives_nearly_the_vectors_of_a_cpu(tmp_path: Path, dtype: str) -> None:
+    resolved = resolve_recipe(tmp_path, dtype)
+    images = draw_images(resolved.recipe, 8)
+    on_gpu, on_cpu = (run_backbone(open_embedder(resolved, device, 8), images) for device in ("cuda", "cpu"))
+    lengths = np.linalg.norm(on_gpu, axis=1) * np.linalg.norm(on_cpu, axis=1)
+    assert ((on_gpu * on_cpu).sum(axis=1) / lengths).min() >= LOWEST[dtype]
+
+
+def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches_and_nothing_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    resolved = resolve_recipe(tmp_path, "float32")
+    paths = [write_image(tmp_path / f"{number}.png", "red", number) for number in range(300)]
+    embedder = open_embedder(resolved, "cuda", 2048)
+    room = 2 << 30  # what 2,048 images in float32 do not fit into, and 128 do
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        done = gather(embed_files(tmp_path, embedder, [item_of(path) for path in paths], 2, Meter()))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert embedder.batch < 2048
+    assert "do not fit into memory" in caplog.text
+    assert done.image_ids == tuple(item_of(path)[0] for path in paths)
+    served = embed_images(open_embedder(resolved, "cuda", embedder.batch), [path.read_bytes() for path in paths])
+    np.testing.assert_array_equal(done.matrix, served)

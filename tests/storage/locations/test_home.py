@@ -1,0 +1,46 @@
+"""Paths as text: any name that a file system allows comes back unchanged."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storage.locations.home import path_to_text, text_to_path
+
+NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
+# Names that look like escapes are rare among arbitrary bytes.
+ESCAPES = st.lists(st.sampled_from([b"\\", b"\\\\", b"x", b"ff", b"\xff", b"\xc3\xa9", b"\xed\xa0\x80", b"\n"])).map(
+    b"".join
+)
+
+
+@given(NAMES | ESCAPES)
+def test_any_bytes_come_back_from_their_text(name: bytes) -> None:
+    path = os.fsdecode(name)
+    assert text_to_path(path_to_text(path)) == path
+
+
+@given(NAMES | ESCAPES)
+def test_the_text_is_valid_utf_8(name: bytes) -> None:
+    path_to_text(os.fsdecode(name)).encode("utf-8")
+
+
+@given(NAMES | ESCAPES, NAMES | ESCAPES)
+def test_two_paths_never_share_a_text(one: bytes, other: bytes) -> None:
+    texts = {path_to_text(os.fsdecode(name)) for name in (one, other)}
+    assert len(texts) == len({one, other})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"plain.jpg", "plain.jpg"),
+        (b"\xff\xfe.png", r"\xff\xfe.png"),
+        ("é.png".encode(), "é.png"),
+        (b"a\\xff.png", r"a\\xff.png"),
+        (b"two\nlines.png", "two\nlines.png"),
+    ],
+)
+def test_the_text_is_readable(name: bytes, text: str) -> None:
+    assert path_to_text(os.fsdecode(name)) == text

@@ -1,0 +1,97 @@
+"""Leases: no two runs work on the same images, and what a dead run held is free again."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from storage.lake.attach import open_lake
+from storage.lake.lake import Lake
+from storage.locations.home import Home
+from storage.tables.features import commit_shard
+from storage.tables.leases import DURATION, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
+from storage.tables.missing import Wanted
+from storage.vectors.feature_file import Shard, write_features
+from tests.pictures import write_folder
+from tests.storage.tables.test_features import NOW, OTHER, RECIPE, ingest, make_vectors
+
+MINE, YOURS = "mine@elsewhere/1", "yours@elsewhere/2"
+WANTED = Wanted(RECIPE, "photos")
+LATER = NOW + DURATION + timedelta(seconds=1)
+
+
+@pytest.fixture
+def lake(place: Home, tmp_path: Path) -> Iterator[Lake]:
+    with open_lake(place) as opened:
+        ingest(opened, write_folder(tmp_path / "photos", per_class=4))
+        yield opened
+
+
+def taken(lease: Lease | None) -> set[str]:
+    assert lease
+    return {image_id for image_id, _ in lease.items}
+
+
+def commit(lake: Lake, lease: Lease | None) -> None:
+    assert lease
+    file = write_features(lake.home, RECIPE, sorted(taken(lease)), make_vectors(len(lease.items)))
+    commit_shard(lake, Shard(RECIPE, "photos", file, (), len(lease.items), 1.0), NOW, lease.holder)
+
+
+def test_two_runs_that_take_turns_share_the_missing_without_an_image_in_common(lake: Lake) -> None:
+    seen: list[str] = []
+    for number in range(4):
+        lease = take_lease(lake, WANTED, 3, (MINE, YOURS)[number % 2], NOW)
+        seen += taken(lease)
+    assert len(seen) == len(set(seen)) == 12
+    assert take_lease(lake, WANTED, 3, MINE, NOW) is None
+
+
+def test_another_recipe_s_images_are_free(lake: Lake) -> None:
+    assert taken(take_lease(lake, WANTED, 12, MINE, NOW)) == taken(
+        take_lease(lake, Wanted(OTHER, "photos"), 12, YOURS, NOW)
+    )
+
+
+def test_a_commit_ends_its_run_s_lease(lake: Lake) -> None:
+    lease = take_lease(lake, WANTED, 8, MINE, NOW)
+    assert list_holders(lake, RECIPE, NOW) == [MINE]
+    commit(lake, lease)
+    assert list_holders(lake, RECIPE, NOW) == []
+    assert len(taken(take_lease(lake, WANTED, 8, YOURS, NOW))) == 4
+
+
+def test_a_lease_that_expired_is_free_again_and_one_that_was_renewed_is_not(lake: Lake) -> None:
+    first, second = take_lease(lake, WANTED, 6, MINE, NOW), take_lease(lake, WANTED, 6, YOURS, NOW)
+    renew_lease(lake, YOURS, NOW + DURATION / 2)
+    assert taken(take_lease(lake, WANTED, 12, "new@elsewhere/3", LATER)) == taken(first)
+    assert taken(first).isdisjoint(taken(second))
+
+
+def test_what_a_failed_run_gives_back_is_free_at_once(lake: Lake) -> None:
+    lease = take_lease(lake, WANTED, 12, MINE, NOW)
+    end_leases(lake, MINE)
+    assert taken(take_lease(lake, WANTED, 12, YOURS, NOW)) == taken(lease)
+
+
+def test_what_a_dead_process_of_this_machine_held_is_free_at_once(lake: Lake) -> None:
+    naming = "from storage.tables.leases import name_holder; print(name_holder())"
+    dead = subprocess.run([sys.executable, "-c", naming], capture_output=True, text=True, check=True).stdout.strip()
+    alive = name_holder()
+    first, second = take_lease(lake, WANTED, 6, alive, NOW), take_lease(lake, WANTED, 6, dead, NOW)
+    assert list_holders(lake, RECIPE, NOW) == [alive]
+    assert taken(take_lease(lake, WANTED, 12, YOURS, NOW)) == taken(second)
+    assert taken(first).isdisjoint(taken(second))
+
+
+def test_a_run_goes_on_behind_its_last_image_and_then_from_the_start(lake: Lake) -> None:
+    first = take_lease(lake, WANTED, 4, MINE, NOW)
+    end_leases(lake, MINE)
+    assert first
+    last = first.items[-1][0]
+    second, third = (take_lease(lake, WANTED, 8, MINE, NOW, after=last) for _ in range(2))
+    assert min(taken(second)) > last
+    assert taken(third) == taken(first)

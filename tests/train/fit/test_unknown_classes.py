@@ -1,0 +1,107 @@
+"""The answer "neither": how many images of an unknown class get past it, and what it asks of the labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from storage.errors import TrainError
+from tasks.heads.answers import NEITHER, name_likeliest
+from tasks.heads.heads import load_head, save_head
+from tasks.train.fit.candidates import fit_heads
+from tasks.train.fit.unknown_classes import Neither, add_neither, choose_least
+from tasks.train.rows.coverage import check_splits, find_rank
+from tasks.train.settings import Kind, TrainSettings
+from tests.train.fit.test_candidates import make_data
+from tests.train.rows.test_splits import ids
+
+RATE = 0.1
+
+
+def add(kind: Kind = "softmax", rate: float = RATE, images: int = 900) -> Neither:
+    settings = TrainSettings(heads=(kind,), false_accept=rate, epochs=5, hidden=16)
+    train, validation, test = (make_data(6, images, 12, seed) for seed in range(3))
+    return add_neither(fit_heads(train, validation, settings)[0], train, validation, test, settings, rate)
+
+
+@pytest.mark.parametrize(("images", "rate", "rank"), [(19, 0.05, 19), (18, 0.05, 19), (99, 0.1, 90), (9, 0.3, 7)])
+def test_the_rank_is_that_of_split_conformal_prediction(images: int, rate: float, rank: int) -> None:
+    assert find_rank(images, rate) == rank
+
+
+@pytest.mark.parametrize(("images", "rate"), [(19, 0.05), (40, 0.1), (100, 0.25)])
+def test_one_more_unknown_image_is_accepted_no_more_often_than_was_asked(images: int, rate: float) -> None:
+    draws = np.random.default_rng(0).random((20_000, images + 1))
+    accepted = np.mean([one[-1] >= choose_least(one[:-1], rate) for one in draws])
+    assert accepted <= rate + 3 * (rate * (1 - rate) / 20_000) ** 0.5
+    assert accepted > rate - 1 / (images + 1) - 0.01  # and hardly less often than it could be
+
+
+def test_images_of_the_same_probability_are_refused_together() -> None:
+    assert choose_least(np.full(50, 0.7), RATE) > 0.7
+
+
+@pytest.mark.parametrize("kind", ["softmax", "knn", "prototypes", "mlp"])
+def test_about_the_share_that_was_asked_for_is_accepted_of_classes_that_were_left_out(kind: Kind) -> None:
+    found = add(kind).metrics
+    error = (2 * RATE * (1 - RATE) / 900) ** 0.5  # of the threshold and of the measure
+    assert abs(found["false_accept"] - RATE) < 3 * error
+    assert found["false_accept_low"] < found["false_accept"] < found["false_accept_high"]
+    assert found["refused_low"] < found["refused"] < found["refused_high"]
+
+
+def test_a_lower_rate_refuses_more() -> None:
+    strict, lax = add(rate=0.05), add(rate=0.4)
+    assert strict.metrics["refuse_below"] > lax.metrics["refuse_below"]
+    assert strict.metrics["refused"] > lax.metrics["refused"]
+    assert strict.metrics["false_accept"] < lax.metrics["false_accept"]
+
+
+def test_the_table_of_left_out_classes_adds_up_to_the_figure() -> None:
+    found = add()
+    accepted = sum(row["images"] * row["false_accept"] for row in found.classes)
+    assert accepted / sum(row["images"] for row in found.classes) == pytest.approx(found.metrics["false_accept"])
+    assert len(found.classes) == 6
+
+
+def test_below_the_least_the_answer_is_neither_with_the_probabilities_as_they_were(tmp_path: Path) -> None:
+    candidate = add().candidate
+    save_head(candidate.head, tmp_path / "head")
+    head, features = load_head(tmp_path / "head"), make_data(6, 200, 12, 3)[0]
+    chances = head.probabilities(features)
+    np.testing.assert_allclose(chances.sum(axis=1), 1)
+    names = name_likeliest(head, chances)
+    unsure = chances.max(axis=1) < candidate.head.refuse_below
+    assert 0 < unsure.sum() < 200
+    assert set(names[unsure]) == {NEITHER}
+    assert (names[~unsure] == np.array(head.classes)[chances.argmax(axis=1)][~unsure]).all()
+
+
+@pytest.mark.parametrize(
+    ("classes", "images", "rate", "words"),
+    [
+        (("a", "b", NEITHER), 300, 0.1, "class neither: is what images of no class are called"),
+        (("a", "b"), 300, 0.1, "false_accept 0.1: needs 3 classes"),
+        (("a", "b", "c"), 90, 0.001, "false_accept 0.001: needs 999 images to train on, and there are"),
+    ],
+)
+def test_what_cannot_be_promised_is_refused(classes: tuple[str, ...], images: int, rate: float, words: str) -> None:
+    rows = [(image_id, classes[at % len(classes)]) for at, image_id in enumerate(ids(images))]
+    check_splits(rows, TrainSettings())
+    with pytest.raises(TrainError, match=words):
+        check_splits(rows, TrainSettings(false_accept=rate))
+
+
+def test_without_validation_images_of_other_classes_it_is_refused() -> None:
+    train, test = make_data(3, 300), make_data(3, 300, seed=2)
+    settings = TrainSettings(false_accept=RATE)
+    alone = train[0][train[1] == "class 1"], train[1][train[1] == "class 1"]
+    with pytest.raises(TrainError, match="leaves class 1 out in turn, which leaves no validation image"):
+        add_neither(fit_heads(train, train, settings)[0], train, alone, test, settings, RATE)
+
+
+@pytest.mark.parametrize("asked", [{"heads": ("knn",)}, {"false_accept": 0.1}])
+def test_settings_that_labels_have_no_use_for_are_refused(asked: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="multi_label"):
+        TrainSettings.model_validate({"multi_label": True, **asked})

@@ -1,0 +1,51 @@
+"""Intervals: what they hold, and how often."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+from scipy.stats import binomtest
+
+from tasks.train.measure.intervals import CELLS, RESAMPLES, resample, take_percentiles, wilson
+
+
+def test_each_resample_sums_as_many_rows_as_there_are_and_each_row_as_often_as_the_others() -> None:
+    images = 50
+    sums = resample(csr_array(np.eye(images)), seed=0)
+    assert sums.shape == (RESAMPLES, images)
+    assert set(sums.sum(axis=1)) == {images}
+    np.testing.assert_allclose(sums.mean(axis=0), 1, atol=5 / np.sqrt(RESAMPLES))
+    np.testing.assert_allclose(sums.var(axis=0), 1 - 1 / images, atol=0.3)  # a binomial's
+
+
+def test_the_same_seed_draws_the_same_and_another_others() -> None:
+    table = csr_array(np.arange(20.0)[:, None])
+    assert np.array_equal(resample(table, 1), resample(table, 1))
+    assert not np.array_equal(resample(table, 1), resample(table, 2))
+
+
+def test_many_images_are_drawn_in_parts() -> None:
+    images = CELLS // 300  # 300 resamples a part
+    sums = resample(csr_array(np.ones((images, 1))), seed=0)
+    assert sums.shape == (RESAMPLES, 1)
+    assert set(sums[:, 0]) == {images}
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9])
+def test_the_interval_of_an_accuracy_holds_the_true_one_in_95_of_100_tests(share: float) -> None:
+    random = np.random.default_rng(3)
+    held = 0
+    for seed in range(300):
+        right = random.random((200, 1)) < share
+        low, high = take_percentiles(resample(csr_array(right.astype(float)), seed)[:, 0] / 200)
+        held += low <= share <= high
+    assert 0.91 <= held / 300 <= 0.98
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 5), (5, 5), (3, 10), (180, 200)])
+def test_wilsons_interval_is_scipys(right: int, images: int) -> None:
+    expected = binomtest(right, images).proportion_ci(method="wilson")
+    assert [float(end) for end in wilson(right, images)] == pytest.approx([expected.low, expected.high], abs=1e-12)
+
+
+def test_of_no_image_nothing_is_known() -> None:
+    assert [float(end) for end in wilson(0, 0)] == [0, 1]
