@@ -70,13 +70,13 @@ def measure_size(root: Path, photos: int) -> list[Ratio]:
     from tasks.embed.find_recipe import resolve
     from tasks.embed.settings import EmbedSettings
     from tasks.encoder.embedder import embed_images
-    from tasks.encoder.pack import keep_open, pack_backbone
+    from tasks.encoder.pack import open_packed, pack_backbone
 
     home = open_home(root)
     resolved = resolve(home, EmbedSettings())
     recipe = resolved.recipe
     pack_backbone(recipe, resolved.weights, home.backbones / recipe.recipe_id)
-    embedder = keep_open(home.backbones / recipe.recipe_id, 32, "auto", compiled=False)
+    embedder = open_packed(home.backbones / recipe.recipe_id, 32, "auto", compiled=False)
     images = crop_photos(photos)
     kept = embed_images(embedder, images)
     raw = embed_images(replace(embedder, recipe=replace(recipe, stored="float32")), images)

@@ -23,7 +23,7 @@ from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home, open_home
 from storage.tables.features import commit_shard
 from storage.tables.image_facts import list_facts
-from storage.tables.missing import Wanted, list_missing
+from storage.tables.missing import FeatureRequest, list_missing
 from storage.tables.recipes import save_recipe
 from storage.tables.review_labels import save_decisions
 from storage.tables.scans import commit_scan
@@ -32,7 +32,7 @@ from tasks.embed.find_recipe import resolve
 from tasks.embed.pipeline import embed_files, embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import Embedder, count_cores
-from tasks.encoder.pack import keep_open, pack_backbone
+from tasks.encoder.pack import open_packed, pack_backbone
 from tasks.encoder.stages import Meter
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
@@ -88,9 +88,9 @@ def fill(home: Home, source: Path) -> tuple[str, Embedder]:
     with open_lake(home) as lake:
         commit_scan(lake, found, now)
         save_recipe(lake, resolved.request, recipe, now)
-        items = list_missing(lake, Wanted(recipe.recipe_id, source.name), 10**9)
+        items = list_missing(lake, FeatureRequest(recipe.recipe_id, source.name), 10**9)
     pack_backbone(recipe, resolved.weights, home.backbones / recipe.recipe_id)
-    embedder = keep_open(home.backbones / recipe.recipe_id, None, "auto", compiled=False)
+    embedder = open_packed(home.backbones / recipe.recipe_id, None, "auto", compiled=False)
     shard = embed_shard(home, source.name, source, embedder, items, count_cores(), lambda _: None)
     with open_lake(home) as lake:
         commit_shard(lake, shard, now)
@@ -118,7 +118,7 @@ def train_anew(home: Home, recipe_id: str, source: Path, embedder: Embedder, see
     """Relabel, embed everything again, and train on that."""
     relabel(home, recipe_id, seed)
     with read_lake(home) as lake:
-        items = list_missing(lake, Wanted("", "photos"), 10**9)
+        items = list_missing(lake, FeatureRequest("", "photos"), 10**9)
         names = dict(list_labelled(lake, "photos", recipe_id))
         tested = [image_id for image_id, _ in items if assign_split(image_id, TRAIN) == "test"]
         facts = list_facts(lake, tested)

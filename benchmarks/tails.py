@@ -29,7 +29,7 @@ from benchmarks.photos import KEPT, open_originals
 from storage.locations.home import Home
 from storage.recipe import Recipe
 from storage.vectors.feature_file import Matrix
-from tasks.embed.decide_recipe import resolve_recipe
+from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.pack import open_images, pack_backbone
@@ -143,7 +143,7 @@ def embed(photos: Photos, weights: Weights, cut: str) -> Matrix:
 def make_recipe(weights: Weights, cut: str) -> Recipe:
     """Resolve the recipe of a cut, in float32, with all its places."""
     chosen = EmbedSettings(backbone=NETWORK.architecture, cut=cut, pooling="flatten", dtype="float32")
-    return resolve_recipe(chosen, weights)
+    return decide_recipe(chosen, weights)
 
 
 def place_backbone(recipe: Recipe) -> Path:

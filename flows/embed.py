@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
-from flows.orchestrator.run_log import keep_log
+from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
 from flows.reports.throughput import Throughput, measure
 from flows.settings import RunSettings
@@ -14,17 +14,17 @@ from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.lake.attach import read_lake
 from storage.recipe import Recipe
 from storage.tables.features import count_failed
-from storage.tables.missing import FIRST_ID, Wanted
+from storage.tables.missing import FIRST_ID, FeatureRequest
 from storage.vectors.feature_file import Shard
 from tasks.embed.claim import hold_leases
-from tasks.embed.find_recipe import Resolved
+from tasks.embed.find_recipe import ResolvedRecipe
 from tasks.embed.step import (
     check_canaries,
     claim_shard,
+    commit_features,
     count_images,
     drop_lost,
-    keep_recipe,
-    keep_shard,
+    record_recipe,
     renew_recipe,
     resolve_recipe,
     run_shard,
@@ -58,7 +58,7 @@ class _Part:
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
 def embed(settings: RunSettings) -> Embedded:
     """Compute the features that are missing under the recipes that the settings mean: the images', then each view's."""
-    with keep_log():
+    with forward_logs():
         parts = [_embed_view(settings, view) for view in range(settings.embed.views + 1)]
     shards = [shard for part in parts for shard in part.shards]
     added, present, failed = (sum(getattr(part, name) for part in parts) for name in ("added", "present", "failed"))
@@ -70,12 +70,12 @@ def embed(settings: RunSettings) -> Embedded:
 def _embed_view(settings: RunSettings, view: int) -> _Part:
     """Compute what is missing under one recipe, shard by shard."""
     resolved = resolve_recipe(settings.place, settings.embed, view)
-    wanted = Wanted(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
+    wanted = FeatureRequest(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
     drop_lost(settings.place, wanted.recipe_id)
     counts = count_images(settings.place, wanted)
     packed = (settings.place.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
     if counts.missing or resolved.new or not packed:
-        keep_recipe(settings.place, resolved)
+        record_recipe(settings.place, resolved)
     shards, added = list[Shard](), 0
     if counts.missing:
         recipe, compiled = _prove(settings, resolved, counts.missing)
@@ -85,7 +85,7 @@ def _embed_view(settings: RunSettings, view: int) -> _Part:
     return _Part(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
 
 
-def _prove(settings: RunSettings, resolved: Resolved, missing: int) -> tuple[Recipe, bool]:
+def _prove(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, bool]:
     """Prove that this machine computes the recipe's numbers, or go on with its next edition where the user says so."""
     home, source = settings.place, settings.title
     try:
@@ -94,17 +94,17 @@ def _prove(settings: RunSettings, resolved: Resolved, missing: int) -> tuple[Rec
         if not settings.new_recipe:
             raise
     renewed = renew_recipe(home, resolved)
-    keep_recipe(home, renewed)
+    record_recipe(home, renewed)
     return _prove(settings, renewed, missing)
 
 
-def _run(settings: RunSettings, wanted: Wanted, missing: int, *, compiled: bool) -> tuple[list[Shard], int]:
+def _run(settings: RunSettings, wanted: FeatureRequest, missing: int, *, compiled: bool) -> tuple[list[Shard], int]:
     home, decided = settings.place, settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
     shards, added, after = list[Shard](), 0, FIRST_ID
     with show_progress("embed", missing) as advance, hold_leases(home) as holder:
         while lease := claim_shard(home, wanted, len(shards) + 1, settings.embed.shard, holder, after):
             shard = run_shard(home, wanted, settings.root, len(shards) + 1, lease, decided, advance)
-            added += keep_shard(home, len(shards) + 1, lease, shard)
+            added += commit_features(home, len(shards) + 1, lease, shard)
             shards.append(shard)
             logger.info("shard %d: %d images · %s", len(shards), len(lease.items), measure([shard]))
             after, _ = lease.items[-1]
@@ -122,6 +122,6 @@ def _check_budget(settings: RunSettings, done: Embedded) -> None:
         )
 
 
-def _count_failed(settings: RunSettings, wanted: Wanted) -> int:
+def _count_failed(settings: RunSettings, wanted: FeatureRequest) -> int:
     with read_lake(settings.place) as lake:
         return count_failed(lake, wanted.recipe_id, wanted.source)

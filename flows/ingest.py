@@ -8,7 +8,7 @@ from storage.tables.scans import ScanCounts
 from tasks.ingest.scan import foresee_labels
 from tasks.ingest.step import commit_source, scan_source
 from tasks.train.rows.coverage import check_splits
-from tasks.train.rows.splits import keep_rows
+from tasks.train.rows.splits import select_rows
 
 
 @flow(flow_run_name="ingest {settings.source}", persist_result=False)
@@ -22,5 +22,5 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
         settings.place, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
     )
     if for_training and not found.unchanged and settings.train.plain:
-        check_splits(keep_rows(foresee_labels(settings.place, found), settings.train), settings.train)
+        check_splits(select_rows(foresee_labels(settings.place, found), settings.train), settings.train)
     return commit_source(settings.place, settings.title, found)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.embed import embed
-from flows.orchestrator.run_log import keep_log
+from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
-from flows.reports.search_report import Found, write_picture
+from flows.reports.search_report import SearchReport, write_picture
 from flows.settings import RunSettings
 from flows.train import train
 from storage.errors import BackboneError, SettingsError, TrainError
 from storage.lake.attach import read_lake
 from storage.tables.features import measure_pace
-from storage.tables.missing import Counts, Wanted, count_images
+from storage.tables.missing import Counts, FeatureRequest, count_images
 from storage.tables.trainings import head_path
 from tasks.embed.find_recipe import find_known
 from tasks.encoder.backbone.weights import find_weights
@@ -23,7 +23,7 @@ from tasks.train.search.budget import Budget
 from tasks.train.search.curve import advise, extrapolate, measure_gain, round_labels
 from tasks.train.search.halving import (
     Contender,
-    Outcome,
+    ContenderResult,
     Trial,
     choose,
     choose_cuts,
@@ -45,7 +45,7 @@ HALF = 0.5
 
 
 @flow(flow_run_name="search {settings.source}", persist_result=False)
-def search(settings: RunSettings) -> Found:
+def search(settings: RunSettings) -> SearchReport:
     """Try heads at several cuts on few labels, carry the better on, try tails last, and train the best.
 
     Raises:
@@ -58,7 +58,7 @@ def search(settings: RunSettings) -> Found:
     began = time.monotonic()
     going = _Search(settings, {cut.name: cut for cut in list_cuts(*settings.embed.network)})
     outcomes = going.try_heads()
-    with keep_log():
+    with forward_logs():
         outcomes += going.try_tails([outcome.trial for outcome in outcomes if outcome.trial])
     trials = rank([outcome.trial for outcome in outcomes if outcome.trial])
     winner = _settle(settings, choose(trials).contender)
@@ -66,7 +66,7 @@ def search(settings: RunSettings) -> Found:
     plot = write_picture(outcomes, head_path(settings.place, trained.training.training_id).parent)
     sizes = {outcome.contender: going.measure_size(outcome.contender) for outcome in outcomes}
     advice = _advise(settings, trials)
-    return Found(winner, tuple(outcomes), sizes, advice, plot, trained, going.computed, time.monotonic() - began)
+    return SearchReport(winner, tuple(outcomes), sizes, advice, plot, trained, going.computed, time.monotonic() - began)
 
 
 def check_searchable(settings: RunSettings, at: str | None = None) -> None:
@@ -110,14 +110,14 @@ class _Search:
         if not self.images:
             raise TrainError(settings.title, "has no images in this lake", "Run `frostline run FOLDER` first")
 
-    def try_heads(self) -> list[Outcome]:
+    def try_heads(self) -> list[ContenderResult]:
         """Try each kind of head at each cut that fits, by successive halving."""
-        kinds, refused, rows = dict.fromkeys(self.settings.search.heads), list[Outcome](), dict[str, Rows]()
+        kinds, refused, rows = dict.fromkeys(self.settings.search.heads), list[ContenderResult](), dict[str, Rows]()
         for cut in self._choose_cuts():
             contender = Contender(cut, next(iter(kinds)))
             reason = self._refuse(contender, share=HALF)
             if reason:
-                refused += [Outcome(Contender(cut, kind), 0.0, None, reason) for kind in kinds]
+                refused += [ContenderResult(Contender(cut, kind), 0.0, None, reason) for kind in kinds]
             else:
                 rows[cut] = self._open(contender)
         contenders = [Contender(cut, kind) for cut in rows for kind in kinds]
@@ -129,7 +129,7 @@ class _Search:
             raise self._explain(outcomes)
         return refused + outcomes
 
-    def try_tails(self, heads: list[Trial]) -> list[Outcome]:
+    def try_tails(self, heads: list[Trial]) -> list[ContenderResult]:
         """Train tails at the cuts with the best heads, then from the pixels."""
         most = self.settings.search.tails
         if not most or CLASSIFIER not in self.cuts:
@@ -152,11 +152,11 @@ class _Search:
             return None
         return try_head(rows[contender.cut], contender, share, self.settings.train)
 
-    def _try_tail(self, cut: str) -> Outcome:
+    def _try_tail(self, cut: str) -> ContenderResult:
         contender, left = Contender(cut, "tail"), max(1 - self.cuts[cut].flops_saved, 1e-3)
         reason = self._refuse(contender, self.whole_seconds * left)
         if reason:
-            return Outcome(contender, 1.0, None, reason)
+            return ContenderResult(contender, 1.0, None, reason)
         place, asked = self.settings.place, self.settings.train
         try:
             rows = self._open(contender)
@@ -164,14 +164,14 @@ class _Search:
             self.whole_seconds = seconds / left
             reason = self.budget.refuse(seconds, 0)
             if reason:
-                return Outcome(contender, 1.0, None, reason)
+                return ContenderResult(contender, 1.0, None, reason)
             trial = try_tail(place, rows, cut, asked, show_progress, self.budget.deadline)
             if isinstance(trial, str):
-                return Outcome(contender, 1.0, None, trial)
+                return ContenderResult(contender, 1.0, None, trial)
         except BackboneError as error:
-            return Outcome(contender, 1.0, None, f"not tried: {error}")
+            return ContenderResult(contender, 1.0, None, f"not tried: {error}")
         learned = "has all labels" if trial.epoch else "has all labels, but no epoch beat freezing everything"
-        return Outcome(contender, 1.0, trial, learned)
+        return ContenderResult(contender, 1.0, trial, learned)
 
     def _refuse(self, contender: Contender, training: float = 0.0, share: float = 1.0) -> str | None:
         """Say why features do not fit into the budget; take their bytes from it where they do."""
@@ -198,9 +198,9 @@ class _Search:
 
     def _count(self, recipe_id: str) -> Counts:
         with read_lake(self.settings.place) as lake:
-            return count_images(lake, Wanted(recipe_id, self.settings.title, self.settings.retry))
+            return count_images(lake, FeatureRequest(recipe_id, self.settings.title, self.settings.retry))
 
-    def _explain(self, outcomes: list[Outcome]) -> SettingsError:
+    def _explain(self, outcomes: list[ContenderResult]) -> SettingsError:
         first = outcomes[0]
         return SettingsError(
             f"search.minutes {self.settings.search.minutes} and search.bytes {self.settings.search.bytes}",

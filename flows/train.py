@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.orchestrator.run_log import keep_log
+from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
 from flows.settings import RunSettings
 from storage.errors import TrainError
@@ -23,7 +23,7 @@ def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     snapshot = None if at is None else _find(settings, at)
     recipe_id, *views = (find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
     data = TrainingData(settings.title, recipe_id, tuple(views), snapshot)
-    with keep_log():
+    with forward_logs():
         return fit_and_evaluate(settings.place, data, settings.train, show_progress)
 
 

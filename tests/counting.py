@@ -37,7 +37,7 @@ class Tally:
         return vectors
 
 
-def resolve_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
+def decide_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
     dtype = "float32" if settings.dtype == "auto" else settings.dtype
     transform = Transform(
         8,
@@ -67,7 +67,7 @@ def fake_modules(tally: Tally) -> dict[str, types.ModuleType]:
 
     resolve = types.ModuleType("tasks.embed.decide_recipe")
     backbone = types.ModuleType("tasks.encoder.backbone.open_backbone")
-    resolve.resolve_recipe = resolve_recipe  # type: ignore[attr-defined]
+    resolve.decide_recipe = decide_recipe  # type: ignore[attr-defined]
     backbone.open_backbone = open_backbone  # type: ignore[attr-defined]
     return {"tasks.embed.decide_recipe": resolve, "tasks.encoder.backbone.open_backbone": backbone}
 
@@ -84,7 +84,9 @@ def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     monkeypatch.setattr(pack, "open_images", open_images)
     monkeypatch.setattr(register, "open_images", open_images)
     open_once.cache_clear()
-    monkeypatch.setattr(step, "watch", lambda *_: False)  # the tally counts images; canaries have tests of their own
+    monkeypatch.setattr(
+        step, "verify_canaries", lambda *_: False
+    )  # the tally counts images; canaries have tests of their own
 
 
 def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
@@ -104,7 +106,7 @@ def main() -> None:
 
     pack.open_images = open_images
     register.open_images = open_images  # type: ignore[attr-defined]
-    step.watch = lambda *_: False  # type: ignore[attr-defined]
+    step.verify_canaries = lambda *_: False  # type: ignore[attr-defined]
     from flows.start import main as frostline
 
     frostline()

@@ -30,19 +30,19 @@ def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), 
         query: In DuckDB's SQL, such as "from labels".
         at: A snapshot's number or tag, to see the lake as it was.
     """
-    from storage.lake.attach import look_at_lake
+    from storage.lake.attach import read_existing_lake
 
-    with look_at_lake(where.place, at) as lake:
+    with read_existing_lake(where.place, at) as lake:
         columns, rows = lake.read(query)
     answer(out, {"columns": columns, "rows": rows}, lambda: table(columns, rows))
 
 
 def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
     """Count what the lake holds: sources, images, recipes, features, failures, models, tags; name the snapshot."""
-    from storage.lake.attach import look_at_lake
+    from storage.lake.attach import read_existing_lake
     from storage.tables.summary import summarize
 
-    with look_at_lake(where.place) as lake:
+    with read_existing_lake(where.place) as lake:
         found = summarize(lake)
     answer(out, found, lambda: tables(found))
 
@@ -69,11 +69,11 @@ def export(
         labels: The label set whose classes stand beside the vectors; may be left out where the lake has one.
         form: Plain Parquet, or a folder for load_from_disk of Hugging Face's datasets.
     """
-    from storage.lake.attach import look_at_lake
+    from storage.lake.attach import read_existing_lake
     from storage.vectors.export import export_features
     from storage.vectors.features_reader import find_features
 
-    with look_at_lake(place.place) as lake:
+    with read_existing_lake(place.place) as lake:
         features = find_features(lake, recipe, at, where)
         made = export_features(features, folder, datetime.now(UTC), label_set=labels, form=form)
     size = sum(file.bytes for file in made.files)
@@ -88,10 +88,10 @@ def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSett
         what: A model's name, or an image's id.
         version: Of the model; by default its newest.
     """
-    from storage.lake.attach import look_at_lake
+    from storage.lake.attach import read_existing_lake
     from storage.tables.lineage import trace
 
-    with look_at_lake(where.place) as lake:
+    with read_existing_lake(where.place) as lake:
         found = trace(lake, what, version)
     answer(out, found, lambda: tables(found))
 
@@ -120,10 +120,10 @@ def tag(
         at: The snapshot's number; by default the newest.
         delete: Forget the name instead.
     """
-    from storage.lake.attach import reopen_lake
+    from storage.lake.attach import open_existing_lake
     from storage.lake.snapshots import delete_tag, tag_snapshot
 
-    with reopen_lake(where.place) as lake:
+    with open_existing_lake(where.place) as lake:
         snapshot = delete_tag(lake, name) if delete else tag_snapshot(lake, name, at, datetime.now(UTC))
     told = f"{name} names snapshot {snapshot}" + (" no longer" if delete else "")
     answer(out, {"tag": name, "snapshot": snapshot, "deleted": delete}, lambda: [told])
@@ -136,10 +136,10 @@ def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Outp
         before: A snapshot's number or tag.
         after: Another.
     """
-    from storage.lake.attach import look_at_lake
+    from storage.lake.attach import read_existing_lake
     from storage.lake.snapshots import compare, find_snapshot
 
-    with look_at_lake(where.place) as lake:
+    with read_existing_lake(where.place) as lake:
         first, last = find_snapshot(lake, before), find_snapshot(lake, after)
         found = compare(lake, first, last)
     rows = [(kind, len(change.added), len(change.removed), change.changed) for kind, change in found.items()]

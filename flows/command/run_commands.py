@@ -132,12 +132,12 @@ def review(
         folder: Where to write the table of suspects and the contact sheet.
         apply: A table in which somebody wrote decisions: they become the images' labels.
     """
-    from flows.operations.review import describe, take_back
+    from flows.operations.review import apply_decisions, describe
     from flows.operations.review import review as look_for
 
     settings = _with_source(settings, source)
     place, title = settings.place, settings.title
-    found = take_back(place, title, apply) if apply else look_for(place, title, folder)
+    found = apply_decisions(place, title, apply) if apply else look_for(place, title, folder)
     answer(out, found, lambda: describe(found))
 
 

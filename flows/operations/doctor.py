@@ -10,7 +10,7 @@ from flows.progress import show_progress
 from flows.settings import recall_settings
 from storage.care.doctor import can_read, check_lake, check_pages, list_lost_heads
 from storage.care.row_checks import Finding
-from storage.lake.attach import look_at_lake, open_lake
+from storage.lake.attach import open_lake, read_existing_lake
 from storage.lake.checksums import seal_files
 from storage.lake.lake import Lake
 from storage.locations.home import Home
@@ -22,18 +22,18 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """What is wrong, and whether it was repaired."""
 
     finding: Finding
     repaired: bool
 
 
-def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = False) -> list[Outcome]:
+def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = False) -> list[CheckResult]:
     """Check the lake; with ``repair`` mend what can be until a check finds nothing new."""
-    with look_at_lake(home) as lake:
+    with read_existing_lake(home) as lake:
         if not repair:
-            return [Outcome(finding, repaired=False) for finding in check(lake, now, deep=deep)]
+            return [CheckResult(finding, repaired=False) for finding in check(lake, now, deep=deep)]
     seen: dict[Finding, None] = {}
     for round_ in range(ROUNDS + 1):
         with open_lake(home) as lake:
@@ -45,7 +45,7 @@ def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = Fal
     if all(finding.check != "file" for finding in left):
         with open_lake(home) as lake:
             seal_files(lake, now)
-    return [Outcome(finding, repaired=finding not in left) for finding in seen]
+    return [CheckResult(finding, repaired=finding not in left) for finding in seen]
 
 
 def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
@@ -89,7 +89,7 @@ def mend_all(found: Sequence[Finding]) -> None:
         mend()
 
 
-def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def to_json(outcomes: Sequence[CheckResult]) -> dict[str, Any]:
     """Give the object that ``frostline doctor --json`` prints."""
     findings = [
         {name: getattr(outcome.finding, name) for name in ("check", "what", "repair")} | {"repaired": outcome.repaired}
@@ -98,12 +98,12 @@ def to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"sound": is_sound(outcomes), "findings": findings}
 
 
-def is_sound(outcomes: Sequence[Outcome]) -> bool:
+def is_sound(outcomes: Sequence[CheckResult]) -> bool:
     """Tell whether nothing is wrong any more."""
     return all(outcome.repaired for outcome in outcomes)
 
 
-def describe(outcomes: Sequence[Outcome], *, repair: bool) -> list[str]:
+def describe(outcomes: Sequence[CheckResult], *, repair: bool) -> list[str]:
     """Tell each finding in a line."""
     if not outcomes:
         return ["sound"]
@@ -115,7 +115,7 @@ def describe(outcomes: Sequence[Outcome], *, repair: bool) -> list[str]:
     return [*lines, f"{end}{hint}"]
 
 
-def _tell(outcome: Outcome, *, repair: bool) -> str:
+def _tell(outcome: CheckResult, *, repair: bool) -> str:
     found = outcome.finding
     mark = ("repaired · " if outcome.repaired else "not repaired · ") if repair else ""
     return f"{mark}{found.check} · {found.what}. Repair: {found.repair}"

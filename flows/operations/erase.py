@@ -19,14 +19,14 @@ from storage.care.erase import (
     survey,
 )
 from storage.errors import EraseError
-from storage.lake.attach import look_at_lake
+from storage.lake.attach import read_existing_lake
 from storage.locations.home import Home
 
 AGAIN = "Run `frostline erase` again in an hour, without arguments: it goes on by itself"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ErasureResult:
     """What went, or would go, None where nothing was named; whether it was ``erased``.
 
     ``finished`` counts the erasures that broke off before, ``left`` the files that could not go yet.
@@ -45,28 +45,28 @@ class Outcome:
 
 def erase_images(
     place: Home, images: Sequence[str], source: str | None, where: str | None, *, dry_run: bool, yes: bool
-) -> Outcome:
+) -> ErasureResult:
     """Erase what is named, after telling what that would be and asking; finish what broke off before.
 
     Raises:
         EraseError: where it is not clear what shall go, or nobody confirms it.
     """
-    with look_at_lake(place) as lake:
+    with read_existing_lake(place) as lake:
         unfinished = count_open(lake)
     if unfinished and not dry_run:
         left = finish(place, datetime.now(UTC))
         if not (images or source or where):
-            return Outcome(None, unfinished, left, erased=False)
+            return ErasureResult(None, unfinished, left, erased=False)
     request = _find(place, images, source, where)
     found = survey(place, request)
     if dry_run:
-        return Outcome(found, unfinished, 0, erased=False)
+        return ErasureResult(found, unfinished, 0, erased=False)
     _confirm(found, yes=yes)
     taken, left = erase(place, request, datetime.now(UTC))
-    return Outcome(taken, unfinished, left, erased=True)
+    return ErasureResult(taken, unfinished, left, erased=True)
 
 
-def describe_erasure(outcome: Outcome) -> list[str]:
+def describe_erasure(outcome: ErasureResult) -> list[str]:
     """Write what went, or would go, in lines for people."""
     lines = []
     if outcome.finished and (outcome.erased or not outcome.found):
@@ -84,7 +84,7 @@ def _find(place: Home, images: Sequence[str], source: str | None, where: str | N
         rule = "must name images, or a source, or a condition, and only one of these"
         rule += "" if named else "; none that broke off is left to finish"
         raise EraseError("erase", rule, "See `frostline erase --help`")
-    with look_at_lake(place) as lake:
+    with read_existing_lake(place) as lake:
         if images:
             return find_images(lake, images)
         return find_source(lake, source) if source else find_condition(lake, where or "")

@@ -7,7 +7,7 @@ from storage.artifacts.checkpoints import list_left
 from storage.care.compaction import compact, list_small
 from storage.care.expiry import delete_unread, expire, list_expirable, list_unread
 from storage.errors import SettingsError
-from storage.lake.attach import look_at_lake, reopen_lake
+from storage.lake.attach import open_existing_lake, read_existing_lake
 from storage.lake.ducklake_files import delete_files, find_orphans
 from storage.lake.lake import Lake
 from storage.locations.home import Home
@@ -32,7 +32,7 @@ class Maintained:
 def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
     """Say what :func:`maintain` would do; writes nothing."""
     old, spare = _go_back(now, "older_than", older_than), _go_back(now, "grace", grace)
-    with look_at_lake(home) as lake:
+    with read_existing_lake(home) as lake:
         return Maintained(
             sum(map(len, list_small(lake))),
             tuple(list_expirable(lake, old)),
@@ -51,7 +51,7 @@ def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime)
         SettingsError: where an age is none.
     """
     old, spare = _go_back(now, "older_than", older_than), _go_back(now, "grace", grace)
-    with reopen_lake(home) as lake:
+    with open_existing_lake(home) as lake:
         compacted = compact(lake, now)
         expired = expire(lake, old)
         unread = tuple(delete_unread(lake, spare))

@@ -10,7 +10,7 @@ from flows.settings import RunSettings
 from storage.care.lost_features import locate_lost
 from storage.lake.attach import read_lake
 from storage.tables.features import Pace, measure_pace
-from storage.tables.missing import Missing, Wanted, count_present, explain_missing
+from storage.tables.missing import FeatureRequest, Missing, count_present, explain_missing
 from storage.tables.scans import Scan
 from tasks.embed.find_recipe import find_known
 from tasks.encoder.backbone.weights import find_weights
@@ -70,7 +70,9 @@ def make_plan(settings: RunSettings) -> Plan:
     recipe_ids = [recipe.recipe_id if recipe else "" for recipe in recipes]
     found = scan(home, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry)
     with read_lake(home) as lake:
-        wanted = [Wanted(each, settings.title, settings.retry, lost=locate_lost(lake, each)) for each in recipe_ids]
+        wanted = [
+            FeatureRequest(each, settings.title, settings.retry, lost=locate_lost(lake, each)) for each in recipe_ids
+        ]
         missing = _add_up([part for each in wanted for part in explain_missing(lake, each, found)])
         reuse = sum(count_present(lake, each, found) for each in wanted)
         pace = measure_pace(lake, recipe_ids[0] or None)

@@ -60,7 +60,7 @@ def review(place: Home, name: str, folder: Path) -> dict[str, Any]:
     return {"name": name, "images": len(ids), **_write(name, entries, folder)}
 
 
-def take_back(place: Home, name: str, file: Path) -> dict[str, Any]:
+def apply_decisions(place: Home, name: str, file: Path) -> dict[str, Any]:
     """Make a person's decisions the labels of their images: a new version of the label set.
 
     Raises:

@@ -10,7 +10,7 @@ from flows.settings import LOGGERS
 
 
 @contextlib.contextmanager
-def keep_log() -> Iterator[None]:
+def forward_logs() -> Iterator[None]:
     """Let log messages of a block reach this flow run's log, from INFO on.
 
     Prefect drops what is below a warning, and threads do not know which run they work for.

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 from flows.settings import RunSettings
 from storage.lake.attach import read_lake
-from storage.tables.missing import Wanted, count_images
+from storage.tables.missing import FeatureRequest, count_images
 from tasks.embed.find_recipe import find_known
 from tasks.encoder.backbone.weights import find_weights
-from tasks.encoder.pack import keep_open
+from tasks.encoder.pack import open_packed
 from tasks.ingest.scan import is_unchanged
 from tasks.register.registry.client import list_installed, load_mlflow
 from tasks.register.settings import tracking_uri
@@ -47,10 +47,10 @@ def _open_backbone(settings: RunSettings) -> bool:
     recipe = find_known(home, decided, find_weights(home, decided.backbone, decided.weights))
     if recipe is None:
         return False
-    wanted = Wanted(recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
+    wanted = FeatureRequest(recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
     with read_lake(home) as lake:
         missing = count_images(lake, wanted).missing
     is_new = bool(missing) or not is_unchanged(home, settings.title, settings.root)
     if is_new:
-        keep_open(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
+        open_packed(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
     return is_new

@@ -8,7 +8,7 @@ from typing import Any
 from flows.reports.output import table
 from flows.reports.run_report import describe_trained, trained_to_json
 from flows.settings import RunSettings
-from tasks.train.search.halving import Contender, Outcome, Trial
+from tasks.train.search.halving import Contender, ContenderResult, Trial
 from tasks.train.train import Trained
 
 COLUMNS = ("cut", "kind", "labels", "accuracy, %", "loss", "s", "MB", "decided")
@@ -16,7 +16,7 @@ PICTURE = "search.png"
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchReport:
     """What a search decided from, and on: the settings that train the winner, and its training.
 
     ``sizes`` are the bytes, before compression, of each contender's features; ``plot`` is a PNG of the learning curves;
@@ -24,7 +24,7 @@ class Found:
     """
 
     settings: RunSettings
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ContenderResult, ...]
     sizes: Mapping[Contender, int]
     advice: str
     plot: Path
@@ -33,7 +33,7 @@ class Found:
     seconds: float
 
 
-def search_to_json(found: Found) -> dict[str, Any]:
+def search_to_json(found: SearchReport) -> dict[str, Any]:
     """Give the object that ``frostline train --cut auto --json`` prints."""
     embed, heads = found.settings.embed, found.settings.train.heads
     return {
@@ -47,7 +47,7 @@ def search_to_json(found: Found) -> dict[str, Any]:
     }
 
 
-def describe_search(found: Found) -> list[Any]:
+def describe_search(found: SearchReport) -> list[Any]:
     """Tell the table that a search decided from, the advice, the settings to write down, and the training."""
     tried = [(o.contender, o.trial, found.sizes[o.contender], o.verdict) for o in found.outcomes if o.trial]
     return [
@@ -61,14 +61,14 @@ def describe_search(found: Found) -> list[Any]:
     ]
 
 
-def write_settings(found: Found) -> list[str]:
+def write_settings(found: SearchReport) -> list[str]:
     """Write the lines of frostline.toml with which the winner is found again."""
     embed, heads = found.settings.embed, found.settings.train.heads
     names = ", ".join(f'"{kind}"' for kind in heads)
     return ["[embed]", f'cut = "{embed.cut}"', f'pooling = "{embed.pooling}"', "", "[train]", f"heads = [{names}]"]
 
 
-def write_picture(outcomes: Sequence[Outcome], folder: Path) -> Path:
+def write_picture(outcomes: Sequence[ContenderResult], folder: Path) -> Path:
     """Draw the learning curves of those that reached the most labels, as a PNG in a folder; gives its path."""
     from tasks.train.report.plots import draw_learning
 
@@ -89,7 +89,7 @@ def _to_point(trial: Trial) -> dict[str, float]:
     return {"share": trial.share, "accuracy": trial.accuracy, "accuracy_low": low, "accuracy_high": high}
 
 
-def _to_row(outcome: Outcome, size: int) -> dict[str, Any]:
+def _to_row(outcome: ContenderResult, size: int) -> dict[str, Any]:
     trial = outcome.trial
     measured = {"labels": trial.images, **_to_point(trial), "log_loss": trial.loss} if trial else {}
     names = ("labels", "share", "accuracy", "accuracy_low", "accuracy_high", "log_loss")

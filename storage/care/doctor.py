@@ -27,8 +27,8 @@ from storage.lake.ducklake_files import (
     find_orphans,
     list_deletes,
     list_live,
-    list_lying,
     list_ranges,
+    list_stored_files,
 )
 from storage.lake.lake import Lake
 from storage.locations.home import Home
@@ -119,7 +119,7 @@ def _is_as_written(home: Home, training: Training) -> bool:
 
 def _check_files(lake: Lake, progress: Progress) -> Iterator[tuple[DataFile, str]]:
     """Look for live files that are not what they were, and for those whose list of deleted rows is not."""
-    lying = {file.path: file.bytes for file in list_lying(lake)}
+    lying = {file.path: file.bytes for file in list_stored_files(lake)}
     live, whole = list_live(lake), list[DataFile]()
     for file in live:
         if problem := _compare_size(lying, file):

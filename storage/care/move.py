@@ -8,7 +8,7 @@ import duckdb
 from pyarrow import fs
 
 from storage.errors import LakeError, SettingsError
-from storage.lake.attach import find_lake, make_lake, open_lake, read_lake
+from storage.lake.attach import attach_if_present, make_lake, open_lake, read_lake
 from storage.lake.extensions import connect, list_wheels
 from storage.lake.lake import quote
 from storage.lake.migrate import read_version
@@ -56,7 +56,7 @@ def _find_copied(old: Home, new: Home) -> int | None:
         raise LakeError(f"home {old.root}", "has no lake to move", "Choose another with --home")
     with read_lake(old) as lake:
         [newest] = lake.rows(f"{_SNAPSHOTS} ORDER BY snapshot_id DESC LIMIT 1")
-    there = find_lake(new, "READ_ONLY")
+    there = attach_if_present(new, "READ_ONLY")
     if there is None:
         return None
     with there:

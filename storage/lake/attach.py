@@ -35,7 +35,7 @@ def open_lake(home: Home) -> Lake:
     """
     home.make()
     with take_turn(home):
-        lake = find_lake(home) or make_lake(home)
+        lake = attach_if_present(home) or make_lake(home)
         version = read_version(lake) or _make_version(lake)
     _check(lake, version)
     if version < VERSION:
@@ -43,13 +43,13 @@ def open_lake(home: Home) -> Lake:
     return lake
 
 
-def reopen_lake(home: Home) -> Lake:
+def open_existing_lake(home: Home) -> Lake:
     """Open a lake that is there for writing.
 
     Raises:
         LakeError: where there is none, or it cannot be opened.
     """
-    look_at_lake(home).close()
+    read_existing_lake(home).close()
     return open_lake(home)
 
 
@@ -80,7 +80,7 @@ def read_lake(home: Home, at: int | str | None = None) -> Lake:
     return lake
 
 
-def look_at_lake(home: Home, at: int | str | None = None) -> Lake:
+def read_existing_lake(home: Home, at: int | str | None = None) -> Lake:
     """Open a lake that is there for reading alone, as :func:`read_lake` does.
 
     Raises:
@@ -123,7 +123,7 @@ def _absent(home: Home) -> LakeError:
 
 def _read(home: Home, at: int | str | None) -> tuple[Lake, int] | None:
     """Find a lake and its version; None where there is none, or whoever makes it is at work, or was killed."""
-    lake = find_lake(home, "READ_ONLY") if at is None else _find_snapshot(home, at)
+    lake = attach_if_present(home, "READ_ONLY") if at is None else _find_snapshot(home, at)
     if lake is None:
         return None
     version = read_version(lake)
@@ -135,14 +135,14 @@ def _read(home: Home, at: int | str | None) -> tuple[Lake, int] | None:
 
 def _find_snapshot(home: Home, at: int | str) -> Lake | None:
     try:
-        return find_lake(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
+        return attach_if_present(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
     except LakeError as error:
         if "No snapshot found" in error.rule:
             raise no_snapshot(home, at) from error
         raise
 
 
-def find_lake(home: Home, *options: str) -> Lake | None:
+def attach_if_present(home: Home, *options: str) -> Lake | None:
     """Open the lake that is there; None where there is none."""
     if not (home.catalog_url or home.catalog.exists()):
         return None
@@ -164,7 +164,7 @@ def make_lake(home: Home, *, filled: bool = False) -> Lake:
         LakeError: where it cannot be made there.
     """
     if holds_files(home) and not filled:
-        if found := find_lake(home):  # another process was first
+        if found := attach_if_present(home):  # another process was first
             return found
         raise _lost_catalog(home)
     for _ in range(ATTEMPTS):

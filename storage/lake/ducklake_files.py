@@ -32,7 +32,7 @@ class DataFile:
 
 
 @dataclass(frozen=True)
-class Lying:
+class StoredFile:
     """A file that lies below the data folder."""
 
     path: str
@@ -86,21 +86,21 @@ def list_named(lake: Lake) -> set[str]:
     return set(lake.column(union))
 
 
-def list_lying(lake: Lake) -> list[Lying]:
+def list_stored_files(lake: Lake) -> list[StoredFile]:
     """List what lies below the data folder."""
     _, folder = open_data(lake.home)
     return [
-        Lying(info.path[len(folder) :].lstrip("/"), info.size, info.mtime.astimezone(UTC))
+        StoredFile(info.path[len(folder) :].lstrip("/"), info.size, info.mtime.astimezone(UTC))
         for info in list_folder(lake.home, "")
     ]
 
 
-def find_orphans(lake: Lake, before: datetime | None = None) -> list[Lying]:
+def find_orphans(lake: Lake, before: datetime | None = None) -> list[StoredFile]:
     """Find the leavings of killed runs: files that no row of the catalog names, untouched since ``before``.
 
     The files are listed before the catalog is read: what is committed in between is then named.
     """
-    lying = [file for file in list_lying(lake) if before is None or file.changed_at < before]
+    lying = [file for file in list_stored_files(lake) if before is None or file.changed_at < before]
     named = list_named(lake)
     return [file for file in lying if file.path.rpartition("/")[2] not in named]
 

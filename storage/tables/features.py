@@ -61,7 +61,7 @@ def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> i
     return lake.commit(lambda: _write_shard(lake, shard, digest, now, holder))
 
 
-def keep_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
+def filter_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
     """Keep those images that have a feature under a recipe."""
     with lake.lend(_asked=pa.table({"image_id": to_uuids(image_ids)})):
         found = lake.column(
@@ -105,7 +105,7 @@ def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence
     """
     columns = [own]
     for view in views:
-        known = keep_known(lake, view, image_ids)
+        known = filter_known(lake, view, image_ids)
         seen = [at for at, image_id in enumerate(image_ids) if image_id in known]
         column = own.copy()
         if seen:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from storage.lake.lake import Lake
-from storage.tables.missing import FIRST_ID, Wanted, list_missing
+from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
 
 DURATION = timedelta(minutes=5)
 RENEW_AFTER = DURATION / 5
@@ -32,7 +32,7 @@ def name_holder() -> str:
 
 
 def take_lease(
-    lake: Lake, wanted: Wanted, size: int, holder: str, now: datetime, *, after: str = FIRST_ID
+    lake: Lake, wanted: FeatureRequest, size: int, holder: str, now: datetime, *, after: str = FIRST_ID
 ) -> Lease | None:
     """Lease the next images that are missing and free, going on behind ``after`` and then from the start.
 

@@ -22,7 +22,7 @@ class LostFile:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class FeatureRequest:
     """Features that shall be there: of all images of a source, under a recipe.
 
     Images that failed are left out, unless they could not be read or ``retry`` asks for them; what failed at
@@ -94,7 +94,7 @@ _REASONS = """SELECT coalesce(m.class, labelled.class) AS class, CASE WHEN faile
     GROUP BY ALL ORDER BY ALL"""
 
 
-def count_images(lake: Lake, wanted: Wanted) -> Counts:
+def count_images(lake: Lake, wanted: FeatureRequest) -> Counts:
     """Count the images of a source by whether they have a feature."""
     found = lake.rows(
         f"""SELECT count(*) FILTER (p.image_id IS NULL AND f.image_id IS NULL), count(p.image_id)
@@ -108,7 +108,7 @@ def count_images(lake: Lake, wanted: Wanted) -> Counts:
 
 
 def list_missing(
-    lake: Lake, wanted: Wanted, limit: int, *, after: str = FIRST_ID, free_at: datetime | None = None
+    lake: Lake, wanted: FeatureRequest, limit: int, *, after: str = FIRST_ID, free_at: datetime | None = None
 ) -> list[tuple[str, str]]:
     """List the (image_id, path) of the first images behind ``after`` without a feature, in the order of image_id.
 
@@ -128,7 +128,7 @@ def list_missing(
     return list(firsts.items())
 
 
-def explain_missing(lake: Lake, wanted: Wanted, scan: Scan | None = None) -> list[Missing]:
+def explain_missing(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None) -> list[Missing]:
     """Count what is missing by class and reason: now, or once a scan is committed."""
     missing = f"""SELECT image_id, min(class) AS class, bool_or(changed) AS changed
                   FROM ({_AFTER if scan else _NOW}) {_lacking(wanted)} GROUP BY image_id"""
@@ -138,7 +138,7 @@ def explain_missing(lake: Lake, wanted: Wanted, scan: Scan | None = None) -> lis
     return [Missing(*row) for row in rows]
 
 
-def count_present(lake: Lake, wanted: Wanted, scan: Scan | None = None) -> int:
+def count_present(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None) -> int:
     """Count the images that have a feature: now, or once a scan is committed."""
     sql = f"""SELECT count(DISTINCT image_id) FROM ({_AFTER if scan else _NOW})
               SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_is_there(wanted.lost)})
@@ -147,7 +147,7 @@ def count_present(lake: Lake, wanted: Wanted, scan: Scan | None = None) -> int:
         return int(lake.value(sql, wanted.parameters[:2]))
 
 
-def _lacking(wanted: Wanted) -> str:
+def _lacking(wanted: FeatureRequest) -> str:
     """Write the joins that leave what has no feature and shall have one."""
     return f"""ANTI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_is_there(wanted.lost)})
                  USING (image_id)

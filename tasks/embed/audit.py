@@ -13,7 +13,7 @@ from storage.vectors.feature_file import Matrix, measure_distances, write_featur
 from tasks.embed.canaries import tolerate
 from tasks.embed.check_canaries import read_image
 from tasks.encoder.embedder import embed_images
-from tasks.encoder.pack import keep_open
+from tasks.encoder.pack import open_packed
 
 SAMPLE = 16
 """Images of each recipe that are embedded again."""
@@ -47,7 +47,7 @@ def draw_images(lake: Lake, recipe_id: str, seed: int) -> dict[str, bytes]:
 
 def _compare(lake: Lake, recipe_id: str, folder: Path, images: dict[str, bytes], moment: datetime) -> Iterator[Finding]:
     allowed = tolerate(get_recipe(lake, recipe_id))
-    now = embed_images(keep_open(folder, None, "auto", compiled=False), list(images.values()))
+    now = embed_images(open_packed(folder, None, "auto", compiled=False), list(images.values()))
     stored = read_features(lake, recipe_id, list(images))
     far = measure_distances(stored, now)
     for row, image_id in enumerate(images):

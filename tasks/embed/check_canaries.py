@@ -15,9 +15,9 @@ from storage.sources.copies import find_copies
 from storage.tables.canaries import Canaries, Probe, find_canaries, find_first_images, save_canaries
 from tasks.embed.canaries import compare, make_canaries, make_probes, measure_pace
 from tasks.embed.find_recipe import repays_compiling
-from tasks.embed.read_chunk import is_image
+from tasks.embed.read_chunk import matches_id
 from tasks.embed.settings import EmbedSettings
-from tasks.encoder.pack import keep_open
+from tasks.encoder.pack import open_packed
 from tasks.encoder.pixels.decode import decode
 
 FIRST_IMAGES = 4
@@ -25,7 +25,7 @@ FIRST_IMAGES = 4
 logger = logging.getLogger(__name__)
 
 
-def watch(home: Home, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
+def verify_canaries(home: Home, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
     """Compare a recipe's canaries with what this machine computes, making them where there are none.
 
     Returns:
@@ -36,7 +36,7 @@ def watch(home: Home, source: str, recipe_id: str, images: int, settings: EmbedS
         NumbersChangedError: where a vector lies beyond the tolerance.
     """
     folder = home.backbones / recipe_id
-    embedder = keep_open(folder, settings.batch, settings.device, compiled=False)
+    embedder = open_packed(folder, settings.batch, settings.device, compiled=False)
     with read_lake(home) as lake:
         known = find_canaries(lake, recipe_id)
         probes = list(_read(lake, known) if known else _choose(lake, source, embedder.recipe.transform))
@@ -49,7 +49,7 @@ def watch(home: Home, source: str, recipe_id: str, images: int, settings: EmbedS
     if not repays_compiling(settings, images, known.images_per_second):
         return False
     plain = measure_pace(embedder)
-    compiled = keep_open(folder, settings.batch, settings.device, compiled=True)
+    compiled = open_packed(folder, settings.batch, settings.device, compiled=True)
     try:
         compare(compiled, known, probes)
     except NumbersChangedError as error:
@@ -81,6 +81,6 @@ def read_image(lake: Lake, image_id: str) -> bytes | None:
     for root, path in find_copies(lake, [image_id]).get(image_id, []):
         file = Path(text_to_path(root)) / text_to_path(path)
         data = file.read_bytes() if file.is_file() else b""
-        if is_image(data, image_id):
+        if matches_id(data, image_id):
             return data
     return None

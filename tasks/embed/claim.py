@@ -13,7 +13,7 @@ from storage.locations.home import Home
 from storage.progress import Advance
 from storage.tables.features import measure_pace
 from storage.tables.leases import RENEW_AFTER, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
-from storage.tables.missing import FIRST_ID, Wanted, list_missing
+from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
 
 SECONDS_A_SHARD = 30
 SMALLEST, LARGEST, UNKNOWN = 64, 8192, 512
@@ -22,7 +22,7 @@ PAUSE = 0.5
 logger = logging.getLogger(__name__)
 
 
-def claim(home: Home, wanted: Wanted, shard: int | None, holder: str, after: str = FIRST_ID) -> Lease | None:
+def claim(home: Home, wanted: FeatureRequest, shard: int | None, holder: str, after: str = FIRST_ID) -> Lease | None:
     """Take the next shard, by default about half a minute of work at the pace of the last ones.
 
     What other runs hold is waited for: they finish it, or their lease ends.
@@ -66,7 +66,7 @@ def keep_alive(home: Home, holder: str, advance: Advance) -> Advance:
     return advance_and_renew
 
 
-def _try(home: Home, wanted: Wanted, shard: int | None, holder: str, after: str) -> Lease | None:
+def _try(home: Home, wanted: FeatureRequest, shard: int | None, holder: str, after: str) -> Lease | None:
     with open_lake(home) as lake:
         size = shard or _size(lake, wanted.recipe_id)
         return take_lease(lake, wanted, size, holder, datetime.now(UTC), after=after)
@@ -77,7 +77,7 @@ def _size(lake: Lake, recipe_id: str) -> int:
     return min(LARGEST, max(SMALLEST, int(pace.images_per_second * SECONDS_A_SHARD))) if pace else UNKNOWN
 
 
-def _wait(home: Home, wanted: Wanted) -> bool:
+def _wait(home: Home, wanted: FeatureRequest) -> bool:
     """Wait until something is free again; False where nothing is missing."""
     said = False
     while True:

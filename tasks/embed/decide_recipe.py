@@ -15,7 +15,7 @@ from tasks.encoder.backbone.open_backbone import fast_dtype
 from tasks.encoder.backbone.weights import Weights
 
 
-def resolve_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
+def decide_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
     """Decide what the settings leave open, and prove it by running one image.
 
     Raises:

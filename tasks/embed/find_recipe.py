@@ -13,7 +13,7 @@ SECONDS_WORTH_COMPILING = 120
 
 
 @dataclass(frozen=True)
-class Resolved:
+class ResolvedRecipe:
     """A recipe, the settings that mean it, and where its weights lie; ``new`` where these settings were never met."""
 
     recipe: Recipe
@@ -22,7 +22,7 @@ class Resolved:
     new: bool
 
 
-def resolve(home: Home, settings: EmbedSettings, view: int = 0) -> Resolved:
+def resolve(home: Home, settings: EmbedSettings, view: int = 0) -> ResolvedRecipe:
     """Find the recipe that the settings mean for a view, deciding what they leave open where it is new; writes nothing.
 
     Raises:
@@ -37,10 +37,10 @@ def resolve(home: Home, settings: EmbedSettings, view: int = 0) -> Resolved:
     request = request_of(settings, weights, view)
     known = find_known(home, settings, weights, view)
     if known:
-        return Resolved(known, request, weights, new=False)
-    from tasks.embed.decide_recipe import resolve_recipe
+        return ResolvedRecipe(known, request, weights, new=False)
+    from tasks.embed.decide_recipe import decide_recipe
 
-    return Resolved(replace(resolve_recipe(settings, weights), view=view), request, weights, new=True)
+    return ResolvedRecipe(replace(decide_recipe(settings, weights), view=view), request, weights, new=True)
 
 
 def find_known(home: Home, settings: EmbedSettings, weights: Weights | None, view: int = 0) -> Recipe | None:

@@ -32,7 +32,7 @@ WRITES = 2
 
 
 @dataclass(frozen=True)
-class Vectors:
+class EmbeddedBatch:
     """What embedding some images gave: vectors [n, dim] in the order of their ids, and failures."""
 
     image_ids: tuple[str, ...]
@@ -65,7 +65,7 @@ def embed_shard(
     recipe = embedder.recipe
     with FeatureFile(home, recipe.recipe_id, recipe.dim) as file, ThreadPoolExecutor(1, "writer") as writer:
 
-        def write(part: Vectors) -> Vectors:
+        def write(part: EmbeddedBatch) -> EmbeddedBatch:
             file.write(part.image_ids, part.matrix)
             return part
 
@@ -78,7 +78,9 @@ def embed_shard(
     return Shard(recipe.recipe_id, source, file.path, tuple(failures), calls, seconds, meter.bytes, meter.share_out())
 
 
-def embed_files(root: Path, embedder: Embedder, items: Sequence[Item], readers: int, meter: Meter) -> Iterator[Vectors]:
+def embed_files(
+    root: Path, embedder: Embedder, items: Sequence[Item], readers: int, meter: Meter
+) -> Iterator[EmbeddedBatch]:
     """Embed files, in order, a batch at a time; bounded in memory whatever their number."""
     ring = _take_ring(embedder, readers, len(items))
     orders = _take_orders(root, embedder.recipe, items, ring)
@@ -139,7 +141,7 @@ def size_chunk(batch: int) -> int:
     return max(CHUNK, batch // CHUNKS)
 
 
-def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tuple[int, Vectors]:
+def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tuple[int, EmbeddedBatch]:
     """Run a batch where it lies; give its slot, which is free again, and its vectors."""
     start = chunks[0].order.at
     items = [item for chunk in chunks for item in chunk.order.items]
@@ -147,11 +149,13 @@ def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tup
     pixels = ring.readers.rows[start : start + ring.batch]
     pixels[len(items) :] = 0
     if len(unread) == len(items):
-        return start // ring.batch, Vectors((), np.empty((0, embedder.recipe.dim), np.float32), tuple(unread.values()))
+        return start // ring.batch, EmbeddedBatch(
+            (), np.empty((0, embedder.recipe.dim), np.float32), tuple(unread.values())
+        )
     matrix = run_backbone(embedder, pixels, len(items))
     finite = [bool(np.isfinite(vector).all()) for vector in matrix]
     reason = f"not finite in {embedder.recipe.dtype}, stored as {embedder.recipe.stored}"
     read = [at for at in range(len(items)) if at not in unread]
     failures = [*unread.values(), *(Failure(*items[at], "embed", reason) for at in read if not finite[at])]
     good = [at for at in read if finite[at]]
-    return start // ring.batch, Vectors(tuple(items[at][0] for at in good), matrix[good], tuple(failures))
+    return start // ring.batch, EmbeddedBatch(tuple(items[at][0] for at in good), matrix[good], tuple(failures))

@@ -56,7 +56,7 @@ def read_chunk(rows: Pixels, order: Order) -> Chunk:
     return Chunk(order, failures, reading, decoding, sum(len(data) for data in good))
 
 
-def is_image(data: bytes, image_id: str) -> bool:
+def matches_id(data: bytes, image_id: str) -> bool:
     """Tell whether bytes are those of an image."""
     return hashlib.sha256(data).digest()[:16] == UUID(image_id).bytes
 
@@ -67,7 +67,7 @@ def _read(root: Path, item: Item) -> bytes | Failure:
         data = (root / text_to_path(path)).read_bytes()
     except OSError as error:
         return Failure(image_id, path, "read", error.strerror or type(error).__name__)
-    if not is_image(data, image_id):
+    if not matches_id(data, image_id):
         return Failure(image_id, path, "read", "bytes changed after the scan")
     return data
 

@@ -15,27 +15,27 @@ from storage.progress import Advance
 from storage.tables import missing, recipes
 from storage.tables.features import commit_shard
 from storage.tables.leases import Lease
-from storage.tables.missing import Counts, Wanted
+from storage.tables.missing import Counts, FeatureRequest
 from storage.vectors.feature_file import Shard
-from tasks.embed.check_canaries import watch
+from tasks.embed.check_canaries import verify_canaries
 from tasks.embed.claim import claim, keep_alive
-from tasks.embed.find_recipe import Resolved, resolve
+from tasks.embed.find_recipe import ResolvedRecipe, resolve
 from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import count_cores
-from tasks.encoder.pack import keep_open, pack_backbone
+from tasks.encoder.pack import open_packed, pack_backbone
 
 logger = logging.getLogger(__name__)
 
 
 @task(task_run_name="resolve {settings.backbone}", cache_policy=NO_CACHE, persist_result=False)
-def resolve_recipe(home: Home, settings: EmbedSettings, view: int = 0) -> Resolved:
+def resolve_recipe(home: Home, settings: EmbedSettings, view: int = 0) -> ResolvedRecipe:
     """Find or decide the recipe that the settings mean for a view; writes nothing to the lake."""
     return resolve(home, settings, view)
 
 
 @task(task_run_name="keep recipe", cache_policy=NO_CACHE, persist_result=False)
-def keep_recipe(home: Home, resolved: Resolved) -> None:
+def record_recipe(home: Home, resolved: ResolvedRecipe) -> None:
     """Record the recipe and keep its backbone in the home."""
     with open_lake(home) as lake:
         recipes.save_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
@@ -43,7 +43,7 @@ def keep_recipe(home: Home, resolved: Resolved) -> None:
 
 
 @task(task_run_name="renew recipe", cache_policy=NO_CACHE, persist_result=False)
-def renew_recipe(home: Home, resolved: Resolved) -> Resolved:
+def renew_recipe(home: Home, resolved: ResolvedRecipe) -> ResolvedRecipe:
     """Put the next edition of a recipe in its place."""
     with open_lake(home) as lake:
         renewed = recipes.renew_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
@@ -63,7 +63,7 @@ def drop_lost(home: Home, recipe_id: str) -> int:
 
 
 @task(task_run_name="count images of {wanted.source}", cache_policy=NO_CACHE, persist_result=False)
-def count_images(home: Home, wanted: Wanted) -> Counts:
+def count_images(home: Home, wanted: FeatureRequest) -> Counts:
     """Count the images of a source by whether they have a feature under a recipe."""
     with read_lake(home) as lake:
         return missing.count_images(lake, wanted)
@@ -72,13 +72,13 @@ def count_images(home: Home, wanted: Wanted) -> Counts:
 @task(task_run_name="check canaries of {source}", cache_policy=NO_CACHE, persist_result=False)
 def check_canaries(home: Home, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
     """Refuse where this machine computes other vectors than the recipe's; tells whether compiling repays."""
-    return watch(home, source, recipe_id, images, settings)
+    return verify_canaries(home, source, recipe_id, images, settings)
 
 
 @task(task_run_name="claim shard {number}", cache_policy=NO_CACHE, persist_result=False)
 def claim_shard(
     home: Home,
-    wanted: Wanted,
+    wanted: FeatureRequest,
     number: int,  # noqa: ARG001 - names the task run
     shard: int | None,
     holder: str,
@@ -91,7 +91,7 @@ def claim_shard(
 @task(task_run_name="embed shard {number}", cache_policy=NO_CACHE, persist_result=False)
 def run_shard(
     home: Home,
-    wanted: Wanted,
+    wanted: FeatureRequest,
     root: Path,
     number: int,  # noqa: ARG001 - names the task run
     lease: Lease,
@@ -99,7 +99,7 @@ def run_shard(
     advance: Advance,
 ) -> Shard:
     """Embed one shard and write its Parquet file, not yet part of the lake."""
-    embedder = keep_open(
+    embedder = open_packed(
         home.backbones / wanted.recipe_id, settings.batch, settings.device, compiled=settings.compile == "on"
     )
     renewing = keep_alive(home, lease.holder, advance)
@@ -107,7 +107,7 @@ def run_shard(
 
 
 @task(task_run_name="commit shard {number}", cache_policy=NO_CACHE, persist_result=False)
-def keep_shard(home: Home, number: int, lease: Lease, shard: Shard) -> int:  # noqa: ARG001 - names the task run
+def commit_features(home: Home, number: int, lease: Lease, shard: Shard) -> int:  # noqa: ARG001 - names the task run
     """Commit one shard, which ends its lease; gives how many features it added."""
     with open_lake(home) as lake:
         return commit_shard(lake, shard, datetime.now(UTC), lease.holder)

@@ -36,7 +36,7 @@ def read_packed(folder: Path) -> tuple[Recipe, Weights]:
     return recipe, Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
 
 
-def keep_open(folder: Path, batch: int | None, device: str, *, compiled: bool) -> Embedder:
+def open_packed(folder: Path, batch: int | None, device: str, *, compiled: bool) -> Embedder:
     """Open a packed backbone once for all shards of a run, and for the check of its model, wherever the copy lies.
 
     Raises:
@@ -67,5 +67,5 @@ def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Se
 
     They are [n, views * dim]: the images' own, and beside them those of their views.
     """
-    embedder = keep_open(folder, batch, "auto", compiled=False)
+    embedder = open_packed(folder, batch, "auto", compiled=False)
     return lambda images: np.hstack([embed_images(embedder, images, view) for view in range(views)])

@@ -35,7 +35,7 @@ def name_labels(classes: Sequence[str], marks: Marks) -> list[list[str]]:
     return [[name for name, has in zip(classes, row, strict=True) if has] for row in marks.tolist()]
 
 
-def tell_labels(names: Sequence[str]) -> str:
+def join_labels(names: Sequence[str]) -> str:
     """Write an image's labels as one text."""
     return " + ".join(names) or "no label"
 

@@ -15,7 +15,7 @@ def read_head(home: Home, training: Training, open_layers: OpenLayers) -> Classi
     return load_head(head_path(home, training.training_id), home.backbones / training.recipe_id, open_layers)
 
 
-def read_asked(lake: Lake, training: Training, image_ids: Sequence[str]) -> Matrix:
+def read_head_inputs(lake: Lake, training: Training, image_ids: Sequence[str]) -> Matrix:
     """Read what a trained head is asked about images: their vectors, and beside them those of views.
 
     Returns:

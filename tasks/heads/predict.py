@@ -10,7 +10,7 @@ from storage.tables.recipes import get_recipe
 from storage.tables.trainings import Training
 from tasks.heads.answers import gives_labels, mark_labels, name_likeliest
 from tasks.heads.heads import Classifier, OpenLayers
-from tasks.heads.load import read_asked, read_head
+from tasks.heads.load import read_head, read_head_inputs
 
 NUMBERS = 1 << 26
 """In the features that are read at once: a quarter of a gigabyte."""
@@ -29,7 +29,7 @@ def predict_source(lake: Lake, home: Home, training: Training, open_layers: Open
 
 
 def _predict_chunk(lake: Lake, head: Classifier, training: Training, image_ids: list[str]) -> pa.Table:
-    probabilities = head.probabilities(read_asked(lake, training, image_ids))
+    probabilities = head.probabilities(read_head_inputs(lake, training, image_ids))
     if gives_labels(head):
         images, labels = np.nonzero(mark_labels(head, probabilities))
         said, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]

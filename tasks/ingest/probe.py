@@ -18,7 +18,7 @@ from tasks.ingest.settings import IngestSettings
 
 
 @dataclass(frozen=True)
-class Read:
+class ProbedFile:
     """What reading a file gave, a row of ``READS``: an image, or the stage and reason of a failure."""
 
     path: str
@@ -33,7 +33,7 @@ class Read:
 
 
 def read_files(root: Path, paths: Sequence[str], settings: IngestSettings, advance: Advance) -> pa.Table:
-    """Read, hash and probe files in threads, telling ``advance`` of each.
+    """ProbedFile, hash and probe files in threads, telling ``advance`` of each.
 
     Returns:
         A row of ``READS`` for each path, in order.
@@ -47,8 +47,8 @@ def read_files(root: Path, paths: Sequence[str], settings: IngestSettings, advan
     return pa.Table.from_pylist([vars(read) for read in reads], READS)
 
 
-def probe(root: Path, path: str, max_pixels: int) -> Read:
-    """Read one file: its identity, and format, size and mode from its header.
+def probe(root: Path, path: str, max_pixels: int) -> ProbedFile:
+    """ProbedFile one file: its identity, and format, size and mode from its header.
 
     An image's identity is the first 128 bits of the SHA-256 (FIPS 180-4) of its bytes.
     """
@@ -59,20 +59,20 @@ def probe(root: Path, path: str, max_pixels: int) -> Read:
             file.seek(0)
             return _probe_header(path, file, identity, size, max_pixels)
     except OSError as error:
-        return Read(path, stage="read", reason=error.strerror or type(error).__name__)
+        return ProbedFile(path, stage="read", reason=error.strerror or type(error).__name__)
 
 
-def _probe_header(path: str, file: BinaryIO, identity: bytes, size: int, max_pixels: int) -> Read:
+def _probe_header(path: str, file: BinaryIO, identity: bytes, size: int, max_pixels: int) -> ProbedFile:
     try:
         with Image.open(file, formats=FORMATS) as image:
             kind, mode, (width, height) = image.format, image.mode, image.size
     except Image.DecompressionBombError:
-        return Read(path, stage="probe", reason=f"more than {max_pixels} pixels: may be a decompression bomb")
+        return ProbedFile(path, stage="probe", reason=f"more than {max_pixels} pixels: may be a decompression bomb")
     except UnidentifiedImageError:
-        return Read(path, stage="probe", reason="no image" if size else "empty file")
+        return ProbedFile(path, stage="probe", reason="no image" if size else "empty file")
     except Exception as error:  # noqa: BLE001 - a broken header raises anything; the failure is recorded
-        return Read(path, stage="probe", reason=f"broken header: {error or type(error).__name__}")
+        return ProbedFile(path, stage="probe", reason=f"broken header: {error or type(error).__name__}")
     if width * height > max_pixels:
         reason = f"{width} x {height} is more than {max_pixels} pixels: may be a decompression bomb"
-        return Read(path, stage="probe", reason=reason)
-    return Read(path, identity, kind, width, height, mode, size)
+        return ProbedFile(path, stage="probe", reason=reason)
+    return ProbedFile(path, identity, kind, width, height, mode, size)

@@ -20,7 +20,7 @@ from storage.vectors.feature_file import Matrix, measure_distances
 from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
 from tasks.heads.answers import gives_labels
-from tasks.heads.load import read_asked, read_head
+from tasks.heads.load import read_head, read_head_inputs
 from tasks.heads.predict import predict_source
 from tasks.register.gate.judge import judge
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_alias, find_registered, open_registry
@@ -105,7 +105,7 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, write_page: Write
     head = read_head(home, training, open_layers)
     backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
     vectors: Matrix = open_images(backbone, batch, head.views)(images)
-    _compare(name, vectors, read_asked(lake, training, list(examples)), find_canaries(lake, training.recipe_id))
+    _compare(name, vectors, read_head_inputs(lake, training, list(examples)), find_canaries(lake, training.recipe_id))
     opened = Opened(backbone, batch, head.views)
     return Package(name, training, recipe, opened, write_page, images, head.probabilities(vectors), gives_labels(head))
 

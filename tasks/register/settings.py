@@ -27,7 +27,7 @@ def tracking_uri(home: Home, settings: RegisterSettings) -> str:
 
 
 @contextlib.contextmanager
-def keep_environment() -> Iterator[None]:
+def preserve_environment() -> Iterator[None]:
     """Undo what MLflow writes into the environment, where the next home would take it for the user's wish."""
     name = "MLFLOW_TRACKING_URI"
     before = os.environ.get(name)

@@ -17,7 +17,7 @@ from storage.recipe import Recipe
 from storage.tables.canaries import Canaries, find_canaries
 from storage.vectors.feature_file import Matrix
 from tasks.embed.canaries import make_probes, tolerate
-from tasks.embed.check_canaries import watch
+from tasks.embed.check_canaries import verify_canaries
 from tasks.encoder.embedder import Lanes
 from tasks.encoder.pack import open_once
 from tasks.encoder.pixels.decode import decode
@@ -40,7 +40,7 @@ def watched(prefect_api: str, tally: Tally, photos: Path, home: Path, monkeypatc
     from flows.ingest import ingest
     from flows.settings import RunSettings
 
-    monkeypatch.setattr("tasks.embed.step.watch", watch)
+    monkeypatch.setattr("tasks.embed.step.verify_canaries", verify_canaries)
 
     def run(**settings: object) -> "Embedded":
         chosen = RunSettings.model_validate({"source": photos, "home": home, **settings})
@@ -118,7 +118,7 @@ def test_numbers_within_the_tolerance_go_on(watched: Watched, photos: Path, monk
 def test_new_recipe_embeds_all_anew_beside_the_old_and_stays(
     run: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.embed.step.watch", watch)
+    monkeypatch.setattr("tasks.embed.step.verify_canaries", verify_canaries)
     old = run()["recipe"]
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, lambda vectors: vectors * 2)
@@ -212,12 +212,12 @@ def test_the_tolerance_follows_from_the_dtype(dtype: Any, least: float, most: fl
 def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_path: Path) -> None:
     from tasks.embed.find_recipe import resolve
     from tasks.embed.settings import EmbedSettings
-    from tasks.embed.step import keep_recipe
+    from tasks.embed.step import record_recipe
 
     home = open_home(tmp_path / "home")
     settings = EmbedSettings()
     resolved = resolve(home, settings)
-    keep_recipe.fn(home, resolved)
+    record_recipe.fn(home, resolved)
     for _ in range(2):
         open_once.cache_clear()
-        assert watch(home, "none", resolved.recipe.recipe_id, 1, settings) is False
+        assert verify_canaries(home, "none", resolved.recipe.recipe_id, 1, settings) is False

@@ -16,7 +16,7 @@ from storage.locations.home import open_home
 from storage.recipe import Recipe, Transform
 from storage.vectors.feature_file import Matrix
 from tasks.embed.find_recipe import resolve
-from tasks.embed.pipeline import Vectors, embed_files, embed_shard
+from tasks.embed.pipeline import EmbeddedBatch, embed_files, embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import Backbone, Embedder, Lanes, embed_images, run_backbone
 from tasks.encoder.pixels.decode import decode_all
@@ -66,13 +66,13 @@ def item_of(path: Path) -> tuple[str, str]:
     return str(uuid.UUID(bytes=hashlib.sha256(path.read_bytes()).digest()[:16])), path.name
 
 
-def embed(folder: Path, items: list[tuple[str, str]], backbone: Backbone = average) -> Vectors:
+def embed(folder: Path, items: list[tuple[str, str]], backbone: Backbone = average) -> EmbeddedBatch:
     return gather(embed_files(folder, Embedder(RECIPE, backbone, batch=4), items, 2, Meter()))
 
 
-def gather(parts: Iterable[Vectors]) -> Vectors:
+def gather(parts: Iterable[EmbeddedBatch]) -> EmbeddedBatch:
     given = list(parts)
-    return Vectors(
+    return EmbeddedBatch(
         tuple(image_id for part in given for image_id in part.image_ids),
         np.concatenate([part.matrix for part in given]),
         tuple(failure for part in given for failure in part.failures),

@@ -15,7 +15,7 @@ import pytest
 import simplejpeg  # noqa: F401 - before another is planted
 
 from storage.recipe import Transform
-from tasks.embed.pipeline import Vectors, embed_files, free_rings
+from tasks.embed.pipeline import EmbeddedBatch, embed_files, free_rings
 from tasks.embed.read_chunk import Chunk, Item, Order
 from tasks.embed.reader_process import ReaderProcess
 from tasks.embed.readers import Readers
@@ -68,7 +68,7 @@ def write_images(folder: Path, count: int) -> list[Item]:
     return [item_of(write_image(folder / f"{number:02}.png", "red", number)) for number in range(count)]
 
 
-def embed(folder: Path, items: list[Item], *, apart: bool) -> Vectors:
+def embed(folder: Path, items: list[Item], *, apart: bool) -> EmbeddedBatch:
     embedder = Embedder(RECIPE, average, batch=4, lanes=Lanes(2, apart=apart))
     rounds = []
     for _ in range(2):

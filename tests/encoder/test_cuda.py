@@ -8,7 +8,7 @@ import torch
 
 from storage.locations.home import open_home
 from storage.recipe import Recipe
-from tasks.embed.find_recipe import Resolved, resolve
+from tasks.embed.find_recipe import ResolvedRecipe, resolve
 from tasks.embed.pipeline import embed_files
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import Embedder, embed_images, run_backbone
@@ -21,11 +21,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 LOWEST = {"float32": 0.99999, "bfloat16": 0.998}
 
 
-def resolve_recipe(folder: Path, dtype: str) -> Resolved:
+def resolve_recipe(folder: Path, dtype: str) -> ResolvedRecipe:
     return resolve(open_home(folder / "home"), EmbedSettings.model_validate({"dtype": dtype}))
 
 
-def open_embedder(resolved: Resolved, device: str, batch: int, *, compiled: bool = False) -> Embedder:
+def open_embedder(resolved: ResolvedRecipe, device: str, batch: int, *, compiled: bool = False) -> Embedder:
     from tasks.encoder.backbone.open_backbone import open_backbone
 
     backbone, lanes = open_backbone(resolved.recipe, resolved.weights, device, batch, compiled=compiled)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from storage.errors import BackboneError
 from storage.locations.home import open_home
 from storage.recipe import Recipe
-from tasks.embed.decide_recipe import resolve_recipe
+from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.settings import EmbedSettings
-from tasks.encoder.backbone.cuts import find_places, list_cuts, open_tail, split
+from tasks.encoder.backbone.cuts import list_cut_points, list_cuts, open_tail, split
 from tasks.encoder.backbone.forward import cut_off
 from tasks.encoder.backbone.graph import trace_network
 from tasks.encoder.backbone.open_backbone import open_backbone
@@ -84,7 +84,7 @@ def test_at_every_cut_the_two_parts_are_the_whole_and_what_is_listed_is_true(bac
     network, pixels = build(backbone), torch.randn(3, 3, *size)
     listed = list_cuts(backbone, crop=size[0])
     traced = trace_network(network, size)
-    places = find_places(traced)
+    places = list_cut_points(traced)
     whole, value, before = network(pixels), pixels, traced.start
     assert [cut.name for cut in listed] == list(places)
     for cut, node in zip(listed, places.values(), strict=True):
@@ -193,7 +193,7 @@ def pack(resnet: Path, tmp_path: Path) -> Packed:
         chosen = EmbedSettings.model_validate({"backbone": "timm/test_resnet", "weights": str(resnet), **settings})
         weights = find_weights(open_home(tmp_path), chosen.backbone, chosen.weights)
         assert weights
-        recipe = resolve_recipe(chosen, weights)
+        recipe = decide_recipe(chosen, weights)
         pack_backbone(recipe, weights, tmp_path / recipe.recipe_id)
         return recipe, weights, tmp_path / recipe.recipe_id
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from storage.locations.home import open_home
-from tasks.embed.decide_recipe import resolve_recipe
+from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.networks import load_network
 from tasks.encoder.backbone.weights import EMBEDDED, find_weights
@@ -52,7 +52,7 @@ def test_frostlines_own_pixels_are_timms(photos: list[tuple[Path, int]], tmp_pat
     settings = EmbedSettings(dtype="float32")
     weights = find_weights(open_home(tmp_path), settings.backbone, settings.weights)
     assert weights
-    transform = resolve_recipe(settings, weights).transform
+    transform = decide_recipe(settings, weights).transform
     pixels = np.stack([decode(path.read_bytes(), transform) for path, _ in photos])
     mean, std = torch.tensor(transform.mean), torch.tensor(transform.std)
     inputs = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(0, 3, 1, 2)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from storage.errors import BackboneError, EmbedError, SettingsError, WeightsError
 from storage.locations.home import Home, open_home
 from storage.recipe import Recipe, read_recipe
-from tasks.embed.decide_recipe import resolve_recipe
+from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.fetch_weights import fetch_weights
 from tasks.encoder.backbone.forward import cut_off, pool
@@ -50,7 +50,7 @@ def resolve(home: Home, **settings: object) -> Recipe:
     chosen = EmbedSettings.model_validate({"dtype": "float32", **settings})
     weights = find_weights(home, chosen.backbone, chosen.weights)
     assert weights
-    return resolve_recipe(chosen, weights)
+    return decide_recipe(chosen, weights)
 
 
 @pytest.mark.parametrize(

@@ -25,12 +25,12 @@ from storage.tables.recipes import save_recipe
 from storage.vectors.feature_file import Shard, write_features
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
-from tests.counting import resolve_recipe
+from tests.counting import decide_recipe
 from tests.lakes import Postgres, database_of
 from tests.rows import NOW, label, make_vectors, name
 from tests.servers import ROOT
 
-RECIPE = resolve_recipe(EmbedSettings(), Weights(Path("none"), "0" * 64))
+RECIPE = decide_recipe(EmbedSettings(), Weights(Path("none"), "0" * 64))
 COUNT, HALF = 30, 15
 IDS = [name(number) for number in range(COUNT)]
 VECTORS = make_vectors(range(COUNT), 48)

@@ -14,7 +14,7 @@ from storage.locations.home import Home, open_home
 from storage.progress import silent
 from storage.tables.features import commit_shard, read_features
 from storage.tables.leases import list_holders
-from storage.tables.missing import FIRST_ID, Counts, Wanted, count_images
+from storage.tables.missing import FIRST_ID, Counts, FeatureRequest, count_images
 from storage.tables.scans import commit_scan
 from tasks.embed.claim import claim, hold_leases
 from tasks.embed.pipeline import embed_shard
@@ -23,13 +23,13 @@ from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.embedder import Embedder
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tests.counting import Tally, resolve_recipe
+from tests.counting import Tally, decide_recipe
 from tests.lakes import one_thread
 from tests.pictures import write_image
 
 ROUNDS, RUNS, KILLS, IMAGES, SHARD = 50, 4, 2, 12, 4
-RECIPE = resolve_recipe(EmbedSettings(), Weights(Path("none"), "none"))
-WANTED = Wanted(RECIPE.recipe_id, "photos")
+RECIPE = decide_recipe(EmbedSettings(), Weights(Path("none"), "none"))
+WANTED = FeatureRequest(RECIPE.recipe_id, "photos")
 
 
 def embed_missing(folder: Path) -> None:

@@ -23,7 +23,7 @@ from storage.locations.urls import mask
 from storage.tables.recipes import save_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
-from tests.counting import resolve_recipe
+from tests.counting import decide_recipe
 from tests.rows import DIM, NOW, add_features, label
 from tests.servers import ROOT
 
@@ -49,7 +49,7 @@ def frostline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
         label(lake, range(4), "red")
         label(lake, range(4, 8), "blue")
-        recipe = replace(resolve_recipe(EmbedSettings(), Weights(Path("none"), "none")), shape=(DIM,))
+        recipe = replace(decide_recipe(EmbedSettings(), Weights(Path("none"), "none")), shape=(DIM,))
         save_recipe(lake, {}, recipe, NOW)
         add_features(lake, range(8), recipe.recipe_id)
 

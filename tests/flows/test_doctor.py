@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.operations.doctor import Outcome, examine
+from flows.operations.doctor import CheckResult, examine
 from storage.care.compaction import prepare_deletes
 from storage.errors import LakeError
 from storage.lake.attach import open_lake, read_lake
@@ -28,7 +28,7 @@ from storage.tables.recipes import save_recipe
 from storage.vectors.feature_file import Shard, write_features
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
-from tests.counting import Tally, resolve_recipe
+from tests.counting import Tally, decide_recipe
 from tests.lakes import list_files
 from tests.servers import ROOT
 
@@ -222,7 +222,7 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
 }
 
 
-def checks(outcomes: list[Outcome]) -> set[str]:
+def checks(outcomes: list[CheckResult]) -> set[str]:
     return {outcome.finding.check for outcome in outcomes}
 
 
@@ -452,7 +452,7 @@ def call(home: Home, *flags: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_lake_in_each_place_is_sound_and_a_deleted_file_is_found_and_repaired(place: Home) -> None:
     with open_lake(place) as lake:
-        recipe = resolve_recipe(EmbedSettings(), Weights(Path("w"), "0" * 64))
+        recipe = decide_recipe(EmbedSettings(), Weights(Path("w"), "0" * 64))
         save_recipe(lake, {}, recipe, NOW)
         lake.commit(lambda: lake.execute(f"INSERT INTO images (image_id) VALUES ('{STRANGER}')"))
         file = write_features(place, recipe.recipe_id, [STRANGER], np.ones((1, 48), np.float32))

@@ -38,7 +38,7 @@ from tasks.ingest.settings import IngestSettings
 from tasks.train.report.page import write_page
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
-from tests.counting import resolve_recipe
+from tests.counting import decide_recipe
 from tests.flows.test_cli import ROOT, Ran, refused
 from tests.pictures import write_image
 from tests.storage.lake.test_migrate import first as first  # noqa: PLC0414 - a fixture
@@ -78,7 +78,7 @@ def trained(place: Home, tmp_path: Path) -> Trained:
         color, name = ("blue", "blue") if number % 2 else ("red", NASTY)
         write_image(tmp_path / "photos" / name / f"{number}.png", color, number)
     found = scan(place, "photos", tmp_path / "photos", IngestSettings(), silent)
-    recipe = resolve_recipe(EmbedSettings(), Weights(tmp_path, "0" * 64))
+    recipe = decide_recipe(EmbedSettings(), Weights(tmp_path, "0" * 64))
     with open_lake(place) as lake:
         commit_scan(lake, found, NOW)
         save_recipe(lake, {}, recipe, NOW)

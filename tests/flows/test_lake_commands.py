@@ -13,7 +13,7 @@ from storage.locations.home import open_home
 from storage.tables.recipes import save_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
-from tests.counting import resolve_recipe
+from tests.counting import decide_recipe
 from tests.rows import DIM, NOW, add_features, label
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +31,7 @@ def test_the_documented_commands_run_one_after_the_other(tmp_path: Path) -> None
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
         label(lake, range(4), "red")
         label(lake, range(4, 8), "blue")
-        recipe = replace(resolve_recipe(EmbedSettings(), Weights(Path("none"), "none")), shape=(DIM,))
+        recipe = replace(decide_recipe(EmbedSettings(), Weights(Path("none"), "none")), shape=(DIM,))
         save_recipe(lake, {}, recipe, NOW)
         add_features(lake, range(8), recipe.recipe_id)
     found = re.search(r"<!-- tests run these -->\n```bash\n(.*?)```", DOCUMENT, re.DOTALL)

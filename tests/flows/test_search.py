@@ -14,7 +14,7 @@ import pytest
 from flows.command.app import obey
 from flows.embed import embed
 from flows.ingest import ingest
-from flows.reports.search_report import Found, describe_search, search_to_json, write_settings
+from flows.reports.search_report import SearchReport, describe_search, search_to_json, write_settings
 from flows.search import search
 from flows.settings import RunSettings
 from flows.train import train
@@ -58,7 +58,7 @@ def settings(make: Make) -> RunSettings:
 
 
 @pytest.fixture(scope="module")
-def first(settings: RunSettings) -> Found:
+def first(settings: RunSettings) -> SearchReport:
     """The search, in a lake without features."""
     return search(settings)
 
@@ -69,7 +69,7 @@ def list_recipes(settings: RunSettings) -> list[tuple[str, int]]:
         return lake.rows("SELECT cut, count(*) FROM features JOIN recipes USING (recipe_id) GROUP BY recipe_id, cut")
 
 
-def test_a_second_search_decides_alike_and_computes_nothing(settings: RunSettings, first: Found) -> None:
+def test_a_second_search_decides_alike_and_computes_nothing(settings: RunSettings, first: SearchReport) -> None:
     second = search(settings)
     assert first.computed == 60 * len(list_recipes(settings)) == 60 * 4
     assert second.computed == 0
@@ -78,11 +78,13 @@ def test_a_second_search_decides_alike_and_computes_nothing(settings: RunSetting
     assert list_decisions(first) == list_decisions(second)
 
 
-def list_decisions(found: Found) -> list[tuple[object, ...]]:
+def list_decisions(found: SearchReport) -> list[tuple[object, ...]]:
     return [(o.contender, o.share, o.verdict, o.trial and (o.trial.loss, o.trial.right)) for o in found.outcomes]
 
 
-def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(settings: RunSettings, first: Found) -> None:
+def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(
+    settings: RunSettings, first: SearchReport
+) -> None:
     trials = [outcome.trial for outcome in first.outcomes if outcome.trial and outcome.trial.share == 1]
     best = min((trial for trial in trials if trial.epoch != 0), key=lambda trial: trial.loss).contender
     assert (first.settings.embed.cut, first.settings.train.heads) == (best.cut, (best.kind,))
@@ -100,7 +102,7 @@ def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(settings:
 
 
 def test_a_tail_that_was_tried_trains_no_epoch_again(
-    settings: RunSettings, first: Found, caplog: pytest.LogCaptureFixture
+    settings: RunSettings, first: SearchReport, caplog: pytest.LogCaptureFixture
 ) -> None:
     cut, *_ = [outcome.contender.cut for outcome in first.outcomes if outcome.contender.kind == "tail"]
     update = {"embed": settings.embed.model_copy(update={"cut": cut, "pooling": "flatten"})}
@@ -112,7 +114,7 @@ def test_a_tail_that_was_tried_trains_no_epoch_again(
     assert not [message for message in caplog.messages if "log loss" in message]
 
 
-def check_told(found: Found) -> None:
+def check_told(found: SearchReport) -> None:
     told = search_to_json(found)
     assert Path(told["plot"]).read_bytes().startswith(b"\x89PNG")
     assert len(told["table"]) == len(found.outcomes)

@@ -16,7 +16,7 @@ from PIL import Image
 
 from flows.operations.doctor import examine
 from flows.operations.evaluate import describe, look, write_html
-from flows.operations.review import review, take_back
+from flows.operations.review import apply_decisions, review
 from storage.errors import ReviewError
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
@@ -92,7 +92,7 @@ def check_review(home: Path, name: str, folder: Path) -> None:
     table = folder / "review.csv"
     table.write_text(f"image_id,decision\n{image_id},red\n")
     with pytest.raises(ReviewError, match="several labels an image"):
-        take_back(Home(home), name, table)
+        apply_decisions(Home(home), name, table)
     with pytest.raises(ReviewError, match="several labels an image"):
         review(Home(home), name, folder)
 

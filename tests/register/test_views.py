@@ -18,7 +18,7 @@ from storage.sources.copies import find_copies
 from storage.tables.models import list_predictable
 from storage.tables.trainings import find_training
 from tasks.encoder.layers import open_layers
-from tasks.heads.load import read_asked, read_head
+from tasks.heads.load import read_head, read_head_inputs
 
 
 def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., dict[str, Any]], home: Path) -> None:
@@ -33,7 +33,7 @@ def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., d
         assert training
         assert len(training.averaged) == 2
         image_ids = list_predictable(lake, "photos", training.recipe_id)[:5]
-        asked, copies = read_asked(lake, training, image_ids), find_copies(lake, image_ids)
+        asked, copies = read_head_inputs(lake, training, image_ids), find_copies(lake, image_ids)
         said = lake.rows("SELECT image_id::VARCHAR, probability FROM predictions WHERE version = 3")
     head = read_head(place, training, open_layers)
     parts = [replace(head, views=1).logits(part) for part in np.split(asked, 3, axis=1)]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from flows.command.app import obey
-from flows.operations.review import take_back
+from flows.operations.review import apply_decisions
 from storage.errors import ReviewError
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
@@ -129,7 +129,7 @@ def test_decisions_come_back_as_labels_and_compute_no_feature(
     write_image(photos / "red" / "new.png", "red", 8)
     run()  # a scan that changes files leaves decisions alone
     assert labels_of(place, "stray") == [("blue", "review:review.csv")]
-    assert take_back(place, "photos", folder / "review.csv")["changed"] == 0
+    assert apply_decisions(place, "photos", folder / "review.csv")["changed"] == 0
     (photos / "red" / "stray.png").unlink()
     run()
     with read_lake(place) as lake:
@@ -152,4 +152,4 @@ def test_a_table_that_says_nothing_clear_is_refused(text: str, message: str, tmp
     table = tmp_path / "review.csv"
     table.write_text(text)
     with pytest.raises(ReviewError, match=message):
-        take_back(Home(tmp_path / "home"), "photos", table)
+        apply_decisions(Home(tmp_path / "home"), "photos", table)

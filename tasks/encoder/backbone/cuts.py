@@ -98,7 +98,7 @@ def list_cuts(backbone: str, weights: str = "embedded", crop: int | None = None,
     size = (crop, crop) if crop else size
     traced = trace_network(sketch_network(backbone, size), size)
     width = 4 if stored == "float32" else 2
-    return [_describe(traced, name, node, width) for name, node in find_places(traced).items()]
+    return [_describe(traced, name, node, width) for name, node in list_cut_points(traced).items()]
 
 
 def _describe(traced: NetworkGraph, name: str, node: fx.Node, width: int) -> Cut:
@@ -109,7 +109,7 @@ def _describe(traced: NetworkGraph, name: str, node: fx.Node, width: int) -> Cut
     return Cut(name, tuple(shape), width * prod(shape), width * pooled, saved, traced.count_parameters(node))
 
 
-def find_places(traced: NetworkGraph) -> dict[str, fx.Node]:
+def list_cut_points(traced: NetworkGraph) -> dict[str, fx.Node]:
     """Name the tensors at which the network is best cut, in order.
 
     They are the outputs of modules that are called once, by the outermost module of that output. Of several with the
@@ -157,7 +157,7 @@ def split(network: nn.Module, cut: str, size: tuple[int, int]) -> tuple[nn.Modul
         BackboneError: where it cannot be traced, or cannot be cut there at one tensor.
     """
     traced = trace_network(network, size)
-    return _split(traced, find_place(traced, cut))
+    return _split(traced, find_cut_point(traced, cut))
 
 
 def _split(traced: NetworkGraph, node: fx.Node) -> tuple[nn.Module, nn.Module]:
@@ -176,13 +176,13 @@ def _split(traced: NetworkGraph, node: fx.Node) -> tuple[nn.Module, nn.Module]:
     return front, tail
 
 
-def find_place(traced: NetworkGraph, cut: str) -> fx.Node:
+def find_cut_point(traced: NetworkGraph, cut: str) -> fx.Node:
     """Find the tensor of a cut.
 
     Raises:
         BackboneError: where it is none of those that are listed.
     """
-    places = find_places(traced)
+    places = list_cut_points(traced)
     node = places.get(cut) or traced.names.get(cut)
     if node is None or node not in places.values():
         near = difflib.get_close_matches(cut, places, n=3) or list(places)[-3:]
@@ -210,7 +210,7 @@ def open_tail(folder: Path, state: Arrays | None = None) -> TailLayers:
             f"weights {weights.path}", f"are not those of recipe {recipe.recipe_id}", "See `frostline doctor`"
         )
     traced = trace_network(load_network(recipe.architecture, weights), recipe.transform.crop)
-    node, last = find_place(traced, recipe.cut), traced.classifier_input
+    node, last = find_cut_point(traced, recipe.cut), traced.classifier_input
     if last is None:
         raise BackboneError(
             f"backbone {recipe.architecture}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storage.errors import WeightsError
 from storage.locations.home import Home
-from tasks.encoder.backbone.weights import Weights, digest_file, kept_name
+from tasks.encoder.backbone.weights import Weights, digest_file, name_local_file
 
 
 def fetch_weights(home: Home, name: str) -> Weights:
@@ -18,7 +18,7 @@ def fetch_weights(home: Home, name: str) -> Weights:
     """
     library, _, key = name.partition(":")
     home.weights.mkdir(parents=True, exist_ok=True)
-    unfinished = home.weights / f"{kept_name(name)}.unfinished"
+    unfinished = home.weights / f"{name_local_file(name)}.unfinished"
     try:
         suffix = _fetch_torchvision(key, unfinished) if library == "torchvision" else _fetch_timm(key, unfinished)
     except WeightsError:
@@ -30,7 +30,7 @@ def fetch_weights(home: Home, name: str) -> Weights:
             f"could not be fetched ({reason})",
             "Go where the network is, or fetch the file elsewhere and name it with --embed.weights FILE",
         ) from error
-    path = home.weights / f"{kept_name(name)}{suffix}"
+    path = home.weights / f"{name_local_file(name)}{suffix}"
     unfinished.rename(path)
     return Weights(path, digest_file(path))
 

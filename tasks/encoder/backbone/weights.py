@@ -33,12 +33,12 @@ def find_weights(home: Home, backbone: str, name: str) -> Weights | None:
     library = name.partition(":")[0]
     if library in ("torchvision", "timm"):
         _check_library(backbone, name, library)
-        kept = [path for suffix in SUFFIXES if (path := home.weights / f"{kept_name(name)}{suffix}").exists()]
+        kept = [path for suffix in SUFFIXES if (path := home.weights / f"{name_local_file(name)}{suffix}").exists()]
         return Weights(kept[0], digest_file(kept[0])) if kept else None
     return _find_file(Path(name).expanduser())
 
 
-def kept_name(name: str) -> str:
+def name_local_file(name: str) -> str:
     """Name the file, less its suffix, in which weights that were fetched by name are kept."""
     return name.replace(":", "_").replace("/", "_")
 

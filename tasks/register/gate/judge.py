@@ -6,12 +6,12 @@ import numpy as np
 
 from storage.lake.lake import Lake
 from storage.locations.home import Home
-from storage.tables.features import keep_known
+from storage.tables.features import filter_known
 from storage.tables.trainings import Training, find_training, head_path, list_split
 from tasks.encoder.layers import open_layers
 from tasks.heads.answers import find_label_losses, find_mean_average_precision, gives_labels, mark_known
 from tasks.heads.heads import Classifier
-from tasks.heads.load import read_asked, read_head
+from tasks.heads.load import read_head, read_head_inputs
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ def _shared_rows(lake: Lake, training: Training, champion: Training) -> list[tup
     rows = [
         (image_id, name) for image_id, name in list_split(lake, training.training_id, "test") if image_id not in seen
     ]
-    known = keep_known(lake, champion.recipe_id, [image_id for image_id, _ in rows])
+    known = filter_known(lake, champion.recipe_id, [image_id for image_id, _ in rows])
     return [(image_id, name) for image_id, name in rows if image_id in known]
 
 
 def _measure(head: Classifier, lake: Lake, training: Training, rows: list[tuple[str, str]]) -> tuple[float, float]:
     """Give accuracy and mean log probability of the true class."""
-    probabilities = head.probabilities(read_asked(lake, training, [image_id for image_id, _ in rows]))
+    probabilities = head.probabilities(read_head_inputs(lake, training, [image_id for image_id, _ in rows]))
     column = {name: index for index, name in enumerate(head.classes)}
     true = np.array([column.get(name, -1) for _, name in rows])
     given = np.where(true >= 0, probabilities[np.arange(len(rows)), true], 0.0)
@@ -75,7 +75,7 @@ def _measure_labels(
 ) -> tuple[float, float]:
     """Give mAP and mean log probability of labels and lacks; a label that the head does not know it gives to none."""
     image_ids, classes = list(dict.fromkeys(image_id for image_id, _ in rows)), sorted({name for _, name in rows})
-    known = head.probabilities(read_asked(lake, training, image_ids))
+    known = head.probabilities(read_head_inputs(lake, training, image_ids))
     columns = dict(zip(head.classes, known.T, strict=True))
     probabilities = np.stack([columns.get(name, np.zeros(len(image_ids))) for name in classes], axis=1)
     truth = mark_known(image_ids, rows, classes)

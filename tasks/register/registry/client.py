@@ -13,7 +13,7 @@ from storage.errors import RegistryUnreachableError
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.tables.trainings import HEAD
-from tasks.register.settings import RegisterSettings, keep_environment, quiet_registry, tracking_uri
+from tasks.register.settings import RegisterSettings, preserve_environment, quiet_registry, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -63,7 +63,7 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
     try:
         if is_local(uri):
             Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        with keep_environment():
+        with preserve_environment():
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(uri)
             yield mlflow.MlflowClient(uri, uri)

@@ -201,7 +201,7 @@ def _fit_tails(problem: Problem) -> Iterator[tuple[Choice, Classifier]]:
     with known.progress("train", len(rates) * settings.tail.epochs * len(problem.train.labels)) as advance:
         for rate in rates:
             layers = copy.deepcopy(opened)
-            plan = tail.Plan(settings.tail, rate, l2, settings.seed, settings.device, known.deadline)
+            plan = tail.TailSchedule(settings.tail, rate, l2, settings.seed, settings.device, known.deadline)
             checkpoint = known.checkpoints / f"tail-{rate}.safetensors"
             epoch, trained = tail.fit_tail(layers, head, problem.train, problem.validation, plan, checkpoint, advance)
             choice: Choice = {"head": "tail", "learning_rate": rate, "epoch": epoch, "l2": l2}

@@ -12,10 +12,10 @@ from tasks.heads.answers import (
     Marks,
     find_average_precisions,
     find_label_losses,
+    join_labels,
     mark_known,
     mark_labels,
     name_labels,
-    tell_labels,
 )
 from tasks.heads.heads import Floats, Head, count_views
 from tasks.train.fit.axes import find_axes
@@ -119,7 +119,7 @@ def evaluate_labels(head: Head, test: Images, facts: pa.Table, seed: int) -> Eva
     features, truth = test
     chances = head.probabilities(features)
     marks = mark_labels(head, chances)
-    sets = np.array([tell_labels(names) for names in name_labels(head.classes, truth)])
+    sets = np.array([join_labels(names) for names in name_labels(head.classes, truth)])
     return Evaluation(
         measure_labels(chances, marks, truth, seed),
         _tabulate(head, chances, marks, truth),

@@ -46,7 +46,7 @@ class Trainable(Layers, Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TailSchedule:
     """How a tail is trained: at which learning rate, with which L2 penalty on the head's weights, until when.
 
     ``deadline`` is a time of :func:`time.monotonic`.
@@ -61,7 +61,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Progress:
+class TailProgress:
     """After how many epochs what is the best: after how many it was reached, its log loss, and its numbers."""
 
     epochs: int
@@ -75,7 +75,7 @@ def fit_tail(
     start: Head,
     train: Sample,
     validation: Sample,
-    plan: Plan,
+    plan: TailSchedule,
     checkpoint: Path,
     advance: Advance = lambda _: None,
 ) -> tuple[int, Head]:
@@ -104,7 +104,7 @@ def fit_tail(
     """
     with _repeatable(plan.device):
         tuning = _Tuning(layers, start, plan)
-        progress = tuning.resume(load_checkpoint(checkpoint)) or Progress(
+        progress = tuning.resume(load_checkpoint(checkpoint)) or TailProgress(
             0, 0, tuning.measure(validation), tuning.state()
         )
         advance(progress.epochs * len(train.labels))
@@ -118,15 +118,15 @@ def fit_tail(
     return progress.best, head
 
 
-def _judge(before: Progress, loss: float, tuning: "_Tuning") -> Progress:
+def _judge(before: TailProgress, loss: float, tuning: "_Tuning") -> TailProgress:
     epochs = before.epochs + 1
     logger.info("tail: epoch %d, log loss %.4f on validation", epochs, loss)
     if loss < before.loss:
-        return Progress(epochs, epochs, loss, tuning.state())
+        return TailProgress(epochs, epochs, loss, tuning.state())
     return replace(before, epochs=epochs)
 
 
-def _check_time(plan: Plan, epochs: int, seconds: float) -> None:
+def _check_time(plan: TailSchedule, epochs: int, seconds: float) -> None:
     """End a training whose other epochs would not end in time, if each took as many seconds as the last."""
     left = (plan.settings.epochs - epochs) * seconds
     if left and time.monotonic() + left > plan.deadline:
@@ -169,7 +169,7 @@ class _Whole(nn.Module):
 class _Tuning:
     """A training under way: the network and its optimizer."""
 
-    def __init__(self, layers: Trainable, start: Head, plan: Plan) -> None:
+    def __init__(self, layers: Trainable, start: Head, plan: TailSchedule) -> None:
         self.layers, self.start, self.plan = layers, start, plan
         self.whole = _Whole(layers, start).to(plan.device)
         self.optimizer = _make_optimizer(self.whole, plan)
@@ -211,7 +211,7 @@ class _Tuning:
         """Give a copy of the network's numbers, by name."""
         return {name: tensor.cpu().numpy().copy() for name, tensor in self.whole.state_dict().items()}
 
-    def suspend(self, progress: Progress) -> Checkpoint:
+    def suspend(self, progress: TailProgress) -> Checkpoint:
         """Write down all that the rest of the training follows from."""
         moments = {
             f"optimizer.{number}.{name}": tensor.cpu().numpy()
@@ -222,7 +222,7 @@ class _Tuning:
         facts = {"epochs": progress.epochs, "best": progress.best, "loss": progress.loss}
         return Checkpoint(arrays, facts)
 
-    def resume(self, checkpoint: Checkpoint | None) -> Progress | None:
+    def resume(self, checkpoint: Checkpoint | None) -> TailProgress | None:
         """Go back to where a training broke off."""
         if checkpoint is None:
             return None
@@ -233,7 +233,7 @@ class _Tuning:
             state.setdefault(int(number), {})[name] = torch.from_numpy(array)
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         logger.info("tail: goes on after epoch %d", checkpoint.facts["epochs"])
-        return Progress(**checkpoint.facts, arrays=_select("best.", checkpoint.arrays))
+        return TailProgress(**checkpoint.facts, arrays=_select("best.", checkpoint.arrays))
 
     def finish(self, arrays: Arrays) -> Head:
         """Leave the layers with the best numbers, in evaluation mode; gives the head."""
@@ -249,7 +249,7 @@ class _Tuning:
         return replace(self.start, weights=weights, bias=bias)
 
 
-def _make_optimizer(whole: _Whole, plan: Plan) -> torch.optim.Optimizer:
+def _make_optimizer(whole: _Whole, plan: TailSchedule) -> torch.optim.Optimizer:
     """Make it with a slow rate for the layers, whose biases and norms do not decay, and a fast one for the head."""
     layers = list(whole.layers.parameters())
     slow, fast = plan.learning_rate, plan.learning_rate * plan.settings.head_factor

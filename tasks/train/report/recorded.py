@@ -11,14 +11,14 @@ from storage.errors import TrainError
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.sources.copies import find_places
-from storage.tables.features import keep_known
+from storage.tables.features import filter_known
 from storage.tables.image_facts import list_facts
 from storage.tables.trainings import Training, evaluation_path, head_path, list_split
 from storage.vectors.feature_file import Matrix
 from tasks.encoder.layers import open_layers
-from tasks.heads.answers import gives_labels, mark_labels, name_labels, tell_labels
+from tasks.heads.answers import gives_labels, join_labels, mark_labels, name_labels
 from tasks.heads.heads import Classifier, Floats
-from tasks.heads.load import read_asked, read_head
+from tasks.heads.load import read_head, read_head_inputs
 
 MOST = 24
 """Mistakes that are shown."""
@@ -61,7 +61,7 @@ def find_mistakes(lake: Lake, home: Home, training: Training) -> list[Mistake]:
     if not image_ids:
         return []
     predicted, sureness = _answer(head, head.probabilities(features), labels)
-    names = np.array([tell_labels(each) for each in labels])
+    names = np.array([join_labels(each) for each in labels])
     surest = np.lexsort((np.array(image_ids), -sureness))
     wrong = surest[(predicted != names)[surest]][:MOST]
     places = find_places(lake, [image_ids[at] for at in wrong])
@@ -78,7 +78,7 @@ def _answer(head: Classifier, probabilities: Floats, labels: Sequence[Sequence[s
     marks = mark_labels(head, probabilities)
     truth = np.array([[name in each for name in head.classes] for each in labels])
     sureness = np.where(marks, probabilities, 1 - probabilities) * (marks != truth)
-    return np.array([tell_labels(names) for names in name_labels(head.classes, marks)]), sureness.max(axis=1)
+    return np.array([join_labels(names) for names in name_labels(head.classes, marks)]), sureness.max(axis=1)
 
 
 def list_figures(metrics: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
@@ -132,6 +132,6 @@ def _read_test(lake: Lake, training: Training) -> tuple[list[str], list[list[str
     labels: dict[str, list[str]] = {}
     for image_id, name in sorted(list_split(lake, training.training_id, "test")):
         labels.setdefault(image_id, []).append(name)
-    known = keep_known(lake, training.recipe_id, list(labels))
+    known = filter_known(lake, training.recipe_id, list(labels))
     image_ids = [image_id for image_id in labels if image_id in known]
-    return image_ids, [labels[image_id] for image_id in image_ids], read_asked(lake, training, image_ids)
+    return image_ids, [labels[image_id] for image_id in image_ids], read_head_inputs(lake, training, image_ids)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.lake.lake import Lake
-from storage.tables.features import add_views, keep_known, read_features
+from storage.tables.features import add_views, filter_known, read_features
 from storage.vectors.feature_file import Matrix
 from tasks.train.rows.splits import SPLITS, Split
 
@@ -41,7 +41,7 @@ def read_inputs(
     train, validation, test = np.split(read_features(lake, recipe_id, ids), ends[:-1])
     rows, numbers = [train], [np.arange(len(train))]
     for view in views:
-        known = keep_known(lake, view, ids[: ends[0]])
+        known = filter_known(lake, view, ids[: ends[0]])
         seen = [at for at, image_id in enumerate(ids[: ends[0]]) if image_id in known]
         if seen:
             rows.append(read_features(lake, view, [ids[at] for at in seen]))

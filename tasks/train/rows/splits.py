@@ -79,7 +79,7 @@ def _hash(key: str, salt: str) -> float:
     return int.from_bytes(hashlib.sha256(salt.encode() + content).digest()[:8]) / 2**64
 
 
-def keep_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> dict[str, str]:
+def select_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> dict[str, str]:
     """Give each image its class, without images of several classes and classes that are left out."""
     classes: dict[str, set[str]] = {}
     for image_id, name in labels:
@@ -88,7 +88,7 @@ def keep_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> d
     return {image_id: name for image_id, name in sorted(single.items()) if name not in settings.leave_out}
 
 
-def keep_rows(labels: Sequence[tuple[str, str]], settings: TrainSettings) -> list[Row]:
+def select_rows(labels: Sequence[tuple[str, str]], settings: TrainSettings) -> list[Row]:
     """Give the rows to train and measure on, by image: one an image, with ``multi_label`` one a label.
 
     Raises:
@@ -97,7 +97,7 @@ def keep_rows(labels: Sequence[tuple[str, str]], settings: TrainSettings) -> lis
     _check_left_out({name for _, name in labels}, settings)
     if settings.multi_label:
         return sorted((image_id, name) for image_id, name in set(labels) if name not in settings.leave_out)
-    return list(keep_single(labels, settings).items())
+    return list(select_single(labels, settings).items())
 
 
 def _check_left_out(classes: Collection[str], settings: TrainSettings) -> None:
@@ -121,7 +121,7 @@ def divide(
     Raises:
         TrainError: where a class is to be left out that no image has.
     """
-    rows = keep_rows(list_labelled(lake, label_set, recipe_id, several=settings.multi_label), settings)
+    rows = select_rows(list_labelled(lake, label_set, recipe_id, several=settings.multi_label), settings)
     labelled = dict(rows)
     if arrivals is None:
         places = {image_id: assign_split(image_id, settings) for image_id in labelled}

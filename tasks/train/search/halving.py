@@ -54,7 +54,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ContenderResult:
     """A contender at a share of the labels: its trial, None where there was none, and what was decided, and why."""
 
     contender: Contender
@@ -118,21 +118,21 @@ def take_share(rows: Sequence[tuple[str, str]], share: float, seed: int) -> list
     return sorted(chosen)
 
 
-def run_rounds(contenders: Sequence[Contender], shares: Sequence[float], attempt: Attempt) -> list[Outcome]:
+def run_rounds(contenders: Sequence[Contender], shares: Sequence[float], attempt: Attempt) -> list[ContenderResult]:
     """Try contenders on a share of the labels, and carry the better half on to the next share, but two at least.
 
     Better is a lower log loss on validation. Successive halving (Jamieson & Talwalkar, Non-stochastic best arm
     identification and hyperparameter optimization, 2016), with labels as the budget. Where time runs out within a
     round, that round is the last.
     """
-    outcomes, left = list[Outcome](), list(contenders)
+    outcomes, left = list[ContenderResult](), list(contenders)
     for share in shares:
         tried = {contender: attempt(contender, share) for contender in left}
         trials = [trial for trial in tried.values() if trial]
         spent, last = len(trials) < len(tried), share == shares[-1]
         kept = halve(trials)
         for contender, trial in tried.items():
-            outcomes.append(Outcome(contender, share, trial, _judge(trial, kept, spent=spent, last=last)))
+            outcomes.append(ContenderResult(contender, share, trial, _judge(trial, kept, spent=spent, last=last)))
         if spent:
             break
         left = [trial.contender for trial in kept]

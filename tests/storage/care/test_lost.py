@@ -15,7 +15,7 @@ from storage.lake.ducklake_files import list_live
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.locations.parquet_files import open_data
-from storage.tables.features import commit_shard, keep_known, read_features
+from storage.tables.features import commit_shard, filter_known, read_features
 from storage.vectors.feature_file import Matrix, Shard, write_features
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,7 +74,7 @@ def test_the_features_of_a_lost_file_are_missing_once_it_is_dropped_and_can_be_a
     assert drop_files(lake, [path]) == 1
     assert lake.snapshot == then + 1
     assert find_lost(lake, RECIPE) == []
-    assert keep_known(lake, RECIPE, IDS) == {str(UUID(image_id)) for image_id in IDS[25:]}
+    assert filter_known(lake, RECIPE, IDS) == {str(UUID(image_id)) for image_id in IDS[25:]}
     assert np.array_equal(read_features(lake, RECIPE, IDS[25:]), VECTORS[25:])
     assert np.array_equal(read_features(lake, OTHER, IDS[:5]), VECTORS[:5])
 

@@ -12,7 +12,7 @@ import pytest
 
 from flows.operations.maintain import maintain, plan_maintenance
 from storage.lake.attach import open_lake, read_lake
-from storage.lake.ducklake_files import delete_files, list_live, list_lying
+from storage.lake.ducklake_files import delete_files, list_live, list_stored_files
 from storage.lake.lake import Lake
 from storage.lake.snapshots import tag_snapshot
 from storage.locations.home import Home, open_home
@@ -139,11 +139,11 @@ def test_a_dry_run_writes_nothing(place: Home) -> None:
     with open_lake(place) as lake:
         for start in (0, 5):
             add_features(lake, range(start, start + 5))
-        before = lake.snapshot, list_lying(lake)
+        before = lake.snapshot, list_stored_files(lake)
     plan = plan_maintenance(place, timedelta(0), DAY, later(2))
     assert (plan.compacted, len(plan.expired)) == (2, before[0])
     with open_lake(place) as lake:
-        assert (lake.snapshot, list_lying(lake)) == before
+        assert (lake.snapshot, list_stored_files(lake)) == before
 
 
 def test_nothing_is_lost_and_no_writer_fails_while_it_maintains(here: Home) -> None:

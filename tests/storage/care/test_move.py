@@ -9,7 +9,7 @@ import pytest
 
 from storage.care.move import move_lake
 from storage.errors import LakeError, SettingsError
-from storage.lake.attach import look_at_lake, make_lake, open_lake, read_lake
+from storage.lake.attach import make_lake, open_lake, read_existing_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
 from storage.tables.features import commit_shard, read_features
@@ -96,7 +96,7 @@ def test_a_catalog_that_a_killed_move_left_empty_is_no_lake_until_the_move_is_do
             with pytest.raises(LakeError, match=r"has files of one.*frostline move"):
                 opened(place)
     with pytest.raises(LakeError, match=r"has no lake|has files of one"):
-        look_at_lake(place)
+        read_existing_lake(place)
     move_lake(place)
     with read_lake(place) as lake:
         assert lake.value("SELECT count(*) FROM features") == 11

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import LakeError
-from storage.lake.attach import open_lake, read_lake, reopen_lake
+from storage.lake.attach import open_existing_lake, open_lake, read_lake
 from storage.lake.snapshots import compare, delete_tag, find_snapshot, tag_snapshot
 from storage.locations.home import Home, open_home
 from tests.rows import LABELLED, add_features, label
@@ -50,7 +50,7 @@ def test_what_is_not_there_is_refused(place: Home, tmp_path: Path) -> None:
         with pytest.raises(LakeError, match="none of this lake's"):
             delete_tag(lake, "none")
     with pytest.raises(LakeError, match="has no lake"):
-        reopen_lake(open_home(tmp_path / "elsewhere"))
+        open_existing_lake(open_home(tmp_path / "elsewhere"))
 
 
 def test_a_comparison_counts_what_came_went_and_changed(place: Home) -> None:

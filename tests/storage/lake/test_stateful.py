@@ -25,7 +25,7 @@ from storage.locations.home import open_home
 from storage.progress import silent
 from storage.tables.features import commit_shard
 from storage.tables.leases import Lease, take_lease
-from storage.tables.missing import Wanted, explain_missing, list_missing
+from storage.tables.missing import FeatureRequest, explain_missing, list_missing
 from storage.tables.scans import Scan, commit_scan
 from storage.tables.trainings import count_conflicts, list_labelled
 from tasks.embed.pipeline import embed_shard
@@ -34,7 +34,7 @@ from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.embedder import Embedder
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tests.counting import Tally, resolve_recipe
+from tests.counting import Tally, decide_recipe
 from tests.pictures import write_image
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,7 +79,7 @@ class LakeMachine(RuleBasedStateMachine):
         self.lake = open_lake(open_home(self.folder / "home"))
         self.lake.execute("SET threads = 1")  # many small queries: starting threads is their dearest part
         self.tally = Tally(self.folder / "calls")
-        self.recipe = resolve_recipe(EmbedSettings(), Weights(Path("none"), "0" * 64))
+        self.recipe = decide_recipe(EmbedSettings(), Weights(Path("none"), "0" * 64))
         self.embedder = Embedder(self.recipe, self.tally.embed, 2)
         self.patches = ExitStack()
         for module in ("tasks.ingest.scan", "tasks.embed.find_recipe"):  # opening a lake costs more than all else here
@@ -188,7 +188,7 @@ class LakeMachine(RuleBasedStateMachine):
         """Commit a scan, comparing plan and counts with the model's; give how many images are planned."""
         found = self.look()
         plan = Counter[str]()
-        for part in explain_missing(self.lake, Wanted(self.recipe.recipe_id, SOURCE), found):
+        for part in explain_missing(self.lake, FeatureRequest(self.recipe.recipe_id, SOURCE), found):
             plan[part.reason] += part.images
         assert plan == self.foresee()
         counts = commit_scan(self.lake, found, NOW)
@@ -215,7 +215,7 @@ class LakeMachine(RuleBasedStateMachine):
     def claim(self) -> Iterator[Lease]:
         """Claim shards as a run does that begins when the leases of those before it have expired."""
         self.now += timedelta(hours=1)
-        wanted = Wanted(self.recipe.recipe_id, SOURCE)
+        wanted = FeatureRequest(self.recipe.recipe_id, SOURCE)
         missing = images(self.files.values()) - self.embedded - self.failed
         assert [image_id for image_id, _ in list_missing(self.lake, wanted, 100)] == sorted(map(name_image, missing))
         while lease := take_lease(self.lake, wanted, 2, f"run at {self.now}", self.now):

@@ -14,7 +14,7 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.progress import silent
 from storage.tables.features import Pace, commit_shard, measure_pace, read_features
-from storage.tables.missing import Wanted, list_missing
+from storage.tables.missing import FeatureRequest, list_missing
 from storage.tables.scans import Scan, commit_scan
 from storage.vectors.feature_file import Failure, Matrix, Shard, write_features
 from tasks.ingest.scan import scan
@@ -72,7 +72,7 @@ def ingest(lake: Lake, folder: Path) -> list[tuple[str, str]]:
 
 
 def missing(lake: Lake, recipe: str = RECIPE, *, retry: bool = False) -> list[tuple[str, str]]:
-    return list_missing(lake, Wanted(recipe, "photos", retry), 100)
+    return list_missing(lake, FeatureRequest(recipe, "photos", retry), 100)
 
 
 def count_rows(lake: Lake, recipe: str = RECIPE) -> tuple[int, int]:

@@ -13,13 +13,13 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.tables.features import commit_shard
 from storage.tables.leases import DURATION, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
-from storage.tables.missing import Wanted
+from storage.tables.missing import FeatureRequest
 from storage.vectors.feature_file import Shard, write_features
 from tests.pictures import write_folder
 from tests.storage.tables.test_features import NOW, OTHER, RECIPE, ingest, make_vectors
 
 MINE, YOURS = "mine@elsewhere/1", "yours@elsewhere/2"
-WANTED = Wanted(RECIPE, "photos")
+WANTED = FeatureRequest(RECIPE, "photos")
 LATER = NOW + DURATION + timedelta(seconds=1)
 
 
@@ -52,7 +52,7 @@ def test_two_runs_that_take_turns_share_the_missing_without_an_image_in_common(l
 
 def test_another_recipe_s_images_are_free(lake: Lake) -> None:
     assert taken(take_lease(lake, WANTED, 12, MINE, NOW)) == taken(
-        take_lease(lake, Wanted(OTHER, "photos"), 12, YOURS, NOW)
+        take_lease(lake, FeatureRequest(OTHER, "photos"), 12, YOURS, NOW)
     )
 
 

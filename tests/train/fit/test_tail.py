@@ -32,19 +32,19 @@ from storage.tables.features import commit_shard, read_features
 from storage.tables.recipes import save_recipe
 from storage.tables.scans import commit_scan
 from storage.tables.trainings import Training, checkpoint_folder, evaluation_path, head_path, list_split
-from tasks.embed.decide_recipe import resolve_recipe
+from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.cuts import open_tail
 from tasks.encoder.backbone.weights import find_weights
 from tasks.encoder.layers import open_layers
-from tasks.encoder.pack import keep_open, pack_backbone
+from tasks.encoder.pack import open_packed, pack_backbone
 from tasks.heads.heads import Head, Tail, load_head
 from tasks.heads.load import read_head
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tasks.train.fit.sample import Sample
-from tasks.train.fit.tail import Plan, fit_tail
+from tasks.train.fit.tail import TailSchedule, fit_tail
 from tasks.train.report.recorded import read_evaluation
 from tasks.train.settings import TailSettings, TrainSettings
 from tasks.train.train import TrainingData, train_head
@@ -101,7 +101,7 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Embedded]:
         home = Home(folder / settings["cut"])
         weights = find_weights(home, chosen.backbone, chosen.weights)
         assert weights
-        recipe = resolve_recipe(chosen, weights)
+        recipe = decide_recipe(chosen, weights)
         with open_lake(home) as lake:
             commit_scan(lake, scan(home, "photos", photos, IngestSettings(), silent), NOW)
             save_recipe(lake, {}, recipe, NOW)
@@ -111,7 +111,7 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Embedded]:
             commit_shard(
                 lake,
                 embed_shard(
-                    home, "photos", photos, keep_open(packed, 8, "cpu", compiled=False), items, 1, lambda _: None
+                    home, "photos", photos, open_packed(packed, 8, "cpu", compiled=False), items, 1, lambda _: None
                 ),
                 NOW,
             )
@@ -197,7 +197,7 @@ def test_batch_norms_keep_their_statistics_unless_asked(
     rows = Sample(random.normal(size=(16, template.recipe.dim)).astype(np.float32), labels, np.full(16, 1 / 16))
     width = layers.width
     head = Head(("a", "b"), np.zeros(width), np.ones(width), np.zeros((width, 2)), np.zeros(2))
-    plan = Plan(TailSettings(epochs=1, batch=8, batch_norms=batch_norms), 1e-4, 0.1, 0, "cpu")
+    plan = TailSchedule(TailSettings(epochs=1, batch=8, batch_norms=batch_norms), 1e-4, 0.1, 0, "cpu")
     fit_tail(layers, head, rows, rows, plan, tmp_path / "checkpoint")
     checkpoint = load_checkpoint(tmp_path / "checkpoint")
     assert checkpoint

@@ -32,13 +32,13 @@ from tasks.train.rows.near_duplicates import meet_earlier
 from tasks.train.rows.splits import assign_split
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
-from tests.counting import resolve_recipe
+from tests.counting import decide_recipe
 from tests.pictures import write_image
 from tests.rows import name
 
 SETTINGS = TrainSettings(validation=0.3, test=0.3)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-RECIPE = resolve_recipe(EmbedSettings(), Weights(Path(), "0" * 64))
+RECIPE = decide_recipe(EmbedSettings(), Weights(Path(), "0" * 64))
 SEEN = {"group": r"^[^/]+/(patient\d+)_", "near_duplicates": True}
 
 Links = list[tuple[list[str], list[int]]]

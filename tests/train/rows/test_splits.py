@@ -13,7 +13,7 @@ from tasks.train.cross_validate import cross_validate, deal
 from tasks.train.fit.candidates import Choice
 from tasks.train.rows.coverage import check_splits
 from tasks.train.rows.groups import name_group
-from tasks.train.rows.splits import SPLITS, assign_split, keep_rows, keep_single, split_by_time
+from tasks.train.rows.splits import SPLITS, assign_split, select_rows, select_single, split_by_time
 from tasks.train.settings import TrainSettings
 
 SETTINGS = TrainSettings()
@@ -55,8 +55,8 @@ def test_another_seed_moves_images() -> None:
 def test_images_of_several_classes_and_classes_left_out_are_not_kept() -> None:
     one, two, three = ids(3)
     labels = [(one, "a"), (two, "a"), (two, "b"), (three, "c")]
-    assert keep_single(labels, SETTINGS) == {one: "a", three: "c"}
-    assert keep_single(labels, TrainSettings(leave_out=("c",))) == {one: "a"}
+    assert select_single(labels, SETTINGS) == {one: "a", three: "c"}
+    assert select_single(labels, TrainSettings(leave_out=("c",))) == {one: "a"}
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_a_class_without_a_test_image_is_reported_with_its_count_and_what_to_do(
 def test_with_several_labels_an_image_is_kept_with_those_that_are_not_left_out() -> None:
     one, two = ids(2)
     labels = [(one, "a"), (one, "b"), (two, "c"), (one, "a")]
-    assert keep_rows(labels, TrainSettings(multi_label=True)) == [(one, "a"), (one, "b"), (two, "c")]
-    assert keep_rows(labels, TrainSettings(multi_label=True, leave_out=("a", "c"))) == [(one, "b")]
-    assert keep_rows(labels, SETTINGS) == [(two, "c")]
+    assert select_rows(labels, TrainSettings(multi_label=True)) == [(one, "a"), (one, "b"), (two, "c")]
+    assert select_rows(labels, TrainSettings(multi_label=True, leave_out=("a", "c"))) == [(one, "b")]
+    assert select_rows(labels, SETTINGS) == [(two, "c")]
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -95,7 +95,7 @@ def test_a_class_that_is_to_be_left_out_and_is_not_there_is_refused_with_those_t
     labels = [(image_id, f"class {at % 9}") for at, image_id in enumerate(ids(30))]
     words = "train.leave_out rose: is no class of these images. The classes are class 0, .*, class 4 and 4 more"
     with pytest.raises(TrainError, match=words):
-        keep_rows(labels, TrainSettings(leave_out=("class 8", "rose"), multi_label=several))
+        select_rows(labels, TrainSettings(leave_out=("class 8", "rose"), multi_label=several))
 
 
 def test_images_are_counted_once_and_their_labels_each() -> None:
