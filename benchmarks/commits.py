@@ -15,6 +15,7 @@ from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import open_home
+from storage.names import SourceName
 from storage.tables.features import commit_shard
 from storage.tables.leases import name_holder
 from storage.vectors.feature_file import Shard, write_features
@@ -69,7 +70,7 @@ def time_commit(lake: Lake, number: int) -> float:
     now, holder, image_ids = datetime.now(UTC), name_holder(), name_images(number)
     lease = [RECIPE, image_ids[0], image_ids[-1], holder, now + timedelta(hours=1)]
     lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", lease))
-    shard = Shard(RECIPE, "photos", write_shard(lake, number), (), SHARD, 1.0)
+    shard = Shard(RECIPE, SourceName("photos"), write_shard(lake, number), (), SHARD, 1.0)
     added: list[int] = []
     seconds = time_seconds(lambda: added.append(commit_shard(lake, shard, now, holder)))
     if added != [SHARD]:

@@ -26,6 +26,7 @@ from benchmarks.measure import Ratio, make_parser, run_benchmark, time_rate
 from benchmarks.networks import NETWORKS, Network, get_weights, open_engine
 from benchmarks.photos import KEPT, SMALL, make_photos
 from storage.locations.home import Home
+from storage.names import SourceName
 from storage.recipe import Dtype
 from storage.vectors.feature_file import Shard
 from tasks.embed.pipeline import embed_shard, free_rings
@@ -135,7 +136,7 @@ def time_engine(embedder: Embedder, items: Sequence[Item]) -> tuple[float, float
         home = Home(Path(folder))
         commit = open_commit(home)
         began = time.perf_counter()
-        shard = embed_shard(home, "photos", Path("/"), embedder, items, count_cores(), lambda _: None)
+        shard = embed_shard(home, SourceName("photos"), Path("/"), embedder, items, count_cores(), lambda _: None)
         written = time.perf_counter()
         committed = commit(shard)
         seconds = written - began, time.perf_counter() - began

@@ -19,6 +19,7 @@ from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, run_p
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
+from storage.names import SourceName
 from storage.tables.missing import FeatureRequest, explain_missing
 
 RECIPE, MILLION = "a" * 32, 1_000_000
@@ -94,7 +95,7 @@ def plan(home: Home, keys: int, runs: int) -> Measured:
     with read_lake(home) as lake:
 
         def whole() -> int:
-            return sum(part.images for part in explain_missing(lake, FeatureRequest(RECIPE, "photos")))
+            return sum(part.images for part in explain_missing(lake, FeatureRequest(RECIPE, SourceName("photos"))))
 
         def bare() -> int:
             return int(lake.value("SELECT count(*) FROM files ANTI JOIN features USING (image_id)"))

@@ -15,6 +15,7 @@ from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_
 from flows.operations.maintain import maintain
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home, open_home
+from storage.names import SourceName
 from storage.tables.features import commit_shard, read_features
 from storage.vectors.feature_file import Shard, write_features
 
@@ -49,7 +50,7 @@ def fill(home: Home, runs: int, each: int, now: datetime) -> None:
         ids = [str(UUID(int=number)) for number in range(run * each, (run + 1) * each)]
         file = write_features(home, RECIPE, ids, random.random((each, DIM), np.float32).astype(np.float16).astype("f4"))
         with open_lake(home) as lake:
-            commit_shard(lake, Shard(RECIPE, "photos", file, (), each, 1.0), now)
+            commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), each, 1.0), now)
 
 
 def time_read(home: Home, ids: list[str]) -> float:

@@ -20,6 +20,7 @@ from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import open_home
+from storage.names import SourceName
 from storage.recipe import Recipe, Transform
 from storage.tables.features import commit_shard
 from storage.tables.recipes import save_recipe
@@ -104,7 +105,7 @@ def make_vectors(seed: int) -> Matrix:
 def commit(lake: Lake, image_ids: list[str], vectors: Matrix, recipe: Recipe = RECIPE) -> None:
     """Commit vectors as one file."""
     file = write_features(lake.home, recipe.recipe_id, image_ids, vectors)
-    commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), len(image_ids), 1.0), NOW)
+    commit_shard(lake, Shard(recipe.recipe_id, SourceName("photos"), file, (), len(image_ids), 1.0), NOW)
 
 
 def crop_photos(count: int) -> list[bytes]:

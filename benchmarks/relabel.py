@@ -21,6 +21,7 @@ from benchmarks.photos import make_photos
 from flows.progress import show_progress
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home, open_home
+from storage.names import LabelSetName, SourceName
 from storage.tables.features import commit_shard
 from storage.tables.image_facts import list_facts
 from storage.tables.missing import FeatureRequest, list_missing
@@ -84,14 +85,14 @@ def fill(home: Home, source: Path) -> tuple[str, Embedder]:
     """Ingest and embed a folder as a run does, less Prefect."""
     now, resolved = datetime.now(UTC), resolve(home, EmbedSettings())
     recipe = resolved.recipe
-    found = scan(home, source.name, source, IngestSettings(), show_progress)
+    found = scan(home, SourceName(source.name), source, IngestSettings(), show_progress)
     with open_lake(home) as lake:
         commit_scan(lake, found, now)
         save_recipe(lake, resolved.request, recipe, now)
-        items = list_missing(lake, FeatureRequest(recipe.recipe_id, source.name), 10**9)
+        items = list_missing(lake, FeatureRequest(recipe.recipe_id, SourceName(source.name)), 10**9)
     pack_backbone(recipe, resolved.weights, home.backbones / recipe.recipe_id)
     embedder = open_packed(home.backbones / recipe.recipe_id, None, "auto", compiled=False)
-    shard = embed_shard(home, source.name, source, embedder, items, count_cores(), lambda _: None)
+    shard = embed_shard(home, SourceName(source.name), source, embedder, items, count_cores(), lambda _: None)
     with open_lake(home) as lake:
         commit_shard(lake, shard, now)
     return recipe.recipe_id, embedder
@@ -100,16 +101,16 @@ def fill(home: Home, source: Path) -> tuple[str, Embedder]:
 def relabel(home: Home, recipe_id: str, seed: int) -> None:
     """Give one image in a hundred another class."""
     with open_lake(home) as lake:
-        rows = list_labelled(lake, "photos", recipe_id)
+        rows = list_labelled(lake, LabelSetName("photos"), recipe_id)
         drawn = np.random.default_rng(seed).choice(len(rows), len(rows) // SHARE, replace=False)
         decisions = {rows[at][0]: CLASSES[CLASSES.index(rows[at][1]) - 1] for at in drawn}
-        save_decisions(lake, "photos", decisions, f"round-{seed}.csv", datetime.now(UTC))
+        save_decisions(lake, LabelSetName("photos"), decisions, f"round-{seed}.csv", datetime.now(UTC))
 
 
 def train_stored(home: Home, recipe_id: str, seed: int) -> None:
     """Relabel, and train on what the lake holds."""
     relabel(home, recipe_id, seed)
-    trained = train_head(home, TrainingData("photos", recipe_id), TRAIN, datetime.now(UTC))
+    trained = train_head(home, TrainingData(LabelSetName("photos"), recipe_id), TRAIN, datetime.now(UTC))
     if not trained.new:
         raise SystemExit("a round trained nothing")
 
@@ -118,8 +119,8 @@ def train_anew(home: Home, recipe_id: str, source: Path, embedder: Embedder, see
     """Relabel, embed everything again, and train on that."""
     relabel(home, recipe_id, seed)
     with read_lake(home) as lake:
-        items = list_missing(lake, FeatureRequest("", "photos"), 10**9)
-        names = dict(list_labelled(lake, "photos", recipe_id))
+        items = list_missing(lake, FeatureRequest("", SourceName("photos")), 10**9)
+        names = dict(list_labelled(lake, LabelSetName("photos"), recipe_id))
         tested = [image_id for image_id, _ in items if assign_split(image_id, TRAIN) == "test"]
         facts = list_facts(lake, tested)
     parts = list(embed_files(source, embedder, items, count_cores(), Meter()))

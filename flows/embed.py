@@ -70,7 +70,7 @@ def embed(settings: RunSettings) -> Embedded:
 def _embed_view(settings: RunSettings, view: int) -> _Part:
     """Compute what is missing under one recipe, shard by shard."""
     resolved = resolve_recipe(settings.place, settings.embed, view)
-    wanted = FeatureRequest(resolved.recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
+    wanted = FeatureRequest(resolved.recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))
     drop_lost(settings.place, wanted.recipe_id)
     counts = count_images(settings.place, wanted)
     packed = (settings.place.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
@@ -87,7 +87,7 @@ def _embed_view(settings: RunSettings, view: int) -> _Part:
 
 def _prove(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, bool]:
     """Prove that this machine computes the recipe's numbers, or go on with its next edition where the user says so."""
-    home, source = settings.place, settings.title
+    home, source = settings.place, settings.source_name
     try:
         return resolved.recipe, check_canaries(home, source, resolved.recipe.recipe_id, missing, settings.embed)
     except NumbersChangedError:

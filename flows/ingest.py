@@ -19,8 +19,14 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
     follow from ids alone.
     """
     found = scan_source(
-        settings.place, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry
+        settings.place,
+        settings.source_name,
+        settings.label_set,
+        settings.root,
+        settings.ingest,
+        show_progress,
+        retry=settings.retry,
     )
     if for_training and not found.unchanged and settings.train.plain:
         check_splits(select_rows(foresee_labels(settings.place, found), settings.train), settings.train)
-    return commit_source(settings.place, settings.title, found)
+    return commit_source(settings.place, settings.source_name, found)

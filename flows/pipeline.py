@@ -33,15 +33,17 @@ def pipeline(settings: RunSettings) -> RunReport:
             trained = train(settings, at=snapshot)
         with watch.time("register"):
             registered = register(settings, trained.training.training_id)
-    report = RunReport(settings.title, snapshot, conflicts, seen, embedded, trained, registered, watch.seconds)
-    create_markdown_artifact(to_markdown(report), key=_artifact_key(settings.title), description="What the run did")
+    report = RunReport(settings.source_name, snapshot, conflicts, seen, embedded, trained, registered, watch.seconds)
+    create_markdown_artifact(
+        to_markdown(report), key=_artifact_key(settings.source_name), description="What the run did"
+    )
     return report
 
 
 def _look(settings: RunSettings) -> tuple[int, int]:
     """Read the snapshot that the training pins, and the conflicts in it."""
     with read_lake(settings.place) as lake:
-        return lake.snapshot, 0 if settings.train.multi_label else count_conflicts(lake, settings.title)
+        return lake.snapshot, 0 if settings.train.multi_label else count_conflicts(lake, settings.label_set)
 
 
 def _artifact_key(name: str) -> str:

@@ -108,7 +108,7 @@ class _Search:
         counts = self._count("")
         self.images = counts.missing + counts.present
         if not self.images:
-            raise TrainError(settings.title, "has no images in this lake", "Run `frostline run FOLDER` first")
+            raise TrainError(settings.source_name, "has no images in this lake", "Run `frostline run FOLDER` first")
 
     def try_heads(self) -> list[ContenderResult]:
         """Try each kind of head at each cut that fits, by successive halving."""
@@ -193,12 +193,12 @@ class _Search:
         settings = _settle(self.settings, contender)
         embedded = embed(settings)
         self.computed += embedded.computed
-        data = TrainingData(settings.title, embedded.recipe_id)
+        data = TrainingData(settings.label_set, embedded.recipe_id)
         return read_rows(settings.place, data, settings.train)
 
     def _count(self, recipe_id: str) -> Counts:
         with read_lake(self.settings.place) as lake:
-            return count_images(lake, FeatureRequest(recipe_id, self.settings.title, self.settings.retry))
+            return count_images(lake, FeatureRequest(recipe_id, self.settings.source_name, self.settings.retry))
 
     def _explain(self, outcomes: list[ContenderResult]) -> SettingsError:
         first = outcomes[0]

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from storage.errors import SettingsError
 from storage.locations.home import Home, open_home
 from storage.locations.urls import check_catalog, check_data
+from storage.names import LabelSetName, ModelName, SourceName
 from tasks.embed.settings import EmbedSettings
 from tasks.ingest.settings import IngestSettings
 from tasks.register.settings import RegisterSettings
@@ -65,7 +66,9 @@ class RunSettings(HomeSettings):
     """From a folder of labelled images to a registered model."""
 
     source: Path | None = Field(None, description="The folder: one folder in it for each class.")
-    name: str | None = Field(None, description="Name of the source, its labels and its model; by default the folder's.")
+    name: str | None = Field(
+        None, description="Name of the source, its label set and its model; by default the folder's name."
+    )
     retry: bool = Field(False, description="Try files and images again that failed before.")
     new_recipe: bool = Field(
         False,
@@ -111,12 +114,25 @@ class RunSettings(HomeSettings):
         return self.source.expanduser().resolve()
 
     @property
-    def title(self) -> str:
-        """The name of source, labels and model.
+    def source_name(self) -> SourceName:
+        """The name of the source: ``name``, or the folder's.
 
         Raises:
-            SettingsError: where it is none that every part can bear.
+            SettingsError: if it has characters that a source, a label set or a model cannot have.
         """
+        return SourceName(self._check_name())
+
+    @property
+    def label_set(self) -> LabelSetName:
+        """The name of the label set that the folders' names are classes of."""
+        return LabelSetName(self._check_name())
+
+    @property
+    def model_name(self) -> ModelName:
+        """The name of the registered model."""
+        return ModelName(self._check_name())
+
+    def _check_name(self) -> str:
         name = self.name or self.root.name
         if not NAME.fullmatch(name):
             raise SettingsError(

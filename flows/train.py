@@ -22,7 +22,7 @@ def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     settings.check()
     snapshot = None if at is None else _find(settings, at)
     recipe_id, *views = (find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
-    data = TrainingData(settings.title, recipe_id, tuple(views), snapshot)
+    data = TrainingData(settings.label_set, recipe_id, tuple(views), snapshot)
     with forward_logs():
         return fit_and_evaluate(settings.place, data, settings.train, show_progress)
 
@@ -42,5 +42,5 @@ def find_recipe_id(settings: RunSettings, view: int = 0) -> str:
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     recipe = find_known(home, settings.embed, weights, view)
     if recipe is None:
-        raise TrainError(f"{settings.title}", "has no features under these settings", EMBED)
+        raise TrainError(settings.source_name, "has no features under these settings", EMBED)
     return recipe.recipe_id

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.lake.lake import Lake
+from storage.names import SourceName
 from storage.tables.features import commit_shard
 from storage.vectors.feature_file import Matrix, Shard, write_features
 
@@ -32,7 +33,7 @@ def add_features(lake: Lake, numbers: Iterable[int], recipe: str = RECIPE) -> No
     """Commit a shard of features."""
     numbers = list(numbers)
     file = write_features(lake.home, recipe, [name(number) for number in numbers], make_vectors(numbers))
-    commit_shard(lake, Shard(recipe, "photos", file, (), len(numbers), 1.0), NOW)
+    commit_shard(lake, Shard(recipe, SourceName("photos"), file, (), len(numbers), 1.0), NOW)
 
 
 def label(lake: Lake, numbers: Iterable[int], class_: str) -> None:

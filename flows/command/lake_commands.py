@@ -11,6 +11,7 @@ from cyclopts import Parameter, Token
 
 from flows.reports.output import Output, answer, table, tables
 from flows.settings import GRACE, KEPT, HomeSettings
+from storage.names import LabelSetName, SourceName
 
 LISTED = 1000
 """Rows of each list that --json shows."""
@@ -75,7 +76,9 @@ def export(
 
     with read_existing_lake(place.place) as lake:
         features = find_features(lake, recipe, at, where)
-        made = export_features(features, folder, datetime.now(UTC), label_set=labels, form=form)
+        made = export_features(
+            features, folder, datetime.now(UTC), label_set=LabelSetName(labels) if labels else None, form=form
+        )
     size = sum(file.bytes for file in made.files)
     told = f"{made.rows} features of snapshot {made.snapshot} in {len(made.files)} files, {size / 1e6:.1f} MB: {folder}"
     answer(out, asdict(made), lambda: [told])
@@ -193,7 +196,7 @@ def erase(
     """
     from flows.operations.erase import describe_erasure, erase_images
 
-    found = erase_images(place.place, images, source, where, dry_run=dry_run, yes=yes)
+    found = erase_images(place.place, images, SourceName(source) if source else None, where, dry_run=dry_run, yes=yes)
     answer(out, found.to_json(), lambda: describe_erasure(found))
 
 

@@ -76,7 +76,7 @@ def train(
         cut: 'auto' searches how deep to freeze within search.minutes and search.bytes, embedding at other cuts, too.
     """
     settings = _with_source(settings, source)
-    settings.title  # noqa: B018 - raises where no part could bear the name
+    settings.source_name  # noqa: B018 - refuses a name that no source can have
     settings.check()
     quiet_prefect(debug=out.debug)
     if cut:
@@ -107,10 +107,10 @@ def evaluate(
         version: Of the registered model; by default the head that was trained last.
         html: A file to write it into as one page, with pictures and the mistakes' thumbnails.
     """
-    from flows.operations.evaluate import describe, look, write_html
+    from flows.operations.evaluate import describe, evaluate_head, write_html
 
     settings = _with_source(settings, source)
-    found = look(settings.place, settings.title, version)
+    found = evaluate_head(settings.place, settings.label_set, settings.model_name, version)
     if html:
         write_html(settings.place, found["training"], html)
     answer(out, found, lambda: describe(found))
@@ -136,8 +136,8 @@ def review(
     from flows.operations.review import review as look_for
 
     settings = _with_source(settings, source)
-    place, title = settings.place, settings.title
-    found = apply_decisions(place, title, apply) if apply else look_for(place, title, folder)
+    place, label_set = settings.place, settings.label_set
+    found = apply_decisions(place, label_set, apply) if apply else look_for(place, label_set, folder)
     answer(out, found, lambda: describe(found))
 
 
@@ -175,6 +175,6 @@ def _refuse_early(settings: RunSettings) -> None:
     from tasks.ingest.sources.folder import check_folder
 
     check_folder(settings.root)
-    settings.title  # noqa: B018 - raises where no part could bear the name
+    settings.source_name  # noqa: B018 - refuses a name that no source can have
     settings.check()
     settings.place.check()

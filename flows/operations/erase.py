@@ -21,6 +21,7 @@ from storage.care.erase import (
 from storage.errors import EraseError
 from storage.lake.attach import read_existing_lake
 from storage.locations.home import Home
+from storage.names import SourceName
 
 AGAIN = "Run `frostline erase` again in an hour, without arguments: it goes on by itself"
 
@@ -44,7 +45,7 @@ class ErasureResult:
 
 
 def erase_images(
-    place: Home, images: Sequence[str], source: str | None, where: str | None, *, dry_run: bool, yes: bool
+    place: Home, images: Sequence[str], source: SourceName | None, where: str | None, *, dry_run: bool, yes: bool
 ) -> ErasureResult:
     """Erase what is named, after telling what that would be and asking; finish what broke off before.
 
@@ -78,7 +79,7 @@ def describe_erasure(outcome: ErasureResult) -> list[str]:
     return lines
 
 
-def _find(place: Home, images: Sequence[str], source: str | None, where: str | None) -> Request:
+def _find(place: Home, images: Sequence[str], source: SourceName | None, where: str | None) -> Request:
     named = sum(map(bool, (images, source, where)))
     if named != 1:
         rule = "must name images, or a source, or a condition, and only one of these"

@@ -9,6 +9,7 @@ from storage.errors import ExportError, TrainError
 from storage.lake.attach import read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, ModelName
 from storage.tables.models import find_registered
 from storage.tables.trainings import Training, find_newest
 from tasks.train.report.recorded import find_mistakes, list_classes, list_figures, list_unknown, read_evaluation
@@ -18,18 +19,18 @@ SHOWN = 10
 """Slices and mistakes that are shown; --json has all."""
 
 
-def look(place: Home, name: str, version: int | None) -> dict[str, Any]:
+def evaluate_head(place: Home, label_set: LabelSetName, model: ModelName, version: int | None) -> dict[str, Any]:
     """Read what was measured of the head that was trained last, or of a registered version's.
 
     Raises:
         TrainError: where there is none, or its head lies in another home.
     """
     with read_lake(place) as lake:
-        training = _find(lake, name, version)
+        training = _find(lake, label_set, model, version)
         found = read_evaluation(lake, place, training)
         mistakes = [asdict(mistake) for mistake in find_mistakes(lake, place, training)]
     known = {"training": training.training_id, "recipe": training.recipe_id, "snapshot": training.snapshot}
-    return {"name": name, **known, **found, "mistakes": mistakes}
+    return {"name": label_set, **known, **found, "mistakes": mistakes}
 
 
 def write_html(place: Home, training_id: str, file: Path) -> None:
@@ -72,9 +73,9 @@ def _say(cells: Any) -> list[object]:  # noqa: ANN401 - cells of any type
     return [f"{cell:.4f}" if isinstance(cell, float) else cell for cell in cells]
 
 
-def _find(lake: Lake, name: str, version: int | None) -> Training:
-    training = find_newest(lake, name) if version is None else find_registered(lake, name, version)
+def _find(lake: Lake, label_set: LabelSetName, model: ModelName, version: int | None) -> Training:
+    training = find_newest(lake, label_set) if version is None else find_registered(lake, model, version)
     if training is None:
-        what = name if version is None else f"{name} version {version}"
+        what = label_set if version is None else f"{model} version {version}"
         raise TrainError(what, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")
     return training

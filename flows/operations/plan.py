@@ -68,15 +68,16 @@ def make_plan(settings: RunSettings) -> Plan:
     views = range(settings.embed.views + 1)
     recipes = [find_known(home, settings.embed, weights, view) for view in views]
     recipe_ids = [recipe.recipe_id if recipe else "" for recipe in recipes]
-    found = scan(home, settings.title, settings.root, settings.ingest, show_progress, retry=settings.retry)
+    found = scan(home, settings.source_name, settings.root, settings.ingest, show_progress, retry=settings.retry)
     with read_lake(home) as lake:
         wanted = [
-            FeatureRequest(each, settings.title, settings.retry, lost=locate_lost(lake, each)) for each in recipe_ids
+            FeatureRequest(each, settings.source_name, settings.retry, lost=locate_lost(lake, each))
+            for each in recipe_ids
         ]
         missing = _add_up([part for each in wanted for part in explain_missing(lake, each, found)])
         reuse = sum(count_present(lake, each, found) for each in wanted)
         pace = measure_pace(lake, recipe_ids[0] or None)
-    return Plan(settings.title, recipe_ids[0] or None, missing, reuse, _count_failed(found), pace)
+    return Plan(settings.source_name, recipe_ids[0] or None, missing, reuse, _count_failed(found), pace)
 
 
 def _add_up(parts: Sequence[Missing]) -> tuple[Missing, ...]:

@@ -17,6 +17,7 @@ from storage.errors import ReviewError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import LabelSetName
 from storage.sources.copies import find_places
 from storage.tables.features import read_features
 from storage.tables.review_labels import list_conflicts, save_decisions
@@ -38,17 +39,17 @@ class Labelled:
     places: Sequence[str | None]
 
 
-def review(place: Home, name: str, folder: Path) -> dict[str, Any]:
+def review(place: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]:
     """Look for suspects by the features of the newest training, and write table and contact sheet.
 
     Raises:
         ReviewError: where nothing was trained, there are too few labels, or decisions in the table would be lost.
     """
     with read_lake(place) as lake:
-        recipe_id, settings = _find_training(lake, name)
-        rows = list_labelled(lake, name, recipe_id)
+        recipe_id, settings = _find_training(lake, label_set)
+        rows = list_labelled(lake, label_set, recipe_id)
         features = read_features(lake, recipe_id, [image_id for image_id, _ in rows])
-        conflicts = list_conflicts(lake, name)
+        conflicts = list_conflicts(lake, label_set)
         asked = [image_id for image_id, _ in (*rows, *conflicts)]
         places = dict(zip(asked, find_places(lake, asked), strict=True))
     ids, names = [image_id for image_id, _ in rows], [label for _, label in rows]
@@ -57,10 +58,10 @@ def review(place: Home, name: str, folder: Path) -> dict[str, Any]:
         found = find_suspects(features, np.array(names), settings, compare_files(known.places), advance)
     entries = [_enter(known, suspect) for suspect in found]
     entries += [_enter_conflict(image_id, classes, places[image_id]) for image_id, classes in conflicts]
-    return {"name": name, "images": len(ids), **_write(name, entries, folder)}
+    return {"name": label_set, "images": len(ids), **_write(label_set, entries, folder)}
 
 
-def apply_decisions(place: Home, name: str, file: Path) -> dict[str, Any]:
+def apply_decisions(place: Home, label_set: LabelSetName, file: Path) -> dict[str, Any]:
     """Make a person's decisions the labels of their images: a new version of the label set.
 
     Raises:
@@ -68,21 +69,23 @@ def apply_decisions(place: Home, name: str, file: Path) -> dict[str, Any]:
     """
     decisions = _collect(file)
     with read_lake(place) as lake:
-        _find_training(lake, name)  # refuses what has several labels an image
+        _find_training(lake, label_set)  # refuses what has several labels an image
     with open_lake(place) as lake:
-        changed = save_decisions(lake, name, decisions, file.name, datetime.now(UTC))
+        changed = save_decisions(lake, label_set, decisions, file.name, datetime.now(UTC))
     with read_lake(place) as lake:
-        return {"name": name, "decisions": len(decisions), "changed": changed, "snapshot": lake.snapshot}
+        return {"name": label_set, "decisions": len(decisions), "changed": changed, "snapshot": lake.snapshot}
 
 
-def _find_training(lake: Lake, name: str) -> tuple[str, TrainSettings]:
-    training = find_newest(lake, name)
+def _find_training(lake: Lake, label_set: LabelSetName) -> tuple[str, TrainSettings]:
+    training = find_newest(lake, label_set)
     if training is None:
-        raise ReviewError(name, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home")
+        raise ReviewError(
+            label_set, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home"
+        )
     settings = recall_settings(training.settings)
     if settings.multi_label:
         rule = "was trained with several labels an image, of which a review cannot say which one is wrong"
-        raise ReviewError(name, rule, "Review another label set")
+        raise ReviewError(label_set, rule, "Review another label set")
     return training.recipe_id, settings
 
 
@@ -103,11 +106,11 @@ def _enter_conflict(image_id: str, classes: Sequence[str], place: str | None) ->
     return Entry("conflict", image_id, place or "", " | ".join(classes), "", "", "")
 
 
-def _write(name: str, entries: Sequence[Entry], folder: Path) -> dict[str, Any]:
+def _write(label_set: LabelSetName, entries: Sequence[Entry], folder: Path) -> dict[str, Any]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_table(entries, folder / TABLE)
-        write_sheet(name, entries, folder / SHEET)
+        write_sheet(label_set, entries, folder / SHEET)
     except OSError as error:
         remedy = "Name another folder with --folder"
         raise ReviewError(f"folder {folder}", f"cannot be written ({error.strerror})", remedy) from error

@@ -47,10 +47,10 @@ def _open_backbone(settings: RunSettings) -> bool:
     recipe = find_known(home, decided, find_weights(home, decided.backbone, decided.weights))
     if recipe is None:
         return False
-    wanted = FeatureRequest(recipe.recipe_id, settings.title, settings.retry, datetime.now(UTC))
+    wanted = FeatureRequest(recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))
     with read_lake(home) as lake:
         missing = count_images(lake, wanted).missing
-    is_new = bool(missing) or not is_unchanged(home, settings.title, settings.root)
+    is_new = bool(missing) or not is_unchanged(home, settings.source_name, settings.root)
     if is_new:
         open_packed(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
     return is_new

@@ -23,6 +23,8 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.ducklake_files import META
 from storage.lake.lake import Lake
 from storage.locations.home import Home, text_to_path
+from storage.names import LabelSetName, SourceName
+from storage.tables.label_sets import find_root, list_sources
 from storage.tables.trainings import HEAD
 from storage.vectors.feature_file import to_uuids
 from storage.vectors.features_reader import check_condition, explain_condition, select_images
@@ -51,7 +53,7 @@ class Request:
 
     asked: Literal["images", "source", "condition"]
     image_ids: tuple[str, ...] = ()
-    source: str | None = None
+    source: SourceName | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def find_images(lake: Lake, named: Sequence[str]) -> Request:
     return Request("images", tuple(dict.fromkeys(_find_image(lake, name) for name in named)))
 
 
-def find_source(lake: Lake, source: str) -> Request:
+def find_source(lake: Lake, source: SourceName) -> Request:
     """Find a source.
 
     Raises:
@@ -254,20 +256,21 @@ def _list_models(lake: Lake, request: Request) -> list[Model]:
     found = lake.rows(
         f"""SELECT coalesce(m.name, h.label_set), m.version, m.alias, m.run_id, count(DISTINCT t.image_id),
               bool_or(m.name IS NOT NULL AND (t.split = 'test' OR contains(coalesce(h.settings, ''), '"knn"'))),
-              h.label_set,
-              (SELECT arg_max(root, scanned_at) FROM scans WHERE source = h.label_set)
+              h.label_set
             FROM (FROM training_sets WHERE {condition}) t JOIN heads h USING (training_id)
             LEFT JOIN models m USING (training_id) GROUP BY ALL ORDER BY ALL""",
         _parameters(condition, request),
     )
     return [
-        Model(name, version, alias, run_id, images, example, _retrain(lake.home, label_set, root))
-        for name, version, alias, run_id, images, example, label_set, root in found
+        Model(name, version, alias, run_id, images, example, _retrain(lake, label_set))
+        for name, version, alias, run_id, images, example, label_set in found
     ]
 
 
-def _retrain(home: Home, name: str, root: str | None) -> str:
-    command = ["frostline", "run", text_to_path(root) if root else "FOLDER", "--name", name, "--home", str(home.root)]
+def _retrain(lake: Lake, label_set: LabelSetName) -> str:
+    root = find_root(lake, list_sources(lake, label_set))
+    folder = text_to_path(root) if root else "FOLDER"
+    command = ["frostline", "run", folder, "--name", label_set, "--home", str(lake.home.root)]
     return shlex.join(command)
 
 

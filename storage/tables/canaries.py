@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.lake.lake import Lake
+from storage.names import SourceName
 from storage.vectors.feature_file import Matrix
 
 
@@ -65,7 +66,7 @@ def save_canaries(lake: Lake, recipe_id: str, made: Canaries, now: datetime) -> 
         )
 
 
-def find_first_images(lake: Lake, source: str, count: int) -> Sequence[str]:
+def find_first_images(lake: Lake, source: SourceName, count: int) -> Sequence[str]:
     """Find the images of a source that came first, as far as they can be told apart."""
     return lake.column(
         """SELECT image_id::VARCHAR FROM images WHERE image_id IN (SELECT image_id FROM files WHERE source = ?)

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from storage.lake.checksums import digest_file, seal
 from storage.lake.lake import Lake
 from storage.locations.parquet_files import open_file
+from storage.names import SourceName
 from storage.tables.leases import drop_lease
 from storage.vectors.feature_file import Matrix, Shard, to_uuids, write_rows
 from storage.vectors.gather import gather, locate
@@ -25,7 +26,7 @@ class Pace:
     bytes_per_image: float
 
 
-def count_failed(lake: Lake, recipe_id: str, source: str) -> int:
+def count_failed(lake: Lake, recipe_id: str, source: SourceName) -> int:
     """Count the files and images of a source that have no feature because of a recorded failure."""
     scanned = int(lake.value("SELECT count(*) FROM failures WHERE source = ? AND recipe_id IS NULL", [source]))
     if not lake.value("SELECT count(*) FROM failures WHERE recipe_id = ?", [recipe_id]):

@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from storage.lake.lake import Lake
+from storage.names import LabelSetName
+from storage.tables.label_sets import list_sources
 from storage.vectors.feature_file import to_uuids
 
 
@@ -37,12 +39,16 @@ def list_facts(lake: Lake, image_ids: Sequence[str]) -> pa.Table:
         )
 
 
-def list_arrivals(lake: Lake, source: str, recipe_id: str) -> list[tuple[str, int]]:
-    """List a source's images with a feature, and its labels': (image_id, when it came), in µs since 1970, by both."""
+def list_arrivals(lake: Lake, label_set: LabelSetName, recipe_id: str) -> list[tuple[str, int]]:
+    """List the images with a feature that a label set labels, or that come from its sources.
+
+    Returns:
+        (image_id, microseconds since 1970 at which it came), ordered by the time, then by the id.
+    """
     return lake.rows(
         """SELECT image_id::VARCHAR AS id, epoch_us(first_seen) AS arrived FROM images
-           WHERE image_id IN (SELECT image_id FROM files WHERE source = $1 UNION
+           WHERE image_id IN (SELECT image_id FROM files WHERE source IN (SELECT unnest($3)) UNION
                               SELECT image_id FROM labels WHERE label_set = $1)
            AND image_id IN (SELECT image_id FROM features WHERE recipe_id = $2) ORDER BY arrived, id""",
-        [source, recipe_id],
+        [label_set, recipe_id, list_sources(lake, label_set)],
     )

@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from storage.lake.lake import Lake, quote
+from storage.names import SourceName
 from storage.tables.scans import Scan
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -31,7 +32,7 @@ class FeatureRequest:
     """
 
     recipe_id: str
-    source: str
+    source: SourceName
     retry: bool = False
     since: datetime | None = None
     lost: tuple[LostFile, ...] = ()

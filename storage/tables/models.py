@@ -1,11 +1,13 @@
 """The models table: which training each registered version holds, and what it predicted."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
 
 from storage.lake.lake import Lake
+from storage.names import ModelName, SourceName
 from storage.tables.trainings import Training, list_trainings
 
 
@@ -13,29 +15,29 @@ from storage.tables.trainings import Training, list_trainings
 class Version:
     """A model version in the registry."""
 
-    name: str
+    name: ModelName
     version: int
     training_id: str
     run_id: str
     alias: str | None
 
 
-def find_registered(lake: Lake, name: str, version: int) -> Training | None:
+def find_registered(lake: Lake, name: ModelName, version: int) -> Training | None:
     """Find the training whose head a model version holds."""
     condition = "training_id IN (SELECT training_id FROM models WHERE name = ? AND version = ?)"
     return next(iter(list_trainings(lake, condition, [name, version])), None)
 
 
-def list_predictable(lake: Lake, source: str, recipe_id: str) -> list[str]:
-    """List the images of a source that have a feature, ordered by image."""
+def list_predictable(lake: Lake, sources: Sequence[SourceName], recipe_id: str) -> list[str]:
+    """List the images of some sources that have a feature, ordered by image."""
     return lake.column(
-        """SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source = ?
+        """SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source IN (SELECT unnest(?))
            AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?) ORDER BY id""",
-        [source, recipe_id],
+        [list(sources), recipe_id],
     )
 
 
-def find_version(lake: Lake, training_id: str, name: str) -> Version | None:
+def find_version(lake: Lake, training_id: str, name: ModelName) -> Version | None:
     """Find the model version that a training was registered as."""
     found = lake.rows(
         """SELECT name, version, training_id, run_id, alias FROM models WHERE training_id = ? AND name = ?

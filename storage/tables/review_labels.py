@@ -7,23 +7,25 @@ import pyarrow as pa
 
 from storage.errors import ReviewError
 from storage.lake.lake import Lake
+from storage.names import LabelSetName, SourceName
+from storage.tables.label_sets import REVIEW_MARK
 from storage.vectors.feature_file import to_uuids
 
-MARK = "review:"
-"""What begins the source of a reviewed label; no source's name has a colon."""
-REVIEWED = f"SELECT image_id, class FROM labels WHERE label_set = $1 AND starts_with(source, '{MARK}')"
+REVIEWED = f"SELECT image_id, class FROM labels WHERE label_set = $1 AND starts_with(source, '{REVIEW_MARK}')"
 _TO_CHANGE = f"""SELECT image_id, class FROM _decided
   ANTI JOIN (SELECT image_id, min(class) AS class FROM labels WHERE label_set = $1 GROUP BY image_id
-             HAVING count(*) = 1 AND bool_and(starts_with(source, '{MARK}'))) USING (image_id, class)"""
+             HAVING count(*) = 1 AND bool_and(starts_with(source, '{REVIEW_MARK}'))) USING (image_id, class)"""
 
 
-def list_conflicts(lake: Lake, label_set: str) -> list[tuple[str, list[str]]]:
+def list_conflicts(lake: Lake, label_set: LabelSetName) -> list[tuple[str, list[str]]]:
     """List the images that have several classes, with these."""
     sql = "SELECT image_id::VARCHAR, classes FROM conflicts WHERE label_set = ? ORDER BY image_id"
     return lake.rows(sql, [label_set])
 
 
-def save_decisions(lake: Lake, label_set: str, decisions: Mapping[str, str], origin: str, now: datetime) -> int:
+def save_decisions(
+    lake: Lake, label_set: LabelSetName, decisions: Mapping[str, str], origin: str, now: datetime
+) -> int:
     """Give images the classes that a person decided, by image_id, in one transaction.
 
     ``origin`` is what the decisions come from, such as a file's name.
@@ -54,7 +56,8 @@ def save_decisions(lake: Lake, label_set: str, decisions: Mapping[str, str], ori
                 "DELETE FROM labels WHERE label_set = ? AND image_id IN (SELECT image_id FROM _changed)", [label_set]
             )
             lake.execute(
-                "INSERT INTO labels SELECT ?, image_id, class, ?, ? FROM _changed", [label_set, MARK + origin, now]
+                "INSERT INTO labels SELECT ?, image_id, class, ?, ? FROM _changed",
+                [label_set, REVIEW_MARK + origin, now],
             )
         return int(changed.num_rows)
 
@@ -62,10 +65,10 @@ def save_decisions(lake: Lake, label_set: str, decisions: Mapping[str, str], ori
         return lake.commit(write)
 
 
-def drop_reviewed(lake: Lake, source: str) -> None:
-    """Drop reviewed labels of images that a source holds no more."""
+def drop_reviewed(lake: Lake, label_set: LabelSetName, source: SourceName) -> None:
+    """Drop the reviewed labels of images that are no longer in the source."""
     lake.execute(
-        f"""DELETE FROM labels WHERE label_set = $1 AND starts_with(source, '{MARK}')
-            AND image_id NOT IN (SELECT image_id FROM files WHERE source = $1 AND image_id IS NOT NULL)""",
-        [source],
+        f"""DELETE FROM labels WHERE label_set = $1 AND starts_with(source, '{REVIEW_MARK}')
+            AND image_id NOT IN (SELECT image_id FROM files WHERE source = $2 AND image_id IS NOT NULL)""",
+        [label_set, source],
     )

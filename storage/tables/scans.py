@@ -10,6 +10,7 @@ import pyarrow as pa
 from storage.errors import SourceError
 from storage.lake.lake import Lake
 from storage.locations.home import text_to_path
+from storage.names import LabelSetName, SourceName
 from storage.tables.review_labels import REVIEWED, drop_reviewed
 
 FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("class", pa.string())])
@@ -33,14 +34,15 @@ class Listing:
     """What lies in a source now.
 
     ``files`` has the columns of ``FILES``; ``unreadable`` has a (path, reason) for each folder that could not be
-    listed, whose files count as unchanged.
+    listed, whose files count as unchanged. ``label_set`` gets the classes.
     """
 
-    source: str
+    source: SourceName
     root: str
     files: pa.Table
     ignored: int
     unreadable: tuple[tuple[str, str], ...]
+    label_set: LabelSetName
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class ScanCounts:
     failed: int
 
 
-def check_root(lake: Lake, source: str, root: str) -> None:
+def check_root(lake: Lake, source: SourceName, root: str) -> None:
     """Refuse a second folder under a name that another folder still has.
 
     Raises:
@@ -80,7 +82,7 @@ def check_root(lake: Lake, source: str, root: str) -> None:
     raise SourceError(f"source {source}", f"is {last[0][0]}, not {root}", "Give this folder another name with --name")
 
 
-def list_changed(lake: Lake, source: str, files: pa.Table, *, retry: bool = False) -> list[str]:
+def list_changed(lake: Lake, source: SourceName, files: pa.Table, *, retry: bool = False) -> list[str]:
     """Name the files whose path, size or time the lake does not know; with ``retry`` also those that are no image."""
     with lake.lend(_listing=files):
         return lake.column(
@@ -91,12 +93,12 @@ def list_changed(lake: Lake, source: str, files: pa.Table, *, retry: bool = Fals
         )
 
 
-def count_files(lake: Lake, source: str) -> int:
+def count_files(lake: Lake, source: SourceName) -> int:
     """Count the files of a source that the lake knows."""
     return int(lake.value("SELECT count(*) FROM files WHERE source = ?", [source]))
 
 
-def list_below(lake: Lake, source: str, folders: Sequence[str]) -> list[tuple[str, int, int]]:
+def list_below(lake: Lake, source: SourceName, folders: Sequence[str]) -> list[tuple[str, int, int]]:
     """Read the (path, bytes, mtime_ns) that the lake has for files below some folders."""
     return lake.rows(
         """SELECT path, bytes, mtime_ns FROM files WHERE source = ?
@@ -105,12 +107,12 @@ def list_below(lake: Lake, source: str, folders: Sequence[str]) -> list[tuple[st
     )
 
 
-def list_paths(lake: Lake, source: str) -> dict[str, list[str]]:
-    """List the paths of each image of a source, below its root."""
+def list_paths(lake: Lake, sources: Sequence[SourceName]) -> dict[str, list[str]]:
+    """List the paths of each image of some sources, below their roots."""
     rows = lake.rows(
         """SELECT image_id::VARCHAR, list(path ORDER BY path) FROM files
-           WHERE source = ? AND image_id IS NOT NULL GROUP BY image_id""",
-        [source],
+           WHERE source IN (SELECT unnest(?)) AND image_id IS NOT NULL GROUP BY image_id""",
+        [list(sources)],
     )
     return dict(rows)
 
@@ -122,10 +124,10 @@ def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
             f"""SELECT DISTINCT image_id::VARCHAR, coalesce(reviewed.class, found.class) FROM (
                  SELECT image_id, class FROM _listing JOIN (
                    SELECT path, image_id FROM _reads UNION ALL
-                   SELECT path, image_id FROM files WHERE source = $1 AND path NOT IN (SELECT path FROM _reads)
+                   SELECT path, image_id FROM files WHERE source = $2 AND path NOT IN (SELECT path FROM _reads)
                  ) USING (path) WHERE image_id IS NOT NULL AND class IS NOT NULL
                ) found LEFT JOIN ({REVIEWED}) reviewed USING (image_id)""",
-            [scan.listing.source],
+            [scan.listing.label_set, scan.listing.source],
         )
 
 
@@ -151,7 +153,7 @@ def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
     if scan.reads.num_rows or _count_vanished(lake, source):
         _write_files(lake, source)
         _write_images(lake, now)
-        _write_labels(lake, source, now)
+        _write_labels(lake, scan.listing, now)
     _write_failures(lake, source, now)
     with lake.lend(_before=before):
         seen, gone = lake.rows(
@@ -165,12 +167,12 @@ def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
     return _write_row(lake, scan, now, (seen, new, gone))
 
 
-def _count_vanished(lake: Lake, source: str) -> int:
+def _count_vanished(lake: Lake, source: SourceName) -> int:
     sql = "SELECT count(*) FROM files WHERE source = ? AND path NOT IN (SELECT path FROM _listing)"
     return int(lake.value(sql, [source]))
 
 
-def _write_files(lake: Lake, source: str) -> None:
+def _write_files(lake: Lake, source: SourceName) -> None:
     lake.execute(
         """DELETE FROM files WHERE source = ?
            AND (path NOT IN (SELECT path FROM _listing) OR path IN (SELECT path FROM _reads))""",
@@ -193,22 +195,24 @@ def _write_images(lake: Lake, now: datetime) -> None:
     )
 
 
-def _write_labels(lake: Lake, source: str, now: datetime) -> None:
+def _write_labels(lake: Lake, listing: Listing, now: datetime) -> None:
+    label_set, source = listing.label_set, listing.source
     desired = """SELECT DISTINCT f.image_id, l.class FROM files f JOIN _listing l USING (path)
-                 WHERE f.source = $1 AND f.image_id IS NOT NULL AND l.class IS NOT NULL"""
+                 WHERE f.source = $2 AND f.image_id IS NOT NULL AND l.class IS NOT NULL"""
     lake.execute(
-        f"DELETE FROM labels WHERE label_set = $1 AND source = $1 AND (image_id, class) NOT IN ({desired})", [source]
+        f"DELETE FROM labels WHERE label_set = $1 AND source = $2 AND (image_id, class) NOT IN ({desired})",
+        [label_set, source],
     )
-    drop_reviewed(lake, source)
+    drop_reviewed(lake, label_set, source)
     lake.execute(
-        f"""INSERT INTO labels SELECT $1, d.image_id, d.class, $1, $2 FROM ({desired}) d
+        f"""INSERT INTO labels SELECT $1, d.image_id, d.class, $2, $3 FROM ({desired}) d
             ANTI JOIN (FROM labels WHERE label_set = $1) k ON k.image_id = d.image_id AND k.class = d.class
             ANTI JOIN ({REVIEWED}) r ON r.image_id = d.image_id""",
-        [source, now],
+        [label_set, source, now],
     )
 
 
-def _write_failures(lake: Lake, source: str, now: datetime) -> None:
+def _write_failures(lake: Lake, source: SourceName, now: datetime) -> None:
     lake.execute(
         """DELETE FROM failures WHERE source = $1 AND CASE WHEN recipe_id IS NULL
              THEN path NOT IN (SELECT path FROM files WHERE source = $1 AND image_id IS NULL)

@@ -16,6 +16,7 @@ from storage.canonical import canonical
 from storage.errors import TrainError
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import LabelSetName
 
 HEAD = "head.safetensors"
 _LABELLED = """SELECT image_id, min(class) AS class FROM labels
@@ -33,7 +34,7 @@ class Training:
     """
 
     training_id: str
-    label_set: str
+    label_set: LabelSetName
     recipe_id: str
     snapshot: int
     settings: dict[str, object]
@@ -61,7 +62,9 @@ def evaluation_path(home: Home, training_id: str) -> Path:
     return home.heads / training_id / "evaluation.json"
 
 
-def list_labelled(lake: Lake, label_set: str, recipe_id: str, *, several: bool = False) -> list[tuple[str, str]]:
+def list_labelled(
+    lake: Lake, label_set: LabelSetName, recipe_id: str, *, several: bool = False
+) -> list[tuple[str, str]]:
     """List the (image_id, class) of images with a feature and one class, or ``several``, ordered by image."""
     labelled = _ALL_LABELS if several else _LABELLED
     return lake.rows(
@@ -70,7 +73,7 @@ def list_labelled(lake: Lake, label_set: str, recipe_id: str, *, several: bool =
 
 
 def digest_labelled(
-    lake: Lake, label_set: str, recipe_id: str, leave_out: Sequence[str], *, several: bool = False
+    lake: Lake, label_set: LabelSetName, recipe_id: str, leave_out: Sequence[str], *, several: bool = False
 ) -> str:
     """Hash what :func:`list_labelled` lists, less some classes: SHA-256 over ``["image_id", "class"]`` of each row.
 
@@ -92,7 +95,7 @@ def digest_labelled(
     return hashed.hexdigest()
 
 
-def count_conflicts(lake: Lake, label_set: str) -> int:
+def count_conflicts(lake: Lake, label_set: LabelSetName) -> int:
     """Count the images that the label set gives several classes."""
     sql = "SELECT image_id FROM labels WHERE label_set = ? GROUP BY image_id HAVING min(class) <> max(class)"
     return int(lake.value(f"SELECT count(*) FROM ({sql})", [label_set]))
@@ -116,7 +119,7 @@ def find_training(lake: Lake, training_id: str) -> Training | None:
     return next(iter(list_trainings(lake, "training_id = ?", [training_id])), None)
 
 
-def find_newest(lake: Lake, label_set: str, recipe_id: str | None = None) -> Training | None:
+def find_newest(lake: Lake, label_set: LabelSetName, recipe_id: str | None = None) -> Training | None:
     """Find the training that was done last, under a recipe or any."""
     condition = "label_set = $1 AND ($2 IS NULL OR recipe_id = $2)"
     return next(iter(list_trainings(lake, condition, [label_set, recipe_id])), None)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import ExportError
 from storage.locations.locks import hold
+from storage.names import LabelSetName
 from storage.release import name_release
 from storage.vectors.feature_file import Matrix
 from storage.vectors.features_reader import Features, to_lists
@@ -53,7 +54,7 @@ class Manifest:
     recipe_id: str
     recipe: dict[str, Any]
     where: str | None
-    label_set: str | None
+    label_set: LabelSetName | None
     classes: tuple[str, ...]
     format: Format
     rows: int
@@ -64,7 +65,7 @@ class Manifest:
 
 
 def export_features(
-    features: Features, folder: Path, now: datetime, *, label_set: str | None = None, form: Format = "parquet"
+    features: Features, folder: Path, now: datetime, *, label_set: LabelSetName | None = None, form: Format = "parquet"
 ) -> Manifest:
     """Write features, with classes, into a new folder with a manifest; a folder under that name is whole.
 
@@ -129,7 +130,7 @@ def _make_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _read_facts(features: Features, label_set: str | None) -> pa.Table:
+def _read_facts(features: Features, label_set: LabelSetName | None) -> pa.Table:
     """Read ``image_id`` as text, ``first_seen`` and ``class``, in the order of the features' ids."""
     asked = pa.table({"image_id": features.image_ids, "position": pa.array(np.arange(len(features)))})
     with features.lake.lend(_asked=asked):

@@ -15,6 +15,7 @@ from pyarrow import fs
 from storage.errors import LakeError
 from storage.locations.home import Home
 from storage.locations.parquet_files import name_file, open_data
+from storage.names import SourceName
 
 # Bytes of vectors that are compressed together: what reading one of them costs. Half of it takes a fifth more time to
 # read whole, twice as much takes twice the time to look one vector up, and neither makes the files smaller.
@@ -43,7 +44,7 @@ class Shard:
     """
 
     recipe_id: str
-    source: str
+    source: SourceName
     file: str | None
     failures: tuple[Failure, ...]
     calls: int

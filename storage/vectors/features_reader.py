@@ -13,6 +13,7 @@ from storage.errors import QueryError
 from storage.lake.lake import Lake
 from storage.lake.snapshots import find_snapshot
 from storage.locations.parquet_files import open_data
+from storage.names import LabelSetName
 from storage.recipe import Recipe, read_recipe
 from storage.vectors.feature_file import Matrix
 from storage.vectors.gather import (
@@ -118,7 +119,7 @@ class Features:
         """Read the vectors of one row group, [n, dim], of the images ``image_ids`` at its positions."""
         return read_group(self.lake, self.at, group, self.recipe.dim)
 
-    def classes(self, label_set: str | None = None) -> pa.Array:
+    def classes(self, label_set: LabelSetName | None = None) -> pa.Array:
         """Read each image's class, as text, in the order of ``image_ids``; null where it has none or several.
 
         Raises:
@@ -140,7 +141,7 @@ class Features:
         """The snapshot that they are of."""
         return self.lake.snapshot if self.at is None else self.at
 
-    def find_label_set(self, named: str | None = None) -> str | None:
+    def find_label_set(self, named: LabelSetName | None = None) -> LabelSetName | None:
         """Find a label set, or the only one that there is; None where there is none and none is named.
 
         Raises:

@@ -10,6 +10,7 @@ from storage.errors import NumbersChangedError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, text_to_path
+from storage.names import SourceName
 from storage.recipe import Transform
 from storage.sources.copies import find_copies
 from storage.tables.canaries import Canaries, Probe, find_canaries, find_first_images, save_canaries
@@ -25,7 +26,7 @@ FIRST_IMAGES = 4
 logger = logging.getLogger(__name__)
 
 
-def verify_canaries(home: Home, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
+def verify_canaries(home: Home, source: SourceName, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
     """Compare a recipe's canaries with what this machine computes, making them where there are none.
 
     Returns:
@@ -58,7 +59,7 @@ def verify_canaries(home: Home, source: str, recipe_id: str, images: int, settin
     return settings.compile == "on" or measure_pace(compiled) > plain
 
 
-def _choose(lake: Lake, source: str, transform: Transform) -> Iterator[tuple[Probe, bytes]]:
+def _choose(lake: Lake, source: SourceName, transform: Transform) -> Iterator[tuple[Probe, bytes]]:
     yield from make_probes()
     for image_id in find_first_images(lake, source, FIRST_IMAGES):
         data = read_image(lake, image_id)

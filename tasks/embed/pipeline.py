@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from storage.locations.home import Home
+from storage.names import SourceName
 from storage.progress import Advance
 from storage.recipe import Recipe
 from storage.vectors.feature_file import Failure, FeatureFile, Matrix, Shard
@@ -52,7 +53,13 @@ class Ring:
 
 
 def embed_shard(
-    home: Home, source: str, root: Path, embedder: Embedder, items: Sequence[Item], readers: int, advance: Advance
+    home: Home,
+    source: SourceName,
+    root: Path,
+    embedder: Embedder,
+    items: Sequence[Item],
+    readers: int,
+    advance: Advance,
 ) -> Shard:
     """Embed images of a source and write their vectors as one Parquet file, not yet part of the lake.
 

@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from storage.care.lost_features import drop_files, find_lost
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
+from storage.names import SourceName
 from storage.progress import Advance
 from storage.tables import missing, recipes
 from storage.tables.features import commit_shard
@@ -70,7 +71,7 @@ def count_images(home: Home, wanted: FeatureRequest) -> Counts:
 
 
 @task(task_run_name="check canaries of {source}", cache_policy=NO_CACHE, persist_result=False)
-def check_canaries(home: Home, source: str, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
+def check_canaries(home: Home, source: SourceName, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
     """Refuse where this machine computes other vectors than the recipe's; tells whether compiling repays."""
     return verify_canaries(home, source, recipe_id, images, settings)
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.tables.label_sets import list_sources
 from storage.tables.models import list_predictable
 from storage.tables.recipes import get_recipe
 from storage.tables.trainings import Training
@@ -16,10 +17,14 @@ NUMBERS = 1 << 26
 """In the features that are read at once: a quarter of a gigabyte."""
 
 
-def predict_source(lake: Lake, home: Home, training: Training, open_layers: OpenLayers) -> pa.Table:
-    """Predict every image of the source from its stored feature: image_id, class, probability; a row for each label."""
+def predict_stored(lake: Lake, home: Home, training: Training, open_layers: OpenLayers) -> pa.Table:
+    """Predict every image of the label set's sources from its stored feature.
+
+    Returns:
+        image_id, class and probability, a row for each label.
+    """
     head, recipe = read_head(home, training, open_layers), get_recipe(lake, training.recipe_id)
-    image_ids = list_predictable(lake, training.label_set, recipe.recipe_id)
+    image_ids = list_predictable(lake, list_sources(lake, training.label_set), recipe.recipe_id)
     chunk = max(1, NUMBERS // (recipe.dim * head.views))
     parts = [
         _predict_chunk(lake, head, training, image_ids[start : start + chunk])

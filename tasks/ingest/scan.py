@@ -6,6 +6,7 @@ from storage.errors import SourceError
 from storage.lake.attach import read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, SourceName
 from storage.progress import Progress
 from storage.tables.scans import Listing, Scan, check_root, count_files, labels_after, list_below, list_changed
 from tasks.ingest.probe import read_files
@@ -14,17 +15,24 @@ from tasks.ingest.sources.folder import join_unreadable, list_folder
 
 
 def scan(
-    home: Home, source: str, root: Path, settings: IngestSettings, progress: Progress, *, retry: bool = False
+    home: Home,
+    source: SourceName,
+    root: Path,
+    settings: IngestSettings,
+    progress: Progress,
+    *,
+    label_set: LabelSetName | None = None,
+    retry: bool = False,
 ) -> Scan:
     """List a folder and read its new and changed files, with ``retry`` also those that were no image before.
 
-    Other files are not opened.
+    Other files are not opened. The folders' names are classes of the ``label_set``, by default the source's namesake.
 
     Raises:
         SourceError: where the folder is missing, is not the one that its name says, or has no image's file in it.
     """
     with read_lake(home) as lake:
-        listing = _list(lake, source, root)
+        listing = _list(lake, source, root, label_set)
         if not listing.files.num_rows:
             raise SourceError(
                 f"folder {root}",
@@ -37,7 +45,7 @@ def scan(
         return Scan(listing, read_files(root, changed, settings, advance), same)
 
 
-def is_unchanged(home: Home, source: str, root: Path) -> bool:
+def is_unchanged(home: Home, source: SourceName, root: Path) -> bool:
     """Tell whether a folder is as the lake knows it; opens none of its files.
 
     Raises:
@@ -54,8 +62,8 @@ def foresee_labels(home: Home, found: Scan) -> list[tuple[str, str]]:
         return labels_after(lake, found)
 
 
-def _list(lake: Lake, source: str, root: Path) -> Listing:
-    listing = list_folder(source, root)
+def _list(lake: Lake, source: SourceName, root: Path, label_set: LabelSetName | None = None) -> Listing:
+    listing = list_folder(source, root, label_set)
     check_root(lake, source, listing.root)
     folders = [path for path, _ in listing.unreadable]
     return join_unreadable(listing, list_below(lake, source, folders)) if folders else listing

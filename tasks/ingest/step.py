@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from storage.lake.attach import open_lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, SourceName
 from storage.progress import Progress
 from storage.tables.scans import Scan, ScanCounts, commit_scan
 from tasks.ingest.scan import scan
@@ -29,14 +30,21 @@ async def _reads_may_recover(_: Task[..., object], __: TaskRun, state: State[obj
     persist_result=False,
 )
 def scan_source(
-    home: Home, source: str, root: Path, settings: IngestSettings, progress: Progress, *, retry: bool
+    home: Home,
+    source: SourceName,
+    label_set: LabelSetName,
+    root: Path,
+    settings: IngestSettings,
+    progress: Progress,
+    *,
+    retry: bool,
 ) -> Scan:
     """List a source and read what is new in it; writes nothing."""
-    return scan(home, source, root, settings, progress, retry=retry)
+    return scan(home, source, root, settings, progress, label_set=label_set, retry=retry)
 
 
 @task(task_run_name="commit scan of {source}", cache_policy=NO_CACHE, persist_result=False)
-def commit_source(home: Home, source: str, found: Scan) -> ScanCounts:  # noqa: ARG001 - names the task run
+def commit_source(home: Home, source: SourceName, found: Scan) -> ScanCounts:  # noqa: ARG001 - names the task run
     """Commit what a scan saw."""
     with open_lake(home) as lake:
         return commit_scan(lake, found, datetime.now(UTC))

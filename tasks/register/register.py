@@ -11,6 +11,7 @@ from storage.errors import RegistryError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, text_to_path
+from storage.names import ModelName
 from storage.sources.copies import find_copies
 from storage.tables.canaries import Canaries, find_canaries
 from storage.tables.models import Version, find_version, save_version
@@ -21,7 +22,7 @@ from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
 from tasks.heads.answers import gives_labels
 from tasks.heads.load import read_head, read_head_inputs
-from tasks.heads.predict import predict_source
+from tasks.heads.predict import predict_stored
 from tasks.register.gate.judge import judge
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_alias, find_registered, open_registry
 from tasks.register.registry.package import TOLERANCE, Opened, Package, WritePage, log_run
@@ -38,7 +39,7 @@ EXAMPLES = 4
 class Registered:
     """A version in the registry; ``new`` where it was registered now, ``reason`` why it has the alias or has not."""
 
-    name: str
+    name: ModelName
     version: int
     alias: str | None
     run_id: str
@@ -49,7 +50,7 @@ class Registered:
 
 
 def register_head(
-    home: Home, name: str, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
+    home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log a training as a model and register it, unless it is registered; gives the version.
 
@@ -75,7 +76,9 @@ def register_head(
         return _register(client, package, run_id)
 
 
-def judge_version(home: Home, name: str, training_id: str, settings: RegisterSettings, now: datetime) -> Registered:
+def judge_version(
+    home: Home, name: ModelName, training_id: str, settings: RegisterSettings, now: datetime
+) -> Registered:
     """Decide whether a registered version becomes champion, and record it with its predictions, unless recorded.
 
     Raises:
@@ -92,11 +95,13 @@ def judge_version(home: Home, name: str, training_id: str, settings: RegisterSet
         reason = _promote(client, lake, home, settings, version, training)
         registered = _describe(client, home, settings, version, new=True, reason=reason)
         row = Version(name, registered.version, training_id, registered.run_id, registered.alias)
-        save_version(lake, row, predict_source(lake, home, training, open_layers), now)
+        save_version(lake, row, predict_stored(lake, home, training, open_layers), now)
     return registered
 
 
-def _pack(lake: Lake, home: Home, name: str, training_id: str, write_page: WritePage, batch: int | None) -> Package:
+def _pack(
+    lake: Lake, home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None
+) -> Package:
     training = _get_training(lake, training_id)
     recipe = get_recipe(lake, training.recipe_id)
     examples = dict(islice(_read_examples(lake, training), EXAMPLES))
@@ -110,7 +115,7 @@ def _pack(lake: Lake, home: Home, name: str, training_id: str, write_page: Write
     return Package(name, training, recipe, opened, write_page, images, head.probabilities(vectors), gives_labels(head))
 
 
-def _compare(name: str, vectors: Matrix, features: Matrix, canaries: Canaries | None) -> None:
+def _compare(name: ModelName, vectors: Matrix, features: Matrix, canaries: Canaries | None) -> None:
     """Refuse where this machine gives images other vectors than the lake has, by more than their recipe tolerates."""
     tolerance = canaries.tolerance if canaries else TOLERANCE
     worst = float(measure_distances(vectors, features).max())
@@ -151,7 +156,7 @@ def _promote(
     version: "ModelVersion",
     training: Training,
 ) -> str:
-    champion = find_alias(client, version.name, settings.alias)
+    champion = find_alias(client, ModelName(version.name), settings.alias)
     champion_id = champion.tags.get(TRAINING_TAG, "") if champion else None
     verdict = judge(home, lake, training, champion_id)
     if verdict.promoted:
@@ -163,11 +168,11 @@ def _promote(
 def _describe(
     client: "MlflowClient", home: Home, settings: RegisterSettings, version: "ModelVersion", *, new: bool, reason: str
 ) -> Registered:
-    champion = find_alias(client, version.name, settings.alias)
+    champion = find_alias(client, ModelName(version.name), settings.alias)
     run_id = str(version.run_id)
     run = client.get_run(run_id)
     return Registered(
-        name=version.name,
+        name=ModelName(version.name),
         version=int(version.version),
         alias=settings.alias if champion and int(champion.version) == int(version.version) else None,
         run_id=run_id,

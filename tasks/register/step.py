@@ -8,6 +8,7 @@ from prefect.client.schemas.objects import State, TaskRun
 
 from storage.errors import RegistryUnreachableError
 from storage.locations.home import Home
+from storage.names import ModelName
 from tasks.register.register import Registered, judge_version, register_head
 from tasks.register.registry.package import WritePage
 from tasks.register.settings import RegisterSettings
@@ -27,7 +28,7 @@ async def _registry_may_recover(_: Task[..., object], __: TaskRun, state: State[
     persist_result=False,
 )
 def register_model(
-    home: Home, name: str, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
+    home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
 ) -> str:
     """Log and register a training's model, unless it is registered; gives the version."""
     return register_head(home, name, training_id, write_page, batch, settings)
@@ -41,6 +42,6 @@ def register_model(
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-def judge_model(home: Home, name: str, training_id: str, settings: RegisterSettings) -> Registered:
+def judge_model(home: Home, name: ModelName, training_id: str, settings: RegisterSettings) -> Registered:
     """Decide whether a version becomes champion, and record it."""
     return judge_version(home, name, training_id, settings, datetime.now(UTC))

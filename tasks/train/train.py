@@ -15,6 +15,7 @@ from storage.canonical import digest
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import LabelSetName
 from storage.progress import Progress, silent
 from storage.release import name_release
 from storage.tables.image_facts import list_facts
@@ -70,7 +71,7 @@ class Trained:
 class TrainingData:
     """Whose labels are learned, from features under which recipe, and under those of views, at which snapshot."""
 
-    label_set: str
+    label_set: LabelSetName
     recipe_id: str
     views: tuple[str, ...] = ()
     at: int | None = None

@@ -13,6 +13,7 @@ from PIL import Image
 from storage.errors import NumbersChangedError
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
+from storage.names import SourceName
 from storage.recipe import Recipe
 from storage.tables.canaries import Canaries, find_canaries
 from storage.vectors.feature_file import Matrix
@@ -220,4 +221,4 @@ def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_pat
     record_recipe.fn(home, resolved)
     for _ in range(2):
         open_once.cache_clear()
-        assert verify_canaries(home, "none", resolved.recipe.recipe_id, 1, settings) is False
+        assert verify_canaries(home, SourceName("none"), resolved.recipe.recipe_id, 1, settings) is False

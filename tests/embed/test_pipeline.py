@@ -13,6 +13,7 @@ import pytest
 
 from storage.errors import BackboneError
 from storage.locations.home import open_home
+from storage.names import SourceName
 from storage.recipe import Recipe, Transform
 from storage.vectors.feature_file import Matrix
 from tasks.embed.find_recipe import resolve
@@ -203,7 +204,7 @@ def test_the_stage_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
         return average(pixels)
 
     home = open_home(tmp_path / "home")
-    shard = embed_shard(home, "photos", tmp_path, Embedder(RECIPE, slow, batch=4), items, 2, lambda _: None)
+    shard = embed_shard(home, SourceName("photos"), tmp_path, Embedder(RECIPE, slow, batch=4), items, 2, lambda _: None)
     assert max(shard.waits, key=lambda stage: shard.waits[stage]) == "backbone"
     assert set(shard.waits) == set(STAGES)
     assert shard.bytes == sum((tmp_path / path).stat().st_size for _, path in items)

@@ -20,6 +20,7 @@ from storage.care.move import move_lake
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.snapshots import tag_snapshot
 from storage.locations.home import Home, open_home
+from storage.names import SourceName
 from storage.tables.features import commit_shard, read_features
 from storage.tables.recipes import save_recipe
 from storage.vectors.feature_file import Shard, write_features
@@ -43,7 +44,7 @@ def fill(home: Home) -> None:
         label(lake, range(COUNT), "cat")
         for at in range(0, COUNT, 3):
             file = write_features(home, RECIPE.recipe_id, IDS[at : at + 3], VECTORS[at : at + 3])
-            commit_shard(lake, Shard(RECIPE.recipe_id, "photos", file, (), 3, 1.0), NOW)
+            commit_shard(lake, Shard(RECIPE.recipe_id, SourceName("photos"), file, (), 3, 1.0), NOW)
             if at + 3 == HALF:
                 tag_snapshot(lake, "half", None, NOW)
 

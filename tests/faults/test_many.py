@@ -11,6 +11,7 @@ from pathlib import Path
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
+from storage.names import SourceName
 from storage.progress import silent
 from storage.tables.features import commit_shard, read_features
 from storage.tables.leases import list_holders
@@ -29,7 +30,7 @@ from tests.pictures import write_image
 
 ROUNDS, RUNS, KILLS, IMAGES, SHARD = 50, 4, 2, 12, 4
 RECIPE = decide_recipe(EmbedSettings(), Weights(Path("none"), "none"))
-WANTED = FeatureRequest(RECIPE.recipe_id, "photos")
+WANTED = FeatureRequest(RECIPE.recipe_id, SourceName("photos"))
 
 
 def embed_missing(folder: Path) -> None:
@@ -38,7 +39,7 @@ def embed_missing(folder: Path) -> None:
     embedder, after = Embedder(RECIPE, tally.embed, 2), FIRST_ID
     with one_thread(), hold_leases(home) as holder:
         while lease := claim(home, WANTED, SHARD, holder, after):
-            shard = embed_shard(home, "photos", folder / "photos", embedder, lease.items, 1, lambda _: None)
+            shard = embed_shard(home, SourceName("photos"), folder / "photos", embedder, lease.items, 1, lambda _: None)
             with open_lake(home) as lake:
                 commit_shard(lake, shard, datetime.now(UTC), holder)
             after, _ = lease.items[-1]
@@ -47,7 +48,7 @@ def embed_missing(folder: Path) -> None:
 def add_images(home: Home, folder: Path, round_: int) -> None:
     for number in range(IMAGES):
         write_image(folder / "photos" / "red" / f"{round_:02}-{number:02}.png", "red", round_ * IMAGES + number)
-    found = scan(home, "photos", folder / "photos", IngestSettings(), silent)
+    found = scan(home, SourceName("photos"), folder / "photos", IngestSettings(), silent)
     with open_lake(home) as lake:
         commit_scan(lake, found, datetime.now(UTC))
 

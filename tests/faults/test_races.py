@@ -10,6 +10,7 @@ import numpy as np
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import SourceName
 from storage.tables.features import commit_shard
 from storage.vectors.feature_file import Shard, write_features
 
@@ -36,7 +37,7 @@ def make_shard(home: Home, keys: range) -> Shard:
     """Write a file of features whose numbers are their keys."""
     vectors = np.repeat(np.array(keys, np.float32)[:, None], 8, axis=1)
     file = write_features(home, RECIPE, [f"{key:032x}" for key in keys], vectors)
-    return Shard(RECIPE, "photos", file, (), len(keys), 1.0)
+    return Shard(RECIPE, SourceName("photos"), file, (), len(keys), 1.0)
 
 
 def count_rows(lake: Lake) -> tuple[int, int]:

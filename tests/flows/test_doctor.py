@@ -23,6 +23,7 @@ from storage.lake.checksums import seal_files
 from storage.lake.ducklake_files import list_live
 from storage.locations.home import Home, open_home
 from storage.locations.parquet_files import open_data
+from storage.names import SourceName
 from storage.tables.features import commit_shard
 from storage.tables.recipes import save_recipe
 from storage.vectors.feature_file import Shard, write_features
@@ -456,7 +457,7 @@ def test_a_lake_in_each_place_is_sound_and_a_deleted_file_is_found_and_repaired(
         save_recipe(lake, {}, recipe, NOW)
         lake.commit(lambda: lake.execute(f"INSERT INTO images (image_id) VALUES ('{STRANGER}')"))
         file = write_features(place, recipe.recipe_id, [STRANGER], np.ones((1, 48), np.float32))
-        commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), 1, 1.0), NOW)
+        commit_shard(lake, Shard(recipe.recipe_id, SourceName("photos"), file, (), 1, 1.0), NOW)
     assert examine(place, NOW) == []
     system, _ = open_data(place)
     system.delete_file(next(path for path in list_files(place) if "/features/" in path))

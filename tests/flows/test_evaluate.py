@@ -18,11 +18,12 @@ import pytest
 from PIL import Image
 
 from flows.operations.erase import erase_images
-from flows.operations.evaluate import describe, look, write_html
+from flows.operations.evaluate import describe, evaluate_head, write_html
 from flows.reports.run_report import describe_trained
 from storage.errors import ExportError, TrainError
 from storage.lake.attach import open_lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, ModelName, SourceName
 from storage.progress import silent
 from storage.tables.features import commit_shard
 from storage.tables.models import Version, save_version
@@ -77,7 +78,7 @@ def trained(place: Home, tmp_path: Path) -> Trained:
     for number in range(300):
         color, name = ("blue", "blue") if number % 2 else ("red", NASTY)
         write_image(tmp_path / "photos" / name / f"{number}.png", color, number)
-    found = scan(place, "photos", tmp_path / "photos", IngestSettings(), silent)
+    found = scan(place, SourceName("photos"), tmp_path / "photos", IngestSettings(), silent)
     recipe = decide_recipe(EmbedSettings(), Weights(tmp_path, "0" * 64))
     with open_lake(place) as lake:
         commit_scan(lake, found, NOW)
@@ -86,8 +87,8 @@ def trained(place: Home, tmp_path: Path) -> Trained:
         vectors = np.random.default_rng(0).normal(size=(300, 48)).astype(np.float32)
         vectors[:, 0] += [2.0 * blue for _, blue in rows]
         file = write_features(place, recipe.recipe_id, [image_id for image_id, _ in rows], vectors)
-        commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), 300, 1.0), NOW)
-    return train_head(place, TrainingData("photos", recipe.recipe_id), TrainSettings(), NOW)
+        commit_shard(lake, Shard(recipe.recipe_id, SourceName("photos"), file, (), 300, 1.0), NOW)
+    return train_head(place, TrainingData(LabelSetName("photos"), recipe.recipe_id), TrainSettings(), NOW)
 
 
 def frostline(folder: Path, *arguments: str) -> Ran:
@@ -123,20 +124,20 @@ def test_the_command_shows_what_the_training_recorded(trained: Trained, place: H
     with open_lake(place) as lake:
         save_version(
             lake,
-            Version("photos", 1, training_id, "run", None),
+            Version(ModelName("photos"), 1, training_id, "run", None),
             pa.table({"image_id": [], "class": [], "probability": []}),
             NOW,
         )
-    found = look(place, "photos", None)
+    found = evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)
     assert (found["training"], found["metrics"]) == (training_id, trained.training.metrics)
     recorded = json.loads(evaluation_path(place, training_id).read_text())
     assert {name: found[name] for name in recorded} == recorded
-    assert look(place, "photos", 1) == found
+    assert evaluate_head(place, LabelSetName("photos"), ModelName("photos"), 1) == found
     assert training_id in describe(found)[0]
 
 
 def test_mistakes_are_the_test_images_that_are_answered_wrongly_surest_first(trained: Trained, place: Home) -> None:
-    found = look(place, "photos", None)
+    found = evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)
     mistakes, confusion = found["mistakes"], found["confusion"]
     assert found["metrics"] == trained.training.metrics
     assert len(mistakes) == confusion[0][1] + confusion[1][0] > 2
@@ -155,13 +156,18 @@ def test_the_page_needs_nothing_else_and_escapes_every_name(trained: Trained, pl
     assert "color-scheme: light dark" in page.read_text()
     assert not re.search(r"url\(|@import", page.read_text())
     assert all(link.startswith("data:image/") for link in reader.links)
-    assert len(reader.links) == 2 + len(look(place, "photos", None)["mistakes"])
+    assert len(reader.links) == 2 + len(
+        evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)["mistakes"]
+    )
 
 
 def test_the_page_shows_mistakes_whose_files_are_still_what_they_were(
     trained: Trained, place: Home, tmp_path: Path
 ) -> None:
-    page, (first, second, *_, last) = tmp_path / "page.html", look(place, "photos", None)["mistakes"]
+    page, (first, second, *_, last) = (
+        tmp_path / "page.html",
+        evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)["mistakes"],
+    )
     write_html(place, trained.training.training_id, page)
     shown = base64.b64decode(read_page(page).links[-1].partition(",")[2])
     with Image.open(io.BytesIO(shown)) as thumbnail, Image.open(last["place"]) as image:
@@ -189,22 +195,22 @@ def test_looking_loads_neither_torch_nor_prefect_nor_mlflow_nor_matplotlib(train
 
 
 def test_erased_images_are_no_longer_among_the_mistakes(trained: Trained, place: Home) -> None:
-    gone, *left = look(place, "photos", None)["mistakes"]
+    gone, *left = evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)["mistakes"]
     erase_images(place, [gone["image_id"]], None, None, dry_run=False, yes=True)
-    assert look(place, "photos", None)["mistakes"] == left
+    assert evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)["mistakes"] == left
     assert gone["image_id"] not in evaluation_path(place, trained.training.training_id).read_text()
 
 
 def test_what_cannot_be_shown_is_one_line(trained: Trained, place: Home, tmp_path: Path) -> None:
     with pytest.raises(TrainError, match="photos version 7: has no trained head"):
-        look(place, "photos", 7)
+        evaluate_head(place, LabelSetName("photos"), ModelName("photos"), 7)
     with pytest.raises(TrainError, match="tulips: has no trained head"):
-        look(place, "tulips", None)
+        evaluate_head(place, LabelSetName("tulips"), ModelName("tulips"), None)
     with pytest.raises(ExportError, match="Name another file"):
         write_html(place, trained.training.training_id, tmp_path)
     head_path(place, trained.training.training_id).unlink()
     with pytest.raises(TrainError, match="frostline train --name photos"):
-        look(place, "photos", None)
+        evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)
 
 
 def test_a_lake_without_a_head_says_how_to_get_one(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from storage.errors import SourceError
 from storage.locations.home import path_to_text, text_to_path
+from storage.names import SourceName
 from storage.tables.scans import Listing
 from tasks.ingest.sources.folder import list_folder
 from tests.pictures import write_image
@@ -39,27 +40,27 @@ def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 def test_a_file_is_listed_with_its_size_its_time_and_its_class(tmp_path: Path) -> None:
     path = touch(tmp_path / "cats" / "deep" / "1.jpg", b"12345")
     os.utime(path, ns=(1, 1_234_567_890_123_456_789))
-    assert list_folder("photos", tmp_path).files.to_pylist() == [
+    assert list_folder(SourceName("photos"), tmp_path).files.to_pylist() == [
         {"path": "cats/deep/1.jpg", "bytes": 5, "mtime_ns": 1_234_567_890_123_456_789, "class": "cats"}
     ]
 
 
 def test_a_file_beside_the_class_folders_has_no_class(tmp_path: Path) -> None:
     touch(tmp_path / "1.jpg")
-    assert list_folder("photos", tmp_path).files["class"].to_pylist() == [None]
+    assert list_folder(SourceName("photos"), tmp_path).files["class"].to_pylist() == [None]
 
 
 def test_suffixes_count_in_any_case(tmp_path: Path) -> None:
     names = ["a.JPG", "b.Jpeg", "c.png", "d.webp", "e.GIF", "f.bmp", "g.tif", "h.tiff"]
     for name in names:
         touch(tmp_path / "a" / name)
-    assert paths(list_folder("photos", tmp_path)) == [f"a/{name}" for name in names]
+    assert paths(list_folder(SourceName("photos"), tmp_path)) == [f"a/{name}" for name in names]
 
 
 def test_other_files_and_names_with_a_dot_in_front_are_counted_as_ignored(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "a/notes.txt", "a/Thumbs.db", "a/noext", "a/.hidden.jpg", ".DS_Store", ".cache/2.jpg"):
         touch(tmp_path / name)
-    listing = list_folder("photos", tmp_path)
+    listing = list_folder(SourceName("photos"), tmp_path)
     assert paths(listing) == ["a/1.jpg"]
     assert listing.ignored == 6
 
@@ -68,14 +69,19 @@ def test_links_that_lead_back_up_end(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "b" / "1.jpg")
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "top").symlink_to(tmp_path, target_is_directory=True)
-    assert paths(list_folder("photos", tmp_path)) == ["a/b/1.jpg"]
+    assert paths(list_folder(SourceName("photos"), tmp_path)) == ["a/b/1.jpg"]
 
 
 def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
     for here, there in (("a", "b"), ("b", "a")):
         touch(tmp_path / here / f"{here}.jpg")
         (tmp_path / here / "other").symlink_to(tmp_path / there)
-    assert paths(list_folder("photos", tmp_path)) == ["a/a.jpg", "a/other/b.jpg", "b/b.jpg", "b/other/a.jpg"]
+    assert paths(list_folder(SourceName("photos"), tmp_path)) == [
+        "a/a.jpg",
+        "a/other/b.jpg",
+        "b/b.jpg",
+        "b/other/a.jpg",
+    ]
 
 
 def test_folders_that_all_link_to_each_other_are_listed_once_in_each_class(tmp_path: Path) -> None:
@@ -84,7 +90,7 @@ def test_folders_that_all_link_to_each_other_are_listed_once_in_each_class(tmp_p
         touch(tmp_path / name / "1.jpg")
         for other in names:
             (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
-    listing = list_folder("photos", tmp_path)
+    listing = list_folder(SourceName("photos"), tmp_path)
     assert {f"{name}/1.jpg" for name in names} <= set(paths(listing))
     assert listing.files.num_rows <= 6 * 6  # every way through the links would be 1,956, and a million for nine folders
 
@@ -93,20 +99,20 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
     touch(tmp_path / "elsewhere" / "1.jpg")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "cats").symlink_to(tmp_path / "elsewhere")
-    assert paths(list_folder("photos", tmp_path / "root")) == ["cats/1.jpg"]
+    assert paths(list_folder(SourceName("photos"), tmp_path / "root")) == ["cats/1.jpg"]
 
 
 def test_a_link_to_a_file_is_a_file_of_the_target_s_size(tmp_path: Path) -> None:
     target = touch(tmp_path / "elsewhere" / "data", b"123")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "1.jpg").symlink_to(target)
-    assert list_folder("photos", tmp_path / "root").files["bytes"].to_pylist() == [3]
+    assert list_folder(SourceName("photos"), tmp_path / "root").files["bytes"].to_pylist() == [3]
 
 
 def test_a_link_to_nothing_is_no_image(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.jpg")
     (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "nothing")
-    listing = list_folder("photos", tmp_path)
+    listing = list_folder(SourceName("photos"), tmp_path)
     assert paths(listing) == ["a/1.jpg"]
     assert (listing.ignored, listing.unreadable) == (1, ())
 
@@ -114,7 +120,7 @@ def test_a_link_to_nothing_is_no_image(tmp_path: Path) -> None:
 def test_a_link_to_itself_is_reported(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.jpg")
     (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "a" / "2.jpg")
-    listing = list_folder("photos", tmp_path)
+    listing = list_folder(SourceName("photos"), tmp_path)
     assert paths(listing) == ["a/1.jpg"]
     assert [path for path, _ in listing.unreadable] == ["a/2.jpg"]
 
@@ -122,7 +128,7 @@ def test_a_link_to_itself_is_reported(tmp_path: Path) -> None:
 def test_a_pipe_with_an_image_s_name_is_not_opened(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.jpg")
     os.mkfifo(tmp_path / "a" / "pipe.jpg")
-    listing = list_folder("photos", tmp_path)
+    listing = list_folder(SourceName("photos"), tmp_path)
     assert paths(listing) == ["a/1.jpg"]
     assert listing.ignored == 1
 
@@ -134,7 +140,7 @@ def test_a_name_of_any_bytes_is_listed_and_leads_back_to_its_file(tmp_path: Path
     folder = tmp_path / os.fsdecode(name + b"-class")
     folder.mkdir()
     (folder / os.fsdecode(name)).write_bytes(b"123")
-    (row,) = list_folder("photos", tmp_path).files.to_pylist()
+    (row,) = list_folder(SourceName("photos"), tmp_path).files.to_pylist()
     assert row["path"].encode()
     assert row["class"] == path_to_text(os.fsdecode(name + b"-class"))
     assert (tmp_path / text_to_path(row["path"])).read_bytes() == b"123"
@@ -143,7 +149,7 @@ def test_a_name_of_any_bytes_is_listed_and_leads_back_to_its_file(tmp_path: Path
 def test_a_root_of_any_bytes_is_named_as_text(tmp_path: Path) -> None:
     root = tmp_path / os.fsdecode(b"\xff\\root")
     touch(root / "a" / "1.jpg")
-    listing = list_folder("photos", root)
+    listing = list_folder(SourceName("photos"), root)
     assert listing.root.endswith(r"/\xff\\root")
     assert text_to_path(listing.root) == str(root)
 
@@ -169,13 +175,13 @@ def test_deep_nesting_is_walked_to_its_end(tmp_path: Path, nest: Callable[[str, 
     deepest = nest("d", 1200)
     os.close(os.open("1.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=deepest))
     os.close(deepest)
-    assert paths(list_folder("photos", tmp_path)) == ["d/" * 1200 + "1.jpg"]
+    assert paths(list_folder(SourceName("photos"), tmp_path)) == ["d/" * 1200 + "1.jpg"]
 
 
 def test_nesting_beyond_the_longest_path_is_reported(tmp_path: Path, nest: Callable[[str, int], int]) -> None:
     touch(tmp_path / "a" / "1.jpg")
     os.close(nest("d" * 200, 30))
-    listing = list_folder("photos", tmp_path)
+    listing = list_folder(SourceName("photos"), tmp_path)
     assert paths(listing) == ["a/1.jpg"]
     assert len(listing.unreadable) == 1
 
@@ -187,7 +193,7 @@ def test_an_unreadable_folder_is_reported_and_the_others_are_listed(
     touch(tmp_path / "b" / "deep" / "2.jpg")
     touch(tmp_path / "b" / "3.jpg")
     refuse_to_list(monkeypatch, tmp_path / "b" / "deep")
-    listing = list_folder("photos", tmp_path)
+    listing = list_folder(SourceName("photos"), tmp_path)
     assert paths(listing) == ["a/1.jpg", "b/3.jpg"]
     assert listing.unreadable == (("b/deep", "Permission denied"),)
 
@@ -197,7 +203,7 @@ def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.jpg")
     touch(tmp_path / "b" / "2.jpg").parent.chmod(0)
     try:
-        listing = list_folder("photos", tmp_path)
+        listing = list_folder(SourceName("photos"), tmp_path)
     finally:
         (tmp_path / "b").chmod(0o700)
     assert paths(listing) == ["a/1.jpg"]
@@ -207,18 +213,18 @@ def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
 def test_an_unreadable_root_is_refused_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_to_list(monkeypatch, tmp_path)
     with pytest.raises(SourceError, match="Permission denied") as refused:
-        list_folder("photos", tmp_path)
+        list_folder(SourceName("photos"), tmp_path)
     assert str(tmp_path) in str(refused.value)
 
 
 def test_a_missing_folder_is_refused_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist") as refused:
-        list_folder("photos", tmp_path / "gone")
+        list_folder(SourceName("photos"), tmp_path / "gone")
     assert str(tmp_path / "gone") in str(refused.value)
 
 
 def test_a_file_in_place_of_a_folder_is_refused_by_its_path(tmp_path: Path) -> None:
     path = write_image(tmp_path / "1.png", "red", 0)
     with pytest.raises(SourceError, match="is no folder") as refused:
-        list_folder("photos", path)
+        list_folder(SourceName("photos"), path)
     assert str(path) in str(refused.value)

@@ -15,6 +15,7 @@ from storage.errors import SourceError
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, text_to_path
+from storage.names import SourceName
 from storage.progress import silent
 from storage.tables.scans import ScanCounts, commit_scan
 from tasks.ingest.scan import foresee_labels, scan
@@ -51,7 +52,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def look(place: Place, root: Path, source: str = "photos", *, retry: bool = False, **settings: int) -> ScanCounts:
-    found = scan(place.home, source, root, IngestSettings(**settings), silent, retry=retry)
+    found = scan(place.home, SourceName(source), root, IngestSettings(**settings), silent, retry=retry)
     return commit_scan(place.lake, found, datetime.now(UTC))
 
 
@@ -95,7 +96,7 @@ def test_a_first_scan_reads_all_and_labels_by_folder(place: Place, root: Path) -
 
 
 def test_a_scan_alone_writes_nothing(place: Place, root: Path) -> None:
-    found = scan(place.home, "photos", root, IngestSettings(), silent)
+    found = scan(place.home, SourceName("photos"), root, IngestSettings(), silent)
     assert found.reads.num_rows == 4
     assert not place.home.root.exists()
 
@@ -197,7 +198,7 @@ def test_the_labels_that_are_foreseen_are_those_that_are_committed(place: Place,
     (root / "green" / "3.png").unlink()
     write_image(root / "green" / "4.png", "blue", 99)
     write_image(root / "unlabelled.png", "blue", 98)
-    found = scan(place.home, "photos", root, IngestSettings(), silent)
+    found = scan(place.home, SourceName("photos"), root, IngestSettings(), silent)
     foreseen = foresee_labels(place.home, found)
     commit_scan(place.lake, found, datetime.now(UTC))
     assert sorted(foreseen) == rows(place, "SELECT image_id::VARCHAR AS id, class FROM labels ORDER BY id, class")

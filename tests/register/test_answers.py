@@ -15,11 +15,12 @@ from mlflow.pyfunc import load_model as load_pyfunc
 from PIL import Image
 
 from flows.operations.doctor import examine
-from flows.operations.evaluate import describe, look, write_html
+from flows.operations.evaluate import describe, evaluate_head, write_html
 from flows.operations.review import apply_decisions, review
 from storage.errors import ReviewError
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, ModelName
 from storage.tables.lineage import trace
 from storage.tables.trainings import head_path
 from tasks.heads.answers import gives_labels
@@ -92,9 +93,9 @@ def check_review(home: Path, name: str, folder: Path) -> None:
     table = folder / "review.csv"
     table.write_text(f"image_id,decision\n{image_id},red\n")
     with pytest.raises(ReviewError, match="several labels an image"):
-        apply_decisions(Home(home), name, table)
+        apply_decisions(Home(home), LabelSetName(name), table)
     with pytest.raises(ReviewError, match="several labels an image"):
-        review(Home(home), name, folder)
+        review(Home(home), LabelSetName(name), folder)
 
 
 def check_answers(scenes: Path, home: Path, training_id: str) -> None:
@@ -127,7 +128,7 @@ def check_lineage(home: Path) -> None:
 
 def check_worth(home: Path, report: dict[str, Any], page: Path) -> None:
     """People see figures of labels, and every image of which a label is wrong."""
-    found = look(Home(home), "scenes", None)
+    found = evaluate_head(Home(home), LabelSetName("scenes"), ModelName("scenes"), None)
     images = found["images"]
     assert sum(images.values()) == 90
     assert sum(sum(row.values()) for row in found["splits"].values()) == 135
@@ -152,7 +153,7 @@ def test_a_model_that_may_say_neither_says_it_served_and_in_the_lake(run: Run, p
             assert said[str(path.relative_to(photos))] == [name]
     assert answers["class"].iloc[-1] == "neither"
     assert set(answers["class"]) > {"neither"}
-    found = look(Home(home), "photos", 1)
+    found = evaluate_head(Home(home), LabelSetName("photos"), ModelName("photos"), 1)
     assert {"false_accept", "false_accept_high", "refused", "refused_low"} <= set(found["metrics"])
     assert {row["class"] for row in found["unknown"]} <= {"blue", "green", "red"}
     told = describe(found)

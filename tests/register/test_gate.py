@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, SourceName
 from storage.tables.features import commit_shard
 from storage.tables.trainings import Training, head_path, save_training
 from storage.vectors.feature_file import Shard, write_features
@@ -42,7 +43,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 def embed(lake: Lake, recipe_id: str, images: Sequence[int]) -> None:
     vectors = np.array([[1.0 if number % 2 == 0 else -1.0] for number in images], np.float32)
     file = write_features(lake.home, recipe_id, [image(number) for number in images], vectors)
-    commit_shard(lake, Shard(recipe_id, "photos", file, (), len(images), 1.0), NOW)
+    commit_shard(lake, Shard(recipe_id, SourceName("photos"), file, (), len(images), 1.0), NOW)
 
 
 def image(number: int) -> str:
@@ -53,7 +54,7 @@ def train(lake: Lake, name: str, sureness: float, rows: Rows = TEST, recipe_id: 
     """Record a head whose logit for a cat is ``sureness`` times the feature."""
     one = np.array([1.0])
     head = Head(CLASSES, np.array([0.0]), one, np.array([[sureness, 0.0]]), np.zeros(2))
-    training = Training(name, "photos", recipe_id, 1, {}, {})
+    training = Training(name, LabelSetName("photos"), recipe_id, 1, {}, {})
     save_head(head, head_path(lake.home, name))
     image_ids, names, splits = zip(*((image(number), label, split) for number, label, split in rows), strict=True)
     save_training(lake, training, pa.table({"image_id": image_ids, "class": names, "split": splits}), NOW)

@@ -18,6 +18,7 @@ from flows.reports.run_report import model_url
 from storage.errors import RegistryError, RegistryUnreachableError
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
+from storage.names import ModelName
 from storage.tables.canaries import Canaries, Probe, save_canaries
 from storage.tables.trainings import head_path
 from storage.vectors.feature_file import Matrix
@@ -86,7 +87,7 @@ def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not
     ingest(settings)
     embed(settings)
     training_id = train(settings).training.training_id
-    register_head(Home(home), "photos", training_id, write_page, settings.embed.batch, settings.registry)
+    register_head(Home(home), ModelName("photos"), training_id, write_page, settings.embed.batch, settings.registry)
     with read_lake(Home(home)) as lake:
         assert lake.rows("FROM models") == []
     report = run()
@@ -122,10 +123,10 @@ def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance
 
     monkeypatch.setattr("tasks.register.register.open_images", open_elsewhere)
     if off < 0.05:
-        assert register_head(Home(home), "photos", training_id, write_page, None, RegisterSettings()) == "1"
+        assert register_head(Home(home), ModelName("photos"), training_id, write_page, None, RegisterSettings()) == "1"
     else:
         with pytest.raises(RegistryError, match=r"gets vectors 1.0e-01 of their length away from the lake's, 5.0e-02"):
-            register_head(Home(home), "photos", training_id, write_page, None, RegisterSettings())
+            register_head(Home(home), ModelName("photos"), training_id, write_page, None, RegisterSettings())
 
 
 def test_a_lake_that_forgot_and_a_store_that_was_emptied_are_filled_again_without_training(
@@ -183,7 +184,7 @@ def test_telemetry_is_left_as_the_user_decided(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_link_to_a_model_whose_name_has_spaces_is_one_link() -> None:
-    made = Registered("my photos", 1, None, "run", "1", "http://127.0.0.1:5000", True, "first")  # noqa: FBT003
+    made = Registered(ModelName("my photos"), 1, None, "run", "1", "http://127.0.0.1:5000", True, "first")  # noqa: FBT003
     assert model_url(made) == "http://127.0.0.1:5000/#/models/my%20photos/versions/1"
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
+from storage.names import SourceName
 from storage.sources.copies import find_copies
 from storage.tables.features import read_features
 from storage.tables.models import list_predictable
@@ -77,7 +78,7 @@ def registered(
     with read_lake(home) as lake:
         training = find_training(lake, report.trained.training.training_id)
         assert training
-        image_ids = list_predictable(lake, "photos", training.recipe_id)[::10]
+        image_ids = list_predictable(lake, [SourceName("photos")], training.recipe_id)[::10]
         features = read_features(lake, training.recipe_id, image_ids)
         found = find_copies(lake, image_ids)
         copies = [found[image_id][0] for image_id in image_ids]

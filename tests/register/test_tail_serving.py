@@ -14,6 +14,7 @@ from flows.pipeline import pipeline
 from flows.settings import RunSettings
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
+from storage.names import LabelSetName, SourceName
 from storage.sources.copies import find_copies
 from storage.tables.features import read_features
 from storage.tables.lineage import trace
@@ -44,7 +45,7 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_
         training = find_training(lake, first["training"])
         assert training
         assert training.settings["chosen_head"] == "tail"
-        ids = list_predictable(lake, "photos", training.recipe_id)[::10]
+        ids = list_predictable(lake, [SourceName("photos")], training.recipe_id)[::10]
         expected = read_head(place, training, open_layers).probabilities(read_features(lake, training.recipe_id, ids))
         copies = find_copies(lake, ids)
         images = [(Path(root) / path).read_bytes() for each in ids for root, path in copies[each]]
@@ -58,7 +59,9 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_
     assert files == {".safetensors", ".json", ".pth"}  # the head with its layers, the recipe, the backbone
     assert json.loads((model / "artifacts" / training.recipe_id / "recipe.json").read_text())["cut"] == "blocks.5"
     other = TrainSettings.model_validate({**TRAIN, "seed": 1})
-    second = train_head(place, TrainingData("photos", training.recipe_id), other, datetime.now(UTC)).training
+    second = train_head(
+        place, TrainingData(LabelSetName("photos"), training.recipe_id), other, datetime.now(UTC)
+    ).training
     with read_lake(place) as lake:
         assert "accuracy" in judge(place, lake, second, training.training_id).reason
 

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
+from storage.names import SourceName
 from storage.sources.copies import find_copies
 from storage.tables.models import list_predictable
 from storage.tables.trainings import find_training
@@ -32,7 +33,7 @@ def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., d
         training = find_training(lake, averaged["training"])
         assert training
         assert len(training.averaged) == 2
-        image_ids = list_predictable(lake, "photos", training.recipe_id)[:5]
+        image_ids = list_predictable(lake, [SourceName("photos")], training.recipe_id)[:5]
         asked, copies = read_head_inputs(lake, training, image_ids), find_copies(lake, image_ids)
         said = lake.rows("SELECT image_id::VARCHAR, probability FROM predictions WHERE version = 3")
     head = read_head(place, training, open_layers)

@@ -14,6 +14,7 @@ from flows.operations.review import apply_decisions
 from storage.errors import ReviewError
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
+from storage.names import LabelSetName
 from tasks.train.review.suspects import Suspect, find_suspects
 from tasks.train.settings import TrainSettings
 from tests.pictures import write_image
@@ -129,7 +130,7 @@ def test_decisions_come_back_as_labels_and_compute_no_feature(
     write_image(photos / "red" / "new.png", "red", 8)
     run()  # a scan that changes files leaves decisions alone
     assert labels_of(place, "stray") == [("blue", "review:review.csv")]
-    assert apply_decisions(place, "photos", folder / "review.csv")["changed"] == 0
+    assert apply_decisions(place, LabelSetName("photos"), folder / "review.csv")["changed"] == 0
     (photos / "red" / "stray.png").unlink()
     run()
     with read_lake(place) as lake:
@@ -152,4 +153,4 @@ def test_a_table_that_says_nothing_clear_is_refused(text: str, message: str, tmp
     table = tmp_path / "review.csv"
     table.write_text(text)
     with pytest.raises(ReviewError, match=message):
-        apply_decisions(Home(tmp_path / "home"), "photos", table)
+        apply_decisions(Home(tmp_path / "home"), LabelSetName("photos"), table)

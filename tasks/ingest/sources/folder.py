@@ -10,6 +10,7 @@ import pyarrow as pa
 from storage.errors import SourceError
 from storage.formats import SUFFIXES
 from storage.locations.home import path_to_text
+from storage.names import LabelSetName, SourceName
 from storage.tables.scans import FILES, Listing
 
 _Inode = tuple[int, int]
@@ -40,7 +41,7 @@ class _Seen:
             column.clear()
 
 
-def list_folder(source: str, root: Path) -> Listing:
+def list_folder(source: SourceName, root: Path, label_set: LabelSetName | None = None) -> Listing:
     """List the images below a folder by name, size and time; opens no file.
 
     Links are followed, each folder once in each class, but none upwards. Names that begin with a dot are ignored. A
@@ -53,8 +54,9 @@ def list_folder(source: str, root: Path) -> Listing:
     seen = _walk(str(root))
     if any(path == "" for path, _ in seen.unreadable):
         raise SourceError(f"folder {root}", f"cannot be listed ({seen.unreadable[0][1]})", "Mend its permissions")
+    files = pa.Table.from_batches(seen.pieces, FILES)
     return Listing(
-        source, path_to_text(str(root)), pa.Table.from_batches(seen.pieces, FILES), seen.ignored, tuple(seen.unreadable)
+        source, path_to_text(str(root)), files, seen.ignored, tuple(seen.unreadable), label_set or LabelSetName(source)
     )
 
 

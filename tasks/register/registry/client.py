@@ -12,6 +12,7 @@ from storage.care.row_checks import BACKUP, Finding
 from storage.errors import RegistryUnreachableError
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import ModelName
 from storage.tables.trainings import HEAD
 from tasks.register.settings import RegisterSettings, preserve_environment, quiet_registry, tracking_uri
 
@@ -76,7 +77,7 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
         ) from error
 
 
-def find_experiment(client: "MlflowClient", home: Home, name: str) -> str:
+def find_experiment(client: "MlflowClient", home: Home, name: ModelName) -> str:
     """Find or make the experiment of a model; in the home's own store its artifacts lie in the home."""
     found = client.get_experiment_by_name(name)
     if found:
@@ -86,18 +87,18 @@ def find_experiment(client: "MlflowClient", home: Home, name: str) -> str:
     return str(client.create_experiment(name, artifact_location=place))
 
 
-def find_registered(client: "MlflowClient", name: str, training_id: str) -> "ModelVersion | None":
+def find_registered(client: "MlflowClient", name: ModelName, training_id: str) -> "ModelVersion | None":
     """Find the version of a model that holds a training's head."""
     return next((each for each in list_versions(client, name) if each.tags.get(TRAINING_TAG) == training_id), None)
 
 
-def find_alias(client: "MlflowClient", name: str, alias: str) -> "ModelVersion | None":
+def find_alias(client: "MlflowClient", name: ModelName, alias: str) -> "ModelVersion | None":
     """Find the version that bears an alias."""
     number = client.get_registered_model(name).aliases.get(alias)
     return client.get_model_version(name, str(number)) if number else None
 
 
-def list_versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
+def list_versions(client: "MlflowClient", name: ModelName) -> list["ModelVersion"]:
     """List the versions of a model, the newest first."""
     quoted = name.replace("'", "\\'")
     return list(client.search_model_versions(f"name='{quoted}'", order_by=["version_number DESC"]))

@@ -12,6 +12,7 @@ import numpy as np
 
 from storage.errors import RegistryError
 from storage.locations.home import Home
+from storage.names import ModelName
 from storage.recipe import Recipe
 from storage.tables.trainings import Training, evaluation_path, head_path
 from tasks.heads.heads import Floats
@@ -50,7 +51,7 @@ class Package:
     image may be given several classes.
     """
 
-    name: str
+    name: ModelName
     training: Training
     recipe: Recipe
     opened: Opened

@@ -11,6 +11,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
 from storage.locations.parquet_files import open_data
+from storage.names import LabelSetName
 from storage.vectors.feature_file import Matrix
 from storage.vectors.features_reader import find_features
 from storage.vectors.gather import Group, read_rows
@@ -40,7 +41,7 @@ class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
         self,
         home: Home,
         recipe: str,
-        label_set: str | None = None,
+        label_set: LabelSetName | None = None,
         at: int | None = None,
         where: str | None = None,
         batch: int = 256,

@@ -10,10 +10,12 @@ import numpy.typing as npt
 from storage.canonical import digest
 from storage.errors import TrainError
 from storage.lake.lake import Lake
+from storage.names import LabelSetName
 from storage.progress import Progress
 from storage.sources.copies import find_places
 from storage.tables.features import read_features
 from storage.tables.image_facts import list_arrivals
+from storage.tables.label_sets import list_sources
 from storage.tables.scans import list_paths
 from tasks.train.rows.near_duplicates import CLOSE, Same, compare_files, meet_earlier
 from tasks.train.settings import TrainSettings
@@ -68,7 +70,7 @@ def name_group(name: str) -> str:
     return f"{GROUP}{name}"
 
 
-def read_arrivals(lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings) -> Arrivals | None:
+def read_arrivals(lake: Lake, label_set: LabelSetName, recipe_id: str, settings: TrainSettings) -> Arrivals | None:
     """Read what groups the images that have features; None where splits follow from ids alone.
 
     Raises:
@@ -78,7 +80,7 @@ def read_arrivals(lake: Lake, label_set: str, recipe_id: str, settings: TrainSet
         return None
     arrived = list_arrivals(lake, label_set, recipe_id)
     image_ids = tuple(image_id for image_id, _ in arrived)
-    paths = list_paths(lake, label_set) if settings.group else {}
+    paths = list_paths(lake, list_sources(lake, label_set)) if settings.group else {}
     names = tuple(find_names(settings.group or "", paths.get(image_id, ())) for image_id in image_ids)
     if settings.group and image_ids and not any(names):
         raise TrainError(

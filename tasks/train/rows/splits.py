@@ -9,6 +9,7 @@ from typing import Literal
 from storage.canonical import digest
 from storage.errors import TrainError
 from storage.lake.lake import Lake
+from storage.names import LabelSetName
 from storage.progress import Progress
 from storage.tables.trainings import list_labelled
 from tasks.train.rows.groups import GROUP, Arrivals, find_groups
@@ -111,7 +112,12 @@ def _check_left_out(classes: Collection[str], settings: TrainSettings) -> None:
 
 
 def divide(
-    lake: Lake, label_set: str, recipe_id: str, settings: TrainSettings, arrivals: Arrivals | None, progress: Progress
+    lake: Lake,
+    label_set: LabelSetName,
+    recipe_id: str,
+    settings: TrainSettings,
+    arrivals: Arrivals | None,
+    progress: Progress,
 ) -> Division:
     """Read the rows to train and measure on, and give each image its split; one between splits is left out.
 

@@ -23,6 +23,7 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
 from storage.locations.parquet_files import open_data
+from storage.names import LabelSetName, ModelName, SourceName
 from storage.tables.features import commit_shard, read_features
 from storage.tables.leases import end_leases, name_holder
 from storage.tables.models import Version, save_version
@@ -54,7 +55,7 @@ def fill(home: Home) -> None:
             add_images(lake, IDS[part], "photos")
             file = write_features(home, RECIPE, IDS[part], VECTORS[part])
             failures = (Failure(IDS[start], name_path(IDS[start]), "decode", f"{name_path(IDS[start])} is broken"),)
-            commit_shard(lake, Shard(RECIPE, "photos", file, failures, PER_SHARD, 1.0), NOW)
+            commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, failures, PER_SHARD, 1.0), NOW)
         add_images(lake, DOOMED[:1], "copies", known=True)
         lake.commit(lambda: use(lake))
         for path in (name_path(DOOMED[1]), name_path(IDS[3])):  # their rows were changed before
@@ -164,7 +165,7 @@ def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(tmp_pat
     erase(home, Request("images", tuple(DOOMED)), NOW)
     file = write_features(home, "d" * 32, IDS, VECTORS)  # what the run had read before
     with open_lake(home) as lake:
-        assert commit_shard(lake, Shard("d" * 32, "photos", file, (), len(IDS), 1.0), NOW) == len(STAY)
+        assert commit_shard(lake, Shard("d" * 32, SourceName("photos"), file, (), len(IDS), 1.0), NOW) == len(STAY)
         assert read_features(lake, "d" * 32, STAY).shape == (len(STAY), DIM)
         with pytest.raises(KeyError):
             read_features(lake, "d" * 32, DOOMED[:1])
@@ -214,7 +215,7 @@ def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(tmp_path: Pa
         with pytest.raises(EraseError, match="begins several ids"):
             find_images(lake, ["0"])
         with pytest.raises(EraseError, match="none of this lake's"):
-            find_source(lake, "flowers")
+            find_source(lake, SourceName("flowers"))
         with pytest.raises(EraseError, match="met by no image"):
             find_condition(lake, "width > 9000")
         for condition in ("colour = 'red'", "true); DELETE FROM images; SELECT (true"):
@@ -227,7 +228,10 @@ def test_a_source_goes_with_the_images_that_lie_in_no_other(tmp_path: Path) -> N
     home = open_home(tmp_path / "home")
     fill(home)
     with read_lake(home) as lake:
-        source, condition = find_source(lake, "photos"), find_condition(lake, f"path = '{name_path(IDS[7])}'")
+        source, condition = (
+            find_source(lake, SourceName("photos")),
+            find_condition(lake, f"path = '{name_path(IDS[7])}'"),
+        )
     assert condition.image_ids == (IDS[7],)
     taken, _ = erase(home, source, NOW)
     assert taken.images == len(IDS) - 1
@@ -322,7 +326,7 @@ def test_rewritten_vectors_stay_as_small_as_they_were(tmp_path: Path) -> None:
     with open_lake(home) as lake:
         vectors = np.random.default_rng(1).normal(size=(len(ids), 256)).astype(np.float16).astype(np.float32)
         file = write_features(home, RECIPE, ids, vectors)
-        commit_shard(lake, Shard(RECIPE, "photos", file, (), 2000, 1.0), NOW)
+        commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), 2000, 1.0), NOW)
         lake.commit(lambda: lake.execute("INSERT INTO images (image_id) SELECT image_id FROM features"))
     before = Path(file).stat().st_size
     erase(home, Request("images", (ids[7],)), NOW)
@@ -343,8 +347,8 @@ def test_a_training_that_an_erasure_overtakes_is_refused_and_leaves_no_vector(tm
     rows = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "split": ["train"] * len(IDS)})
     with open_lake(home) as lake:
         with pytest.raises(TrainError, match=f"{len(DOOMED)} images: were erased while a head was trained"):
-            save_training(lake, Training("living", "photos", RECIPE, 1, {}, {}), rows, NOW)
+            save_training(lake, Training("living", LabelSetName("photos"), RECIPE, 1, {}, {}), rows, NOW)
         assert not head_path(home, "living").parent.exists()
         said = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "probability": [1.0] * len(IDS)})
-        save_version(lake, Version("late", 1, "living", "run", None), said, NOW)
+        save_version(lake, Version(ModelName("late"), 1, "living", "run", None), said, NOW)
         assert lake.value("SELECT count(*) FROM predictions WHERE name = 'late'") == len(IDS) - len(DOOMED)

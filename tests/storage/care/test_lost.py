@@ -15,6 +15,7 @@ from storage.lake.ducklake_files import list_live
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.locations.parquet_files import open_data
+from storage.names import SourceName
 from storage.tables.features import commit_shard, filter_known, read_features
 from storage.vectors.feature_file import Matrix, Shard, write_features
 
@@ -35,7 +36,7 @@ def lake(place: Home) -> Iterator[Lake]:
 
 def commit(lake: Lake, rows: slice, recipe: str = RECIPE) -> int:
     file = write_features(lake.home, recipe, IDS[rows], VECTORS[rows])
-    return commit_shard(lake, Shard(recipe, "photos", file, (), 1, 1.0), NOW)
+    return commit_shard(lake, Shard(recipe, SourceName("photos"), file, (), 1, 1.0), NOW)
 
 
 def lose(home: Home, path: str, left: int | None = None) -> None:

@@ -12,6 +12,7 @@ from storage.errors import LakeError, SettingsError
 from storage.lake.attach import make_lake, open_lake, read_existing_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
+from storage.names import SourceName
 from storage.tables.features import commit_shard, read_features
 from storage.vectors.feature_file import Failure, Matrix, Shard, write_features
 
@@ -30,7 +31,7 @@ def fill(home: Home) -> None:
             ids = IDS[start : start + 4]
             file = write_features(home, RECIPE, ids, VECTORS[start : start + 4])
             failures = (Failure(f"{start + 99:032x}", "it's a path", "decode", "broken"),)
-            commit_shard(lake, Shard(RECIPE, "photos", file, failures, 4, 0.25), NOW)
+            commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, failures, 4, 0.25), NOW)
         values = "('r', 'p', '\\x00\\xFF'::BLOB, [0.1, 2], 0.1, NULL, 3, now())"
         lake.commit(lambda: lake.execute(f"INSERT INTO canaries VALUES {values}"))
         lake.commit(lambda: lake.execute("DELETE FROM failures WHERE image_id IS NOT NULL"))
@@ -58,7 +59,7 @@ def test_a_moved_lake_is_the_same_in_every_snapshot_and_goes_on(place: Home) -> 
         assert lake.snapshot == snapshot
         assert np.array_equal(read_features(lake, RECIPE, IDS[:5]), VECTORS[:5])
         file = write_features(place, RECIPE, IDS, VECTORS)
-        assert commit_shard(lake, Shard(RECIPE, "photos", file, (), 12, 1.0), NOW) == 1
+        assert commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), 12, 1.0), NOW) == 1
     if place.data_url:
         with read_lake(old) as lake:
             assert lake.value("SELECT count(*) FROM features") == 11

@@ -17,6 +17,7 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.lake.migrate import VERSION
 from storage.locations.home import Home, open_home
+from storage.names import SourceName
 from storage.tables.features import commit_shard, read_features
 from storage.vectors.feature_file import Matrix, Shard, write_features
 from tests.lakes import PASSWORD, Postgres
@@ -58,7 +59,7 @@ def here(tmp_path: Path) -> Home:
 
 def add_features(lake: Lake) -> None:
     file = write_features(lake.home, RECIPE, IDS, VECTORS)
-    commit_shard(lake, Shard(RECIPE, "photos", file, (), len(IDS), 1.0), NOW)
+    commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), len(IDS), 1.0), NOW)
 
 
 def add_recipe(lake: Lake, name: str) -> None:

@@ -22,6 +22,7 @@ from hypothesis.strategies import integers, sampled_from
 from storage.errors import SourceError
 from storage.lake.attach import open_lake
 from storage.locations.home import open_home
+from storage.names import LabelSetName, SourceName
 from storage.progress import silent
 from storage.tables.features import commit_shard
 from storage.tables.leases import Lease, take_lease
@@ -182,13 +183,13 @@ class LakeMachine(RuleBasedStateMachine):
         self.files[path] = File(content, self.stamp)
 
     def look(self) -> Scan:
-        return scan(self.lake.home, SOURCE, self.root, IngestSettings(), silent)
+        return scan(self.lake.home, SourceName(SOURCE), self.root, IngestSettings(), silent)
 
     def ingest(self) -> int:
         """Commit a scan, comparing plan and counts with the model's; give how many images are planned."""
         found = self.look()
         plan = Counter[str]()
-        for part in explain_missing(self.lake, FeatureRequest(self.recipe.recipe_id, SOURCE), found):
+        for part in explain_missing(self.lake, FeatureRequest(self.recipe.recipe_id, SourceName(SOURCE)), found):
             plan[part.reason] += part.images
         assert plan == self.foresee()
         counts = commit_scan(self.lake, found, NOW)
@@ -215,7 +216,7 @@ class LakeMachine(RuleBasedStateMachine):
     def claim(self) -> Iterator[Lease]:
         """Claim shards as a run does that begins when the leases of those before it have expired."""
         self.now += timedelta(hours=1)
-        wanted = FeatureRequest(self.recipe.recipe_id, SOURCE)
+        wanted = FeatureRequest(self.recipe.recipe_id, SourceName(SOURCE))
         missing = images(self.files.values()) - self.embedded - self.failed
         assert [image_id for image_id, _ in list_missing(self.lake, wanted, 100)] == sorted(map(name_image, missing))
         while lease := take_lease(self.lake, wanted, 2, f"run at {self.now}", self.now):
@@ -223,7 +224,9 @@ class LakeMachine(RuleBasedStateMachine):
 
     def embed(self, lease: Lease, *, commit: bool = True) -> int:
         """Embed one shard; give how many images went through the backbone."""
-        shard = embed_shard(self.lake.home, SOURCE, self.root, self.embedder, lease.items, 1, lambda _: None)
+        shard = embed_shard(
+            self.lake.home, SourceName(SOURCE), self.root, self.embedder, lease.items, 1, lambda _: None
+        )
         contents = {content for content in self.known if name_image(content) in dict(lease.items)}
         good = contents - {CUT_OFF}
         assert shard.calls == len(good)
@@ -245,10 +248,12 @@ class LakeMachine(RuleBasedStateMachine):
                 classes.setdefault(name_image(file.content), set()).add(path.partition("/")[0])
         expected = [(image_id, name) for image_id, names in classes.items() for name in names]
         assert sorted(rows("SELECT image_id::VARCHAR, class FROM labels")) == sorted(expected)
-        assert count_conflicts(self.lake, SOURCE) == sum(len(names) > 1 for names in classes.values())
+        assert count_conflicts(self.lake, LabelSetName(SOURCE)) == sum(len(names) > 1 for names in classes.values())
         single = {image_id: min(names) for image_id, names in classes.items() if len(names) == 1}
         trainable = {name_image(content) for content in self.embedded} & set(single)
-        assert dict(list_labelled(self.lake, SOURCE, recipe_id)) == {image: single[image] for image in trainable}
+        assert dict(list_labelled(self.lake, LabelSetName(SOURCE), recipe_id)) == {
+            image: single[image] for image in trainable
+        }
         failures = rows("SELECT coalesce(image_id::VARCHAR, path) FROM failures")
         broken = [(path,) for path, file in self.scanned.items() if file.content == BROKEN]
         assert sorted(failures) == sorted([*broken, *((name_image(content),) for content in self.failed)])

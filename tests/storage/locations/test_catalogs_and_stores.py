@@ -19,6 +19,7 @@ from storage.lake.extensions import connect, find_extension, keep, list_wheels
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
 from storage.locations.parquet_files import open_data, open_file
+from storage.names import SourceName
 from storage.tables.features import commit_shard, read_features
 from storage.vectors.feature_file import FeatureFile, Matrix, Shard, write_features
 from tests.lakes import PASSWORD, SECRET, Postgres, database_of, list_files
@@ -48,7 +49,7 @@ print(json.dumps(con.execute(query).fetchall()))
 
 def add_features(lake: Lake, image_ids: list[str] = IDS) -> int:
     file = write_features(lake.home, RECIPE, image_ids, VECTORS[: len(image_ids)])
-    return commit_shard(lake, Shard(RECIPE, "photos", file, (), len(image_ids), 1.0), NOW)
+    return commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), len(image_ids), 1.0), NOW)
 
 
 def refuse(home: Home) -> str:

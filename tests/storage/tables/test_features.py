@@ -12,6 +12,7 @@ from storage.errors import LakeError
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import SourceName
 from storage.progress import silent
 from storage.tables.features import Pace, commit_shard, measure_pace, read_features
 from storage.tables.missing import FeatureRequest, list_missing
@@ -58,11 +59,11 @@ def commit(
 ) -> int:
     given = make_vectors(len(image_ids)) if vectors is None else vectors
     file = write_features(lake.home, recipe, image_ids, given) if image_ids else None
-    return commit_shard(lake, Shard(recipe, "photos", file, tuple(failures), len(image_ids), seconds), now)
+    return commit_shard(lake, Shard(recipe, SourceName("photos"), file, tuple(failures), len(image_ids), seconds), now)
 
 
 def look(lake: Lake, folder: Path) -> Scan:
-    return scan(lake.home, "photos", folder, IngestSettings(), silent)
+    return scan(lake.home, SourceName("photos"), folder, IngestSettings(), silent)
 
 
 def ingest(lake: Lake, folder: Path) -> list[tuple[str, str]]:
@@ -72,7 +73,7 @@ def ingest(lake: Lake, folder: Path) -> list[tuple[str, str]]:
 
 
 def missing(lake: Lake, recipe: str = RECIPE, *, retry: bool = False) -> list[tuple[str, str]]:
-    return list_missing(lake, FeatureRequest(recipe, "photos", retry), 100)
+    return list_missing(lake, FeatureRequest(recipe, SourceName("photos"), retry), 100)
 
 
 def count_rows(lake: Lake, recipe: str = RECIPE) -> tuple[int, int]:
@@ -121,7 +122,7 @@ def test_a_missing_feature_is_a_key_error(lake: Lake) -> None:
 
 def test_committing_a_shard_twice_adds_it_once(lake: Lake) -> None:
     file = write_features(lake.home, RECIPE, IDS, make_vectors(len(IDS)))
-    shard = Shard(RECIPE, "photos", file, (), len(IDS), 1.0)
+    shard = Shard(RECIPE, SourceName("photos"), file, (), len(IDS), 1.0)
     assert [commit_shard(lake, shard, NOW) for _ in range(3)] == [len(IDS), 0, 0]
     assert count_rows(lake) == (len(IDS), len(IDS))
 

@@ -11,6 +11,7 @@ import pytest
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.names import SourceName
 from storage.tables.features import commit_shard
 from storage.tables.leases import DURATION, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
 from storage.tables.missing import FeatureRequest
@@ -19,7 +20,7 @@ from tests.pictures import write_folder
 from tests.storage.tables.test_features import NOW, OTHER, RECIPE, ingest, make_vectors
 
 MINE, YOURS = "mine@elsewhere/1", "yours@elsewhere/2"
-WANTED = FeatureRequest(RECIPE, "photos")
+WANTED = FeatureRequest(RECIPE, SourceName("photos"))
 LATER = NOW + DURATION + timedelta(seconds=1)
 
 
@@ -38,7 +39,7 @@ def taken(lease: Lease | None) -> set[str]:
 def commit(lake: Lake, lease: Lease | None) -> None:
     assert lease
     file = write_features(lake.home, RECIPE, sorted(taken(lease)), make_vectors(len(lease.items)))
-    commit_shard(lake, Shard(RECIPE, "photos", file, (), len(lease.items), 1.0), NOW, lease.holder)
+    commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), len(lease.items), 1.0), NOW, lease.holder)
 
 
 def test_two_runs_that_take_turns_share_the_missing_without_an_image_in_common(lake: Lake) -> None:
@@ -52,7 +53,7 @@ def test_two_runs_that_take_turns_share_the_missing_without_an_image_in_common(l
 
 def test_another_recipe_s_images_are_free(lake: Lake) -> None:
     assert taken(take_lease(lake, WANTED, 12, MINE, NOW)) == taken(
-        take_lease(lake, FeatureRequest(OTHER, "photos"), 12, YOURS, NOW)
+        take_lease(lake, FeatureRequest(OTHER, SourceName("photos")), 12, YOURS, NOW)
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import open_home
+from storage.names import SourceName
 from storage.tables.features import count_failed
 from storage.tables.missing import (
     Counts,
@@ -40,7 +41,7 @@ def few(tmp_path: Path) -> Path:
 def explain(lake: Lake, folder: Path, recipe: str, *, retry: bool = False) -> dict[str, int]:
     """Count what will be missing after a scan, by reason."""
     reasons = Counter[str]()
-    for part in explain_missing(lake, FeatureRequest(recipe, "photos", retry), look(lake, folder)):
+    for part in explain_missing(lake, FeatureRequest(recipe, SourceName("photos"), retry), look(lake, folder)):
         reasons[part.reason] += part.images
     return dict(reasons)
 
@@ -51,11 +52,11 @@ def test_missing_are_the_images_of_the_source_without_a_feature_in_the_order_of_
     found = ingest(lake, few)
     assert sorted(found) == found
     assert {path for _, path in found} == {f"{color}/00{n}.png" for color in ("blue", "green", "red") for n in (0, 1)}
-    assert count_images(lake, FeatureRequest(RECIPE, "photos")) == Counts(missing=6, present=0)
+    assert count_images(lake, FeatureRequest(RECIPE, SourceName("photos"))) == Counts(missing=6, present=0)
     commit(lake, [image_id for image_id, _ in found[:2]])
     assert missing(lake) == found[2:]
     assert missing(lake, OTHER) == found
-    assert count_images(lake, FeatureRequest(RECIPE, "photos")).present == 2
+    assert count_images(lake, FeatureRequest(RECIPE, SourceName("photos"))).present == 2
 
 
 @pytest.mark.parametrize("stage", ["decode", "embed"])
@@ -65,7 +66,7 @@ def test_an_image_that_failed_is_left_out_until_a_retry_asks_for_it(lake: Lake, 
     assert missing(lake) == found[1:]
     assert missing(lake, retry=True) == found
     assert missing(lake, OTHER) == found
-    assert count_failed(lake, RECIPE, "photos") == 1
+    assert count_failed(lake, RECIPE, SourceName("photos")) == 1
 
 
 def test_an_image_that_could_not_be_read_is_tried_again(lake: Lake, few: Path) -> None:
@@ -79,13 +80,13 @@ def test_what_failed_in_this_run_is_not_tried_again_by_it(lake: Lake, few: Path)
     commit(lake, [], failures=[Failure(*found[0], "read", "share went away")], now=NOW)
     commit(lake, [], failures=[Failure(*found[1], "decode", "broken")], now=NOW)
     later = NOW + timedelta(seconds=1)
-    assert list_missing(lake, FeatureRequest(RECIPE, "photos", retry=True, since=NOW), 100) == found[2:]
-    assert list_missing(lake, FeatureRequest(RECIPE, "photos", retry=True, since=later), 100) == found
+    assert list_missing(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True, since=NOW), 100) == found[2:]
+    assert list_missing(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True, since=later), 100) == found
 
 
 def test_the_missing_are_listed_a_piece_at_a_time(lake: Lake, few: Path) -> None:
     found = ingest(lake, few)
-    wanted = FeatureRequest(RECIPE, "photos")
+    wanted = FeatureRequest(RECIPE, SourceName("photos"))
     assert list_missing(lake, wanted, 4) == found[:4]
     assert list_missing(lake, wanted, 4, after=found[3][0]) == found[4:]
     assert list_missing(lake, wanted, 4, after=found[5][0]) == []
@@ -104,8 +105,8 @@ def test_why_an_image_is_missing_is_told_by_class(lake: Lake, few: Path) -> None
         Missing("red", "unfinished", 2),
         Missing(None, "unfinished", 1),
     ]
-    assert explain_missing(lake, FeatureRequest(RECIPE, "photos", retry=True)) == expected
-    assert explain_missing(lake, FeatureRequest(RECIPE, "photos", retry=True), look(lake, few)) == expected
+    assert explain_missing(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True)) == expected
+    assert explain_missing(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True), look(lake, few)) == expected
 
 
 def test_why_an_image_is_missing_is_foreseen_before_the_scan_is_committed(lake: Lake, few: Path) -> None:
@@ -121,13 +122,13 @@ def test_why_an_image_is_missing_is_foreseen_before_the_scan_is_committed(lake: 
     assert explain(lake, few, RECIPE) == {"unfinished": 1}
     assert explain(lake, few, RECIPE, retry=True) == {"retry": 1, "unfinished": 1}
     assert explain(lake, few, OTHER) == {"new_recipe": 4, "unfinished": 2}
-    assert count_present(lake, FeatureRequest(RECIPE, "photos"), look(lake, few)) == 4
+    assert count_present(lake, FeatureRequest(RECIPE, SourceName("photos")), look(lake, few)) == 4
 
     write_image(few / found[0][1], "blue", 77)
     write_image(few / "blue" / "another.png", "blue", 78)
     expected = {"bytes_changed": 1, "new_image": 1, "unfinished": 1}
     assert explain(lake, few, RECIPE) == expected
-    assert count_present(lake, FeatureRequest(RECIPE, "photos"), look(lake, few)) == 3
+    assert count_present(lake, FeatureRequest(RECIPE, SourceName("photos")), look(lake, few)) == 3
 
 
 def test_a_file_that_went_away_or_only_moved_is_not_foreseen_as_work(lake: Lake, few: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_file_that_went_away_or_only_moved_is_not_foreseen_as_work(lake: Lake,
     (few / found[5][1]).unlink()
     (few / found[0][1]).rename(few / "blue" / "renamed.png")
     assert explain(lake, few, RECIPE) == {}
-    assert count_present(lake, FeatureRequest(RECIPE, "photos"), look(lake, few)) == 5
+    assert count_present(lake, FeatureRequest(RECIPE, SourceName("photos")), look(lake, few)) == 5
 
 
 def test_an_image_that_was_deleted_and_returns_is_reused(lake: Lake, few: Path) -> None:
@@ -149,4 +150,4 @@ def test_an_image_that_was_deleted_and_returns_is_reused(lake: Lake, few: Path) 
     gone.write_bytes(data)
     assert explain(lake, few, RECIPE) == {}
     assert ingest(lake, few) == []
-    assert count_images(lake, FeatureRequest(RECIPE, "photos")).present == 6
+    assert count_images(lake, FeatureRequest(RECIPE, SourceName("photos"))).present == 6

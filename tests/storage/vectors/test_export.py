@@ -14,6 +14,7 @@ import pytest
 from storage.errors import ExportError, QueryError
 from storage.lake.lake import Lake
 from storage.locations.locks import hold
+from storage.names import LabelSetName
 from storage.release import name_release
 from storage.vectors import export
 from storage.vectors.export import export_features
@@ -132,4 +133,4 @@ def test_several_label_sets_must_be_chosen_from(lake: Lake, tmp_path: Path) -> N
     features = find_features(lake, RECIPE.recipe_id)
     with pytest.raises(QueryError, match="photos, taste"):
         export_features(features, tmp_path / "out", NOW)
-    assert export_features(features, tmp_path / "out", NOW, label_set="taste").classes == ("good",)
+    assert export_features(features, tmp_path / "out", NOW, label_set=LabelSetName("taste")).classes == ("good",)

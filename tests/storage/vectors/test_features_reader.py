@@ -13,6 +13,7 @@ from storage.errors import LakeError, QueryError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import open_home
+from storage.names import LabelSetName, SourceName
 from storage.progress import silent
 from storage.recipe import Recipe, Transform
 from storage.tables.features import commit_shard
@@ -42,7 +43,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     """Twelve images in three classes, their features in three files, none in the order of ids."""
     photos = write_folder(tmp_path / "photos", per_class=4)
     with open_lake(open_home(tmp_path / "home")) as opened:
-        commit_scan(opened, scan(opened.home, "photos", photos, IngestSettings(), silent), NOW)
+        commit_scan(opened, scan(opened.home, SourceName("photos"), photos, IngestSettings(), silent), NOW)
         for number, recipe in enumerate((RECIPE, OTHER)):
             save_recipe(opened, {"number": number}, recipe, NOW)
         image_ids = all_ids(opened)
@@ -55,7 +56,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 
 def commit(lake: Lake, image_ids: list[str], recipe: Recipe = RECIPE) -> None:
     file = write_features(lake.home, recipe.recipe_id, image_ids, vectors_of(image_ids))
-    commit_shard(lake, Shard(recipe.recipe_id, "photos", file, (), len(image_ids), 1.0), NOW)
+    commit_shard(lake, Shard(recipe.recipe_id, SourceName("photos"), file, (), len(image_ids), 1.0), NOW)
 
 
 def all_ids(lake: Lake, where: str = "true") -> list[str]:
@@ -201,9 +202,9 @@ def test_classes_stand_beside_the_ids(lake: Lake) -> None:
     assert features.classes().to_pylist() == [labels[image_id] for image_id in features.image_ids.to_pylist()]
     twice = features.image_ids[0].as_py()
     lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('photos', ?, 'pink', 'hand', ?)", [twice, NOW]))
-    assert features.classes("photos").to_pylist()[0] is None
+    assert features.classes(LabelSetName("photos")).to_pylist()[0] is None
     lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('taste', ?, 'good', 'hand', ?)", [twice, NOW]))
-    assert features.classes("taste").to_pylist() == ["good"] + [None] * 7
+    assert features.classes(LabelSetName("taste")).to_pylist() == ["good"] + [None] * 7
     with pytest.raises(QueryError, match="photos, taste"):
         features.classes()
 

@@ -26,6 +26,7 @@ from storage.artifacts.checkpoints import load_checkpoint
 from storage.errors import SettingsError, TrainError, WeightsError
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, SourceName
 from storage.progress import silent
 from storage.recipe import Recipe
 from storage.tables.features import commit_shard, read_features
@@ -78,7 +79,9 @@ class Embedded:
     recipe: Recipe
 
     def train(self, settings: TrainSettings = TAIL) -> Training:
-        return train_head(self.home, TrainingData("photos", self.recipe.recipe_id), settings, NOW).training
+        return train_head(
+            self.home, TrainingData(LabelSetName("photos"), self.recipe.recipe_id), settings, NOW
+        ).training
 
     def copy(self, folder: Path) -> "Embedded":
         shutil.copytree(self.home.root, folder)
@@ -103,7 +106,7 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Embedded]:
         assert weights
         recipe = decide_recipe(chosen, weights)
         with open_lake(home) as lake:
-            commit_scan(lake, scan(home, "photos", photos, IngestSettings(), silent), NOW)
+            commit_scan(lake, scan(home, SourceName("photos"), photos, IngestSettings(), silent), NOW)
             save_recipe(lake, {}, recipe, NOW)
             items = lake.rows("SELECT image_id::VARCHAR, path FROM files ORDER BY image_id")
             packed = home.backbones / recipe.recipe_id
@@ -111,7 +114,13 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Embedded]:
             commit_shard(
                 lake,
                 embed_shard(
-                    home, "photos", photos, open_packed(packed, 8, "cpu", compiled=False), items, 1, lambda _: None
+                    home,
+                    SourceName("photos"),
+                    photos,
+                    open_packed(packed, 8, "cpu", compiled=False),
+                    items,
+                    1,
+                    lambda _: None,
                 ),
                 NOW,
             )

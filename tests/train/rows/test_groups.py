@@ -14,10 +14,11 @@ from PIL import Image
 from pydantic import ValidationError
 from rich.console import Console
 
-from flows.operations.evaluate import describe, look
+from flows.operations.evaluate import describe, evaluate_head
 from storage.errors import TrainError
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
+from storage.names import LabelSetName, ModelName, SourceName
 from storage.progress import Advance, silent
 from storage.tables.features import commit_shard
 from storage.tables.recipes import save_recipe
@@ -141,7 +142,7 @@ class Clinic:
     def commit(self) -> None:
         """Scan the folder a day later, and store the features of what is new."""
         self.day += 1
-        found = scan(self.place, "photos", self.photos, IngestSettings(), silent)
+        found = scan(self.place, SourceName("photos"), self.photos, IngestSettings(), silent)
         with open_lake(self.place) as lake:
             commit_scan(lake, found, NOW + timedelta(days=self.day))
             save_recipe(lake, {}, RECIPE, NOW)
@@ -152,11 +153,11 @@ class Clinic:
             ids, paths = zip(*rows, strict=True)
             vectors = np.array([self.vectors[path] for path in paths], np.float32)
             file = write_features(self.place, RECIPE.recipe_id, ids, vectors)
-            commit_shard(lake, Shard(RECIPE.recipe_id, "photos", file, (), len(ids), 1.0), NOW)
+            commit_shard(lake, Shard(RECIPE.recipe_id, SourceName("photos"), file, (), len(ids), 1.0), NOW)
 
     def train(self, **asked: Any) -> Trained:  # noqa: ANN401 - settings of any type
         chosen = TrainSettings(l2=(0.1,), **asked)
-        data, now = TrainingData("photos", RECIPE.recipe_id), NOW + timedelta(days=self.day)
+        data, now = TrainingData(LabelSetName("photos"), RECIPE.recipe_id), NOW + timedelta(days=self.day)
         return train_head(self.place, data, chosen, now, progress=self.watch)
 
     @contextlib.contextmanager
@@ -247,7 +248,7 @@ def test_a_file_under_another_group_is_another_training(clinic: Clinic) -> None:
     first, plain = clinic.train(**SEEN), clinic.train()
     file = clinic.photos / "red" / "patient01_0.png"
     file.rename(file.with_name("patient99_0.png"))
-    scanned = scan(clinic.place, "photos", clinic.photos, IngestSettings(), silent)
+    scanned = scan(clinic.place, SourceName("photos"), clinic.photos, IngestSettings(), silent)
     with open_lake(clinic.place) as lake:
         commit_scan(lake, scanned, NOW + timedelta(days=9))
     assert clinic.train().training.training_id == plain.training.training_id
@@ -303,6 +304,6 @@ def test_a_run_groups_by_path_and_the_evaluation_shows_what_unseen_groups_are_wo
     report = run(train={"group": r"/(\d+)\.", "folds": 3, "near_duplicates": True, "seed": 3})
     assert report["metrics"]["cv_accuracy"] > 0.5
     shown = Console(record=True, width=200)
-    for line in describe(look(Home(home), "photos", None)):
+    for line in describe(evaluate_head(Home(home), LabelSetName("photos"), ModelName("photos"), None)):
         shown.print(line)
     assert "cross-validated accuracy" in shown.export_text()
