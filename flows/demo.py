@@ -25,9 +25,9 @@ def run_demo(home: Path) -> Iterator[RunReport]:
     """Write the digits as files and run the pipeline three times over them; a report each."""
     from flows.pipeline import pipeline
 
-    place = home / "demo"
-    shutil.rmtree(place, ignore_errors=True)
-    digits = place / "digits"
+    demo_home = home / "demo"
+    shutil.rmtree(demo_home, ignore_errors=True)
+    digits = demo_home / "digits"
     held_back = write_digits(digits)
     say(f"1,797 scanned digits lie as PNG files by class in {digits}; {HELD_BACK} are held back.")
     for number, story in enumerate(STORIES, 1):
@@ -35,10 +35,10 @@ def run_demo(home: Path) -> Iterator[RunReport]:
             for path, pixels in held_back:
                 save_digit(path, pixels)
         say(f"\nRun {number}. {story}")
-        report = pipeline(RunSettings(source=digits, home=place))
+        report = pipeline(RunSettings(source=digits, home=demo_home))
         say(_sum_up(report))
         yield report
-    say(_where_to_look(place))
+    say(_where_to_look(demo_home))
 
 
 def write_digits(folder: Path) -> list[tuple[Path, "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]"]]:
@@ -73,12 +73,12 @@ def _sum_up(report: RunReport) -> str:
     return f"  {work} · {report.seconds['total']:.1f} s · test {accuracy}"
 
 
-def _where_to_look(place: Path) -> str:
+def _where_to_look(demo_home: Path) -> str:
     bin_folder = Path(sys.executable).parent
-    uri = tracking_uri(open_home(place), RunSettings().registry)
+    uri = tracking_uri(open_home(demo_home), RunSettings().registry)
     return f"""
 Look around:
   Prefect UI   {bin_folder / "prefect"} server start   then open http://127.0.0.1:4200
   MLflow UI    {bin_folder / "mlflow"} ui --backend-store-uri {uri}   then open http://127.0.0.1:5000
-  SQL          {bin_folder / "frostline"} sql --home {place} "select class, count(*) from labels group by class"
+  SQL          {bin_folder / "frostline"} sql --home {demo_home} "select class, count(*) from labels group by class"
 """

@@ -69,25 +69,25 @@ def embed(settings: RunSettings) -> Embedded:
 
 def _embed_view(settings: RunSettings, view: int) -> _Part:
     """Compute what is missing under one recipe, shard by shard."""
-    resolved = resolve_recipe(settings.place, settings.embed, view)
+    resolved = resolve_recipe(settings.resolved_home, settings.embed, view)
     wanted = FeatureRequest(resolved.recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))
-    drop_lost(settings.place, wanted.recipe_id)
-    counts = count_images(settings.place, wanted)
-    packed = (settings.place.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
+    drop_lost(settings.resolved_home, wanted.recipe_id)
+    counts = count_images(settings.resolved_home, wanted)
+    packed = (settings.resolved_home.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
     if counts.missing or resolved.new or not packed:
-        record_recipe(settings.place, resolved)
+        record_recipe(settings.resolved_home, resolved)
     shards, added = list[Shard](), 0
     if counts.missing:
         recipe, compiled = _prove(settings, resolved, counts.missing)
         wanted = replace(wanted, recipe_id=recipe.recipe_id)
         shards, added = _run(settings, wanted, counts.missing, compiled=compiled)
-        counts = count_images(settings.place, wanted)
+        counts = count_images(settings.resolved_home, wanted)
     return _Part(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
 
 
 def _prove(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, bool]:
     """Prove that this machine computes the recipe's numbers, or go on with its next edition where the user says so."""
-    home, source = settings.place, settings.source_name
+    home, source = settings.resolved_home, settings.source_name
     try:
         return resolved.recipe, check_canaries(home, source, resolved.recipe.recipe_id, missing, settings.embed)
     except NumbersChangedError:
@@ -99,7 +99,7 @@ def _prove(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tup
 
 
 def _run(settings: RunSettings, wanted: FeatureRequest, missing: int, *, compiled: bool) -> tuple[list[Shard], int]:
-    home, decided = settings.place, settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
+    home, decided = settings.resolved_home, settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
     shards, added, after = list[Shard](), 0, FIRST_ID
     with show_progress("embed", missing) as advance, hold_leases(home) as holder:
         while lease := claim_shard(home, wanted, len(shards) + 1, settings.embed.shard, holder, after):
@@ -123,5 +123,5 @@ def _check_budget(settings: RunSettings, done: Embedded) -> None:
 
 
 def _count_failed(settings: RunSettings, wanted: FeatureRequest) -> int:
-    with read_lake(settings.place) as lake:
+    with read_lake(settings.resolved_home) as lake:
         return count_failed(lake, wanted.recipe_id, wanted.source)

@@ -19,7 +19,7 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
     follow from ids alone.
     """
     found = scan_source(
-        settings.place,
+        settings.resolved_home,
         settings.source_name,
         settings.label_set,
         settings.root,
@@ -28,5 +28,5 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
         retry=settings.retry,
     )
     if for_training and not found.unchanged and settings.train.plain:
-        check_splits(select_rows(foresee_labels(settings.place, found), settings.train), settings.train)
-    return commit_source(settings.place, settings.source_name, found)
+        check_splits(select_rows(foresee_labels(settings.resolved_home, found), settings.train), settings.train)
+    return commit_source(settings.resolved_home, settings.source_name, found)

@@ -23,7 +23,9 @@ def pipeline(settings: RunSettings) -> RunReport:
     watch = Stopwatch()
     with watch.time("total"):
         with watch.time("resolve"):
-            resolve_recipe(settings.place, settings.embed)  # refuses what cannot be embedded before anything is written
+            resolve_recipe(
+                settings.resolved_home, settings.embed
+            )  # refuses what cannot be embedded before anything is written
         with watch.time("ingest"):
             seen = ingest(settings, for_training=True)
         with watch.time("embed"):
@@ -42,7 +44,7 @@ def pipeline(settings: RunSettings) -> RunReport:
 
 def _look(settings: RunSettings) -> tuple[int, int]:
     """Read the snapshot that the training pins, and the conflicts in it."""
-    with read_lake(settings.place) as lake:
+    with read_lake(settings.resolved_home) as lake:
         return lake.snapshot, 0 if settings.train.multi_label else count_conflicts(lake, settings.label_set)
 
 

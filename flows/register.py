@@ -26,12 +26,12 @@ def register(settings: RunSettings, training_id: str | None = None) -> Registere
     """Register a training's model, by default the newest one's, and make it champion where it is the best."""
     training_id = training_id or _find_newest(settings)
     batch = settings.embed.batch
-    register_model(settings.place, settings.model_name, training_id, write_page, batch, settings.registry)
-    return judge_model(settings.place, settings.model_name, training_id, settings.registry)
+    register_model(settings.resolved_home, settings.model_name, training_id, write_page, batch, settings.registry)
+    return judge_model(settings.resolved_home, settings.model_name, training_id, settings.registry)
 
 
 def _find_newest(settings: RunSettings) -> str:
-    with read_lake(settings.place) as lake:
+    with read_lake(settings.resolved_home) as lake:
         training = find_newest(lake, settings.label_set, find_recipe_id(settings))
     if training is None:
         raise RegistryError(settings.label_set, "has no trained head under these settings", "Run the train flow first")

@@ -63,7 +63,7 @@ def search(settings: RunSettings) -> SearchReport:
     trials = rank([outcome.trial for outcome in outcomes if outcome.trial])
     winner = _settle(settings, choose(trials).contender)
     trained = train(winner)
-    plot = write_picture(outcomes, head_path(settings.place, trained.training.training_id).parent)
+    plot = write_picture(outcomes, head_path(settings.resolved_home, trained.training.training_id).parent)
     sizes = {outcome.contender: going.measure_size(outcome.contender) for outcome in outcomes}
     advice = _advise(settings, trials)
     return SearchReport(winner, tuple(outcomes), sizes, advice, plot, trained, going.computed, time.monotonic() - began)
@@ -157,15 +157,15 @@ class _Search:
         reason = self._refuse(contender, self.whole_seconds * left)
         if reason:
             return ContenderResult(contender, 1.0, None, reason)
-        place, asked = self.settings.place, self.settings.train
+        home, asked = self.settings.resolved_home, self.settings.train
         try:
             rows = self._open(contender)
-            seconds = estimate_tail(place, rows, cut, asked)
+            seconds = estimate_tail(home, rows, cut, asked)
             self.whole_seconds = seconds / left
             reason = self.budget.refuse(seconds, 0)
             if reason:
                 return ContenderResult(contender, 1.0, None, reason)
-            trial = try_tail(place, rows, cut, asked, show_progress, self.budget.deadline)
+            trial = try_tail(home, rows, cut, asked, show_progress, self.budget.deadline)
             if isinstance(trial, str):
                 return ContenderResult(contender, 1.0, None, trial)
         except BackboneError as error:
@@ -176,9 +176,9 @@ class _Search:
     def _refuse(self, contender: Contender, training: float = 0.0, share: float = 1.0) -> str | None:
         """Say why features do not fit into the budget; take their bytes from it where they do."""
         settings = _settle(self.settings, contender)
-        place, asked = settings.place, settings.embed
-        recipe = find_known(place, asked, find_weights(place, asked.backbone, asked.weights))
-        with read_lake(place) as lake:
+        home, asked = settings.resolved_home, settings.embed
+        recipe = find_known(home, asked, find_weights(home, asked.backbone, asked.weights))
+        with read_lake(home) as lake:
             pace = measure_pace(lake, recipe.recipe_id if recipe else None)
         missing = self._count(recipe.recipe_id if recipe else "").missing
         size = 0 if asked == self.settings.embed else self.measure_size(contender)
@@ -194,10 +194,10 @@ class _Search:
         embedded = embed(settings)
         self.computed += embedded.computed
         data = TrainingData(settings.label_set, embedded.recipe_id)
-        return read_rows(settings.place, data, settings.train)
+        return read_rows(settings.resolved_home, data, settings.train)
 
     def _count(self, recipe_id: str) -> Counts:
-        with read_lake(self.settings.place) as lake:
+        with read_lake(self.settings.resolved_home) as lake:
             return count_images(lake, FeatureRequest(recipe_id, self.settings.source_name, self.settings.retry))
 
     def _explain(self, outcomes: list[ContenderResult]) -> SettingsError:

@@ -57,7 +57,7 @@ class HomeSettings(BaseModel):
     lake: LakeSettings = Field(default_factory=LakeSettings, description="Where the lake lies.")
 
     @property
-    def place(self) -> Home:
+    def resolved_home(self) -> Home:
         """The home, by its absolute path, with where the lake lies."""
         return open_home(self.home, self.lake.catalog, self.lake.data)
 

@@ -24,11 +24,11 @@ def train(settings: RunSettings, at: int | str | None = None) -> Trained:
     recipe_id, *views = (find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
     data = TrainingData(settings.label_set, recipe_id, tuple(views), snapshot)
     with forward_logs():
-        return fit_and_evaluate(settings.place, data, settings.train, show_progress)
+        return fit_and_evaluate(settings.resolved_home, data, settings.train, show_progress)
 
 
 def _find(settings: RunSettings, at: int | str) -> int:
-    with read_lake(settings.place) as lake:
+    with read_lake(settings.resolved_home) as lake:
         return find_snapshot(lake, at)
 
 
@@ -38,7 +38,7 @@ def find_recipe_id(settings: RunSettings, view: int = 0) -> str:
     Raises:
         TrainError: where nothing was embedded under it.
     """
-    home = settings.place
+    home = settings.resolved_home
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     recipe = find_known(home, settings.embed, weights, view)
     if recipe is None:

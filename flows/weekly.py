@@ -18,7 +18,7 @@ def maintain_lake(settings: HomeSettings, older_than: timedelta = KEPT, grace: t
         older_than: The age from which a snapshot expires, unless a tag or a registered model names it.
         grace: The age from which a file that no snapshot names is deleted: longer than any run or query lasts.
     """
-    done = maintain(settings.place, older_than, grace, datetime.now(UTC))
+    done = maintain(settings.resolved_home, older_than, grace, datetime.now(UTC))
     lines = "\n".join(f"- {line}" for line in describe_maintained(done, dry=False))
     create_markdown_artifact(lines, key="frostline-maintenance", description="What maintenance did")
     return done

@@ -20,21 +20,21 @@ def read_config(path: Path | None) -> dict[str, Any]:
     Raises:
         SettingsError: where it is missing though named, is no TOML, or has a key that no setting has.
     """
-    place = path or DEFAULT
-    if path is None and not place.exists():
+    file = path or DEFAULT
+    if path is None and not file.exists():
         return {}
     try:
-        values = tomllib.loads(place.read_text(encoding="utf-8"))
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
-            f"config {place}", f"cannot be read ({error})", "Check the path given by --config"
+            f"config {file}", f"cannot be read ({error})", "Check the path given by --config"
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"config {place}", f"is no TOML ({error})", "Mend that line") from error
+        raise SettingsError(f"config {file}", f"is no TOML ({error})", "Mend that line") from error
     known = sorted(list_keys(RunSettings))
     for key in _flatten(values):
         if key not in known:
-            raise SettingsError(f"{key} in {place}", "is no setting", suggest(key, known))
+            raise SettingsError(f"{key} in {file}", "is no setting", suggest(key, known))
     return values
 
 

@@ -33,7 +33,7 @@ def sql(query: str, /, *, at: str | None = None, where: Where = HomeSettings(), 
     """
     from storage.lake.attach import read_existing_lake
 
-    with read_existing_lake(where.place, at) as lake:
+    with read_existing_lake(where.resolved_home, at) as lake:
         columns, rows = lake.read(query)
     answer(out, {"columns": columns, "rows": rows}, lambda: table(columns, rows))
 
@@ -43,7 +43,7 @@ def status(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
     from storage.lake.attach import read_existing_lake
     from storage.tables.summary import summarize
 
-    with read_existing_lake(where.place) as lake:
+    with read_existing_lake(where.resolved_home) as lake:
         found = summarize(lake)
     answer(out, found, lambda: tables(found))
 
@@ -57,7 +57,7 @@ def export(
     where: str | None = None,
     labels: str | None = None,
     form: Annotated[Literal["parquet", "datasets"], Parameter(name="--format")] = "parquet",
-    place: Where = HomeSettings(),
+    settings: Where = HomeSettings(),
     out: Output = Output(),
 ) -> None:
     """Write features with their classes into a new folder, with a manifest; nothing else is needed to read it.
@@ -74,7 +74,7 @@ def export(
     from storage.vectors.export import export_features
     from storage.vectors.features_reader import find_features
 
-    with read_existing_lake(place.place) as lake:
+    with read_existing_lake(settings.resolved_home) as lake:
         features = find_features(lake, recipe, at, where)
         made = export_features(
             features, folder, datetime.now(UTC), label_set=LabelSetName(labels) if labels else None, form=form
@@ -94,7 +94,7 @@ def lineage(what: str, version: int | None = None, /, *, where: Where = HomeSett
     from storage.lake.attach import read_existing_lake
     from storage.tables.lineage import trace
 
-    with read_existing_lake(where.place) as lake:
+    with read_existing_lake(where.resolved_home) as lake:
         found = trace(lake, what, version)
     answer(out, found, lambda: tables(found))
 
@@ -103,8 +103,10 @@ def move(*, where: Where = HomeSettings(), out: Output = Output()) -> None:
     """Copy the home's lake, with every snapshot, to where lake.catalog and lake.data say; the old one stays."""
     from storage.care.move import move_lake
 
-    snapshot = move_lake(where.place)
-    answer(out, {"lake": where.place.lake, "snapshot": snapshot}, lambda: [f"moved to {where.place.lake}"])
+    snapshot = move_lake(where.resolved_home)
+    answer(
+        out, {"lake": where.resolved_home.lake, "snapshot": snapshot}, lambda: [f"moved to {where.resolved_home.lake}"]
+    )
 
 
 def tag(
@@ -126,7 +128,7 @@ def tag(
     from storage.lake.attach import open_existing_lake
     from storage.lake.snapshots import delete_tag, tag_snapshot
 
-    with open_existing_lake(where.place) as lake:
+    with open_existing_lake(where.resolved_home) as lake:
         snapshot = delete_tag(lake, name) if delete else tag_snapshot(lake, name, at, datetime.now(UTC))
     told = f"{name} names snapshot {snapshot}" + (" no longer" if delete else "")
     answer(out, {"tag": name, "snapshot": snapshot, "deleted": delete}, lambda: [told])
@@ -142,7 +144,7 @@ def diff(before: str, after: str, /, *, where: Where = HomeSettings(), out: Outp
     from storage.lake.attach import read_existing_lake
     from storage.lake.snapshots import compare, find_snapshot
 
-    with read_existing_lake(where.place) as lake:
+    with read_existing_lake(where.resolved_home) as lake:
         first, last = find_snapshot(lake, before), find_snapshot(lake, after)
         found = compare(lake, first, last)
     rows = [(kind, len(change.added), len(change.removed), change.changed) for kind, change in found.items()]
@@ -172,7 +174,7 @@ def maintain(
     from flows.operations import maintain as maintenance
 
     step = maintenance.plan_maintenance if dry_run else maintenance.maintain
-    done = step(where.place, older_than, grace, datetime.now(UTC))
+    done = step(where.resolved_home, older_than, grace, datetime.now(UTC))
     answer(out, {"dry_run": dry_run, **asdict(done)}, lambda: maintenance.describe_maintained(done, dry=dry_run))
 
 
@@ -182,7 +184,7 @@ def erase(
     where: Annotated[str | None, Parameter(converter=_typed)] = None,
     dry_run: bool = False,
     yes: bool = False,
-    place: Where = HomeSettings(),
+    settings: Where = HomeSettings(),
     out: Output = Output(),
 ) -> None:
     """Erase images from every table, snapshot and file of the lake, for good; without a name, finish what broke off.
@@ -196,7 +198,9 @@ def erase(
     """
     from flows.operations.erase import describe_erasure, erase_images
 
-    found = erase_images(place.place, images, SourceName(source) if source else None, where, dry_run=dry_run, yes=yes)
+    found = erase_images(
+        settings.resolved_home, images, SourceName(source) if source else None, where, dry_run=dry_run, yes=yes
+    )
     answer(out, found.to_json(), lambda: describe_erasure(found))
 
 
@@ -209,7 +213,7 @@ def doctor(*, deep: bool = False, repair: bool = False, where: Where = HomeSetti
     """
     from flows.operations.doctor import describe, examine, is_sound, to_json
 
-    found = examine(where.place, datetime.now(UTC), deep=deep, repair=repair)
+    found = examine(where.resolved_home, datetime.now(UTC), deep=deep, repair=repair)
     answer(out, to_json(found), lambda: describe(found, repair=repair))
     if not is_sound(found):
         sys.exit(1)

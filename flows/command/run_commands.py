@@ -110,9 +110,9 @@ def evaluate(
     from flows.operations.evaluate import describe, evaluate_head, write_html
 
     settings = _with_source(settings, source)
-    found = evaluate_head(settings.place, settings.label_set, settings.model_name, version)
+    found = evaluate_head(settings.resolved_home, settings.label_set, settings.model_name, version)
     if html:
-        write_html(settings.place, found["training"], html)
+        write_html(settings.resolved_home, found["training"], html)
     answer(out, found, lambda: describe(found))
 
 
@@ -136,8 +136,8 @@ def review(
     from flows.operations.review import review as look_for
 
     settings = _with_source(settings, source)
-    place, label_set = settings.place, settings.label_set
-    found = apply_decisions(place, label_set, apply) if apply else look_for(place, label_set, folder)
+    home, label_set = settings.resolved_home, settings.label_set
+    found = apply_decisions(home, label_set, apply) if apply else look_for(home, label_set, folder)
     answer(out, found, lambda: describe(found))
 
 
@@ -177,4 +177,4 @@ def _refuse_early(settings: RunSettings) -> None:
     check_folder(settings.root)
     settings.source_name  # noqa: B018 - refuses a name that no source can have
     settings.check()
-    settings.place.check()
+    settings.resolved_home.check()

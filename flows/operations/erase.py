@@ -45,25 +45,25 @@ class ErasureResult:
 
 
 def erase_images(
-    place: Home, images: Sequence[str], source: SourceName | None, where: str | None, *, dry_run: bool, yes: bool
+    home: Home, images: Sequence[str], source: SourceName | None, where: str | None, *, dry_run: bool, yes: bool
 ) -> ErasureResult:
     """Erase what is named, after telling what that would be and asking; finish what broke off before.
 
     Raises:
         EraseError: where it is not clear what shall go, or nobody confirms it.
     """
-    with read_existing_lake(place) as lake:
+    with read_existing_lake(home) as lake:
         unfinished = count_open(lake)
     if unfinished and not dry_run:
-        left = finish(place, datetime.now(UTC))
+        left = finish(home, datetime.now(UTC))
         if not (images or source or where):
             return ErasureResult(None, unfinished, left, erased=False)
-    request = _find(place, images, source, where)
-    found = survey(place, request)
+    request = _find(home, images, source, where)
+    found = survey(home, request)
     if dry_run:
         return ErasureResult(found, unfinished, 0, erased=False)
     _confirm(found, yes=yes)
-    taken, left = erase(place, request, datetime.now(UTC))
+    taken, left = erase(home, request, datetime.now(UTC))
     return ErasureResult(taken, unfinished, left, erased=True)
 
 
@@ -79,13 +79,13 @@ def describe_erasure(outcome: ErasureResult) -> list[str]:
     return lines
 
 
-def _find(place: Home, images: Sequence[str], source: SourceName | None, where: str | None) -> Request:
+def _find(home: Home, images: Sequence[str], source: SourceName | None, where: str | None) -> Request:
     named = sum(map(bool, (images, source, where)))
     if named != 1:
         rule = "must name images, or a source, or a condition, and only one of these"
         rule += "" if named else "; none that broke off is left to finish"
         raise EraseError("erase", rule, "See `frostline erase --help`")
-    with read_existing_lake(place) as lake:
+    with read_existing_lake(home) as lake:
         if images:
             return find_images(lake, images)
         return find_source(lake, source) if source else find_condition(lake, where or "")

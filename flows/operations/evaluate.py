@@ -19,21 +19,21 @@ SHOWN = 10
 """Slices and mistakes that are shown; --json has all."""
 
 
-def evaluate_head(place: Home, label_set: LabelSetName, model: ModelName, version: int | None) -> dict[str, Any]:
+def evaluate_head(home: Home, label_set: LabelSetName, model: ModelName, version: int | None) -> dict[str, Any]:
     """Read what was measured of the head that was trained last, or of a registered version's.
 
     Raises:
         TrainError: where there is none, or its head lies in another home.
     """
-    with read_lake(place) as lake:
+    with read_lake(home) as lake:
         training = _find(lake, label_set, model, version)
-        found = read_evaluation(lake, place, training)
-        mistakes = [asdict(mistake) for mistake in find_mistakes(lake, place, training)]
+        found = read_evaluation(lake, home, training)
+        mistakes = [asdict(mistake) for mistake in find_mistakes(lake, home, training)]
     known = {"training": training.training_id, "recipe": training.recipe_id, "snapshot": training.snapshot}
     return {"name": label_set, **known, **found, "mistakes": mistakes}
 
 
-def write_html(place: Home, training_id: str, file: Path) -> None:
+def write_html(home: Home, training_id: str, file: Path) -> None:
     """Write the page of a training.
 
     Raises:
@@ -41,7 +41,7 @@ def write_html(place: Home, training_id: str, file: Path) -> None:
     """
     from tasks.train.report.page import make_page
 
-    text = make_page(place, training_id).html
+    text = make_page(home, training_id).html
     try:
         file.write_text(text, encoding="utf-8")
     except OSError as error:

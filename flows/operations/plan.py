@@ -63,7 +63,7 @@ class Plan:
 
 def make_plan(settings: RunSettings) -> Plan:
     """Compare the source with the lake; new and changed files are read to know them, nothing is written."""
-    home = settings.place
+    home = settings.resolved_home
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
     views = range(settings.embed.views + 1)
     recipes = [find_known(home, settings.embed, weights, view) for view in views]

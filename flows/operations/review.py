@@ -39,13 +39,13 @@ class Labelled:
     places: Sequence[str | None]
 
 
-def review(place: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]:
+def review(home: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]:
     """Look for suspects by the features of the newest training, and write table and contact sheet.
 
     Raises:
         ReviewError: where nothing was trained, there are too few labels, or decisions in the table would be lost.
     """
-    with read_lake(place) as lake:
+    with read_lake(home) as lake:
         recipe_id, settings = _find_training(lake, label_set)
         rows = list_labelled(lake, label_set, recipe_id)
         features = read_features(lake, recipe_id, [image_id for image_id, _ in rows])
@@ -61,18 +61,18 @@ def review(place: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]
     return {"name": label_set, "images": len(ids), **_write(label_set, entries, folder)}
 
 
-def apply_decisions(place: Home, label_set: LabelSetName, file: Path) -> dict[str, Any]:
+def apply_decisions(home: Home, label_set: LabelSetName, file: Path) -> dict[str, Any]:
     """Make a person's decisions the labels of their images: a new version of the label set.
 
     Raises:
         ReviewError: where the table has none, contradicts itself, or names images that are labelled no more.
     """
     decisions = _collect(file)
-    with read_lake(place) as lake:
+    with read_lake(home) as lake:
         _find_training(lake, label_set)  # refuses what has several labels an image
-    with open_lake(place) as lake:
+    with open_lake(home) as lake:
         changed = save_decisions(lake, label_set, decisions, file.name, datetime.now(UTC))
-    with read_lake(place) as lake:
+    with read_lake(home) as lake:
         return {"name": label_set, "decisions": len(decisions), "changed": changed, "snapshot": lake.snapshot}
 
 

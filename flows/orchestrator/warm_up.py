@@ -32,7 +32,7 @@ def warm_up(settings: RunSettings) -> Iterator[None]:
 def _prepare(settings: RunSettings) -> None:
     """Load things in the order in which the run meets them."""
     is_new = _open_backbone(settings)
-    load_mlflow(tracking_uri(settings.place, settings.registry))
+    load_mlflow(tracking_uri(settings.resolved_home, settings.registry))
     if is_new:
         list_installed()
         import scipy.optimize  # noqa: F401 - for the temperature
@@ -43,7 +43,7 @@ def _prepare(settings: RunSettings) -> None:
 
 def _open_backbone(settings: RunSettings) -> bool:
     """Open the backbone where something is to be embedded by a recipe that is known; torch comes with it."""
-    home, decided = settings.place, settings.embed
+    home, decided = settings.resolved_home, settings.embed
     recipe = find_known(home, decided, find_weights(home, decided.backbone, decided.weights))
     if recipe is None:
         return False
