@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 from flows.progress import show_progress
 from flows.settings import recall_settings
@@ -125,6 +125,5 @@ def _train_again(home: Home, head: Training, now: datetime) -> None:
     from tasks.train.train import TrainingData, train_head
 
     head_path(home, head.training_id).unlink(missing_ok=True)  # lest a broken one counts as known
-    views = cast("list[str]", head.settings.get("views", []))
-    data = TrainingData(head.label_set, head.recipe_id, tuple(views), head.snapshot)
+    data = TrainingData(head.label_set, head.recipe_id, head.views, head.snapshot)
     train_head(home, data, recall_settings(head.settings), now)

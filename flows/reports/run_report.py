@@ -56,7 +56,7 @@ class RunReport:
             "pace": embedded.throughput.to_json(),
             "trained": self.trained.new,
             "training": self.trained.training.training_id,
-            "chosen": find_chosen(self.trained.training),
+            "chosen": self.trained.training.chosen,
             "metrics": self.trained.training.metrics,
             "model": {
                 "name": registered.name,
@@ -81,21 +81,15 @@ def trained_to_json(trained: Trained) -> dict[str, Any]:
         "label_set": training.label_set,
         "recipe": training.recipe_id,
         "snapshot": training.snapshot,
-        "chosen": find_chosen(training),
+        "chosen": training.chosen,
         "metrics": training.metrics,
         "warnings": list(trained.warnings),
     }
 
 
-def find_chosen(training: Training) -> dict[str, object]:
-    """Give what makes the head that was chosen on validation: its kind, and what there was to choose about it."""
-    mark = "chosen_"
-    return {name.removeprefix(mark): value for name, value in training.settings.items() if name.startswith(mark)}
-
-
 def describe_chosen(training: Training) -> str:
     """Tell what makes the head in one line."""
-    return f"chosen    {' · '.join(f'{name} {value}' for name, value in find_chosen(training).items())}"
+    return f"chosen    {' · '.join(f'{name} {value}' for name, value in training.chosen.items())}"
 
 
 def describe_trained(trained: Trained) -> list[str]:

@@ -90,7 +90,7 @@ def list_lost_heads(lake: Lake) -> list[Training]:
     """List the trainings whose head this home should have, and has not or cannot read."""
     if lake.home.catalog_url:  # a shared lake's heads lie in the home of the run that trained them
         return []
-    kept = f"""NOT {NO_RECORD} AND NOT (contains(settings, '"chosen_head":"knn"')
+    kept = f"""NOT {NO_RECORD} AND NOT (kind IS NOT DISTINCT FROM 'knn'
                AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity'))"""
     return [
         training

@@ -255,7 +255,7 @@ def _list_models(lake: Lake, request: Request) -> list[Model]:
     condition = ROWS["training_sets"]
     found = lake.rows(
         f"""SELECT coalesce(m.name, h.label_set), m.version, m.alias, m.run_id, count(DISTINCT t.image_id),
-              bool_or(m.name IS NOT NULL AND (t.split = 'test' OR contains(coalesce(h.settings, ''), '"knn"'))),
+              bool_or(m.name IS NOT NULL AND (t.split = 'test' OR h.kind IS NOT DISTINCT FROM 'knn')),
               h.label_set
             FROM (FROM training_sets WHERE {condition}) t JOIN heads h USING (training_id)
             LEFT JOIN models m USING (training_id) GROUP BY ALL ORDER BY ALL""",

@@ -6,7 +6,7 @@ import duckdb
 
 from storage.lake.lake import Lake
 
-VERSION = 3
+VERSION = 4
 
 
 def make_tables(lake: Lake) -> None:

@@ -3,8 +3,10 @@
 import uuid
 from typing import Any
 
+from storage.canonical import canonical
 from storage.errors import QueryError
 from storage.lake.lake import Lake
+from storage.tables.trainings import find_training
 
 
 def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
@@ -19,7 +21,8 @@ def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
         sql = "SELECT * EXCLUDE (image_id) FROM image_lineage WHERE image_id = ? ORDER BY name, version"
         return {"image": what, "used_by": lake.dicts(sql, [what])}
     found = lake.dicts(
-        "FROM model_lineage WHERE name = $1 AND ($2 IS NULL OR version = $2) ORDER BY version DESC LIMIT 1",
+        """SELECT * EXCLUDE (kind, hyperparameters, views) FROM model_lineage
+           WHERE name = $1 AND ($2 IS NULL OR version = $2) ORDER BY version DESC LIMIT 1""",
         [what, version],
     )
     if not found:
@@ -30,7 +33,9 @@ def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
            GROUP BY ALL ORDER BY ALL""",
         [what, found[0]["version"]],
     )
-    return {**found[0], "rows": rows}
+    training = find_training(lake, found[0]["training_id"])
+    settings = canonical(training.parameters) if training else None
+    return {**found[0], "settings": settings, "rows": rows}
 
 
 def _is_id(what: str) -> bool:

@@ -4,10 +4,10 @@ import hashlib
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from storage.locations.home import Home
 from storage.names import LabelSetName
 
 HEAD = "head.safetensors"
+_CHOSEN = "chosen_"
 _LABELLED = """SELECT image_id, min(class) AS class FROM labels
   SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)
   WHERE label_set = $1 GROUP BY image_id HAVING min(class) = max(class)"""
@@ -28,9 +29,10 @@ _ALL_LABELS = """SELECT DISTINCT image_id, class FROM labels
 
 @dataclass(frozen=True)
 class Training:
-    """A head that was trained: from what, how, and what it was measured to be.
+    """A trained head: what it was trained on, what was chosen on validation, how it did on the test split.
 
-    ``metrics`` has what was measured on the test split, such as accuracy, accuracy_low and accuracy_high.
+    ``kind`` and ``hyperparameters`` were chosen on validation; ``views`` are recipes of views of the images, also
+    trained on. ``metrics`` are of the test split, such as accuracy, accuracy_low and accuracy_high.
     """
 
     training_id: str
@@ -38,13 +40,26 @@ class Training:
     recipe_id: str
     snapshot: int
     settings: dict[str, object]
+    kind: str
     metrics: dict[str, float]
+    hyperparameters: dict[str, float] = field(default_factory=dict)
+    views: tuple[str, ...] = ()
 
     @property
     def averaged(self) -> tuple[str, ...]:
         """The recipes of the views over which its answers average."""
-        views = cast("list[str]", self.settings.get("views", []))
-        return tuple(views) if self.settings.get("average_views") else ()
+        return self.views if self.settings.get("average_views") else ()
+
+    @property
+    def chosen(self) -> dict[str, object]:
+        """What was chosen on validation, as commands print it: the kind of head, and its hyperparameters."""
+        return {"head": self.kind, **self.hyperparameters}
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The settings together with the views and what was chosen: one flat record."""
+        views = {"views": list(self.views)} if self.views else {}
+        return {**self.settings, **views, **{f"{_CHOSEN}{name}": value for name, value in self.chosen.items()}}
 
 
 def head_path(home: Home, training_id: str) -> Path:
@@ -103,15 +118,8 @@ def count_conflicts(lake: Lake, label_set: LabelSetName) -> int:
 
 def list_trainings(lake: Lake, condition: str, parameters: Sequence[object] = ()) -> list[Training]:
     """List the trainings for which a condition holds, the newest first."""
-    found = lake.rows(
-        f"""SELECT training_id, label_set, recipe_id, heads.snapshot, settings, metrics FROM heads
-            WHERE {condition} ORDER BY trained_at DESC, training_id""",
-        parameters,
-    )
-    return [
-        Training(training_id, label_set, recipe_id, snapshot, json.loads(settings), json.loads(metrics))
-        for training_id, label_set, recipe_id, snapshot, settings, metrics in found
-    ]
+    rows = lake.dicts(f"FROM heads WHERE {condition} ORDER BY trained_at DESC, training_id", parameters)
+    return [_read_training(row if "kind" in row else _upgrade_row(row)) for row in rows]
 
 
 def find_training(lake: Lake, training_id: str) -> Training | None:
@@ -135,25 +143,62 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime,
     def write() -> None:
         _refuse_erased(lake, training.training_id)
         if find_training(lake, training.training_id) is None:
-            lake.execute(
-                "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    training.training_id,
-                    training.label_set,
-                    training.recipe_id,
-                    training.snapshot,
-                    canonical(training.settings),
-                    canonical(training.metrics),
-                    now,
-                    code,
-                ],
-            )
+            _write_training(lake, training, now, code)
             lake.execute(
                 "INSERT INTO training_sets SELECT ?, image_id::UUID, class, split FROM _rows", [training.training_id]
             )
 
     with lake.lend(_rows=rows):
         lake.commit(write)
+
+
+def _write_training(lake: Lake, training: Training, now: datetime, code: str | None) -> None:
+    lake.execute(
+        "INSERT INTO heads VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            training.training_id,
+            training.label_set,
+            training.recipe_id,
+            training.snapshot,
+            canonical(training.settings),
+            canonical(training.metrics),
+            now,
+            code,
+            training.kind,
+            canonical(training.hyperparameters),
+            list(training.views),
+        ],
+    )
+
+
+def _read_training(row: dict[str, Any]) -> Training:
+    return Training(
+        row["training_id"],
+        LabelSetName(row["label_set"]),
+        row["recipe_id"],
+        row["snapshot"],
+        json.loads(row["settings"]),
+        row["kind"],
+        json.loads(row["metrics"]),
+        json.loads(row["hyperparameters"]),
+        tuple(row["views"]),
+    )
+
+
+def _upgrade_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Convert a row of a snapshot from before schema version 4, which held everything in ``settings``."""
+    settings = json.loads(row["settings"])
+    views = settings.pop("views", [])
+    chosen = {name: settings.pop(name) for name in list(settings) if name.startswith(_CHOSEN)}
+    kind = chosen.pop(f"{_CHOSEN}head", "softmax")  # the only kind of the first release
+    hyperparameters = {name.removeprefix(_CHOSEN): value for name, value in chosen.items()}
+    return {
+        **row,
+        "settings": json.dumps(settings),
+        "kind": kind,
+        "hyperparameters": json.dumps(hyperparameters),
+        "views": views,
+    }
 
 
 def _refuse_erased(lake: Lake, training_id: str) -> None:

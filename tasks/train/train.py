@@ -113,9 +113,11 @@ def train_head(
     if folds:
         figures = _cross_validate(inputs, rows, folds, candidates[0], settings)
         evaluation = replace(evaluation, metrics={**evaluation.metrics, **figures})
-    chosen = settings.model_dump() | ({"views": data.views} if data.views else {})
-    chosen |= {f"chosen_{name}": value for name, value in candidates[0].choice.items()}
-    training = Training(training_id, data.label_set, data.recipe_id, snapshot, chosen, evaluation.metrics)
+    kind = str(candidates[0].choice["head"])
+    hyperparameters = {name: value for name, value in candidates[0].choice.items() if not isinstance(value, str)}
+    values = settings.model_dump()
+    named = training_id, data.label_set, data.recipe_id, snapshot
+    training = Training(*named, values, kind, evaluation.metrics, hyperparameters, data.views)
     _keep(home, training, candidates, evaluation, coverage, division.bridges)
     if arrivals:
         _keep_asked(home, training_id, asked)

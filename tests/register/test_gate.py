@@ -54,7 +54,7 @@ def train(lake: Lake, name: str, sureness: float, rows: Rows = TEST, recipe_id: 
     """Record a head whose logit for a cat is ``sureness`` times the feature."""
     one = np.array([1.0])
     head = Head(CLASSES, np.array([0.0]), one, np.array([[sureness, 0.0]]), np.zeros(2))
-    training = Training(name, LabelSetName("photos"), recipe_id, 1, {}, {})
+    training = Training(name, LabelSetName("photos"), recipe_id, 1, {}, "softmax", {})
     save_head(head, head_path(lake.home, name))
     image_ids, names, splits = zip(*((image(number), label, split) for number, label, split in rows), strict=True)
     save_training(lake, training, pa.table({"image_id": image_ids, "class": names, "split": splits}), NOW)

@@ -44,7 +44,7 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_
     with read_lake(place) as lake:
         training = find_training(lake, first["training"])
         assert training
-        assert training.settings["chosen_head"] == "tail"
+        assert training.kind == "tail"
         ids = list_predictable(lake, [SourceName("photos")], training.recipe_id)[::10]
         expected = read_head(place, training, open_layers).probabilities(read_features(lake, training.recipe_id, ids))
         copies = find_copies(lake, ids)

@@ -92,7 +92,7 @@ def _log_figures(home: Home, package: Package) -> None:
     mlflow.set_tags({TRAINING_TAG: training.training_id, RECIPE_TAG: training.recipe_id})
     mlflow.log_params(
         {
-            **{f"train.{key}": value for key, value in training.settings.items()},
+            **{f"train.{key}": value for key, value in training.parameters.items()},
             "recipe_id": training.recipe_id,
             "snapshot": training.snapshot,
             "architecture": package.recipe.architecture,

@@ -101,7 +101,7 @@ def try_tail(
         training_id = identify(lake, rows.data, asked, rows.groups)
         known = find_training(lake, training_id)
     if known and head_path(home, training_id).exists():
-        head, epoch = read_head(home, known, open_layers), int(str(known.settings["chosen_epoch"]))
+        head, epoch = read_head(home, known, open_layers), int(known.hyperparameters["epoch"])
     else:
         checkpoints = checkpoint_folder(home, training_id)
         pretrained = Pretrained(home.backbones / rows.data.recipe_id, checkpoints, progress, deadline)

@@ -192,8 +192,8 @@ def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(tm
     kept = {"gone": IDS, "stays": STAY}
     with open_lake(home) as lake:
         for name, image_ids in kept.items():
-            row = [name, "photos", RECIPE, 2, '{"chosen_head":"knn"}', NOW - timedelta(days=1)]
-            lake.execute("INSERT INTO heads VALUES (?, ?, ?, ?, ?, '{}', ?, NULL)", row)
+            row = [name, "photos", RECIPE, 2, NOW - timedelta(days=1)]
+            lake.execute("INSERT INTO heads VALUES (?, ?, ?, ?, '{}', '{}', ?, NULL, 'knn', '{}', [])", row)
             lake.execute("INSERT INTO training_sets SELECT ?, unnest(?)::UUID, 'red', 'train'", [name, image_ids])
     for name, image_ids in kept.items():
         vectors = VECTORS[[IDS.index(image_id) for image_id in image_ids]]
@@ -347,7 +347,7 @@ def test_a_training_that_an_erasure_overtakes_is_refused_and_leaves_no_vector(tm
     rows = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "split": ["train"] * len(IDS)})
     with open_lake(home) as lake:
         with pytest.raises(TrainError, match=f"{len(DOOMED)} images: were erased while a head was trained"):
-            save_training(lake, Training("living", LabelSetName("photos"), RECIPE, 1, {}, {}), rows, NOW)
+            save_training(lake, Training("living", LabelSetName("photos"), RECIPE, 1, {}, "softmax", {}), rows, NOW)
         assert not head_path(home, "living").parent.exists()
         said = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "probability": [1.0] * len(IDS)})
         save_version(lake, Version(ModelName("late"), 1, "living", "run", None), said, NOW)

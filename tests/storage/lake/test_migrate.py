@@ -189,7 +189,7 @@ def test_two_processes_that_open_it_at_once_upgrade_it_once(first: Home) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from storage.lake.lake import migrate
+from storage.lake import migrate
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import open_home

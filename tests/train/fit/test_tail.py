@@ -184,7 +184,7 @@ def test_a_tail_starts_from_the_pretrained_weights_and_learns_more_than_its_head
     training = embedded.train()
     trained, frozen = list_candidates(embedded, training)
     assert (frozen["learning_rate"], frozen["epoch"]) == (0, 0)
-    assert (trained["learning_rate"], training.settings["chosen_head"]) == (1e-4, "tail")
+    assert (trained["learning_rate"], training.kind) == (1e-4, "tail")
     assert trained["epoch"] > 0
     assert trained["validation_log_loss"] < frozen["validation_log_loss"]
     before = open_tail(embedded.home.backbones / embedded.recipe.recipe_id).state()

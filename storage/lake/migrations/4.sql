@@ -1,0 +1,173 @@
+-- From version 3 to version 4: what was chosen for a head, and its views, are columns; comments in plain English.
+
+ALTER TABLE heads ADD COLUMN kind VARCHAR;
+COMMENT ON COLUMN heads.kind IS 'The kind of head chosen on validation: softmax, ridge, prototypes, knn, mlp, mlp2 or tail; sigmoid where an image may have several labels';
+ALTER TABLE heads ADD COLUMN hyperparameters VARCHAR;
+COMMENT ON COLUMN heads.hyperparameters IS 'JSON: the hyperparameters chosen on validation, such as l2, nearest, learning_rate, weight_decay or epoch';
+ALTER TABLE heads ADD COLUMN views VARCHAR[];
+COMMENT ON COLUMN heads.views IS 'The recipes of the views that were used beside the images themselves; empty if none';
+
+-- Until now they were in the settings. Heads of the first release, all softmax, did not name their kind.
+UPDATE heads SET hyperparameters = '{}', views = [];
+UPDATE heads SET
+  kind = coalesce(settings->>'chosen_head', 'softmax'),
+  hyperparameters = json_merge_patch('{}', json_object(
+    'epoch', settings->'chosen_epoch', 'l2', settings->'chosen_l2', 'learning_rate', settings->'chosen_learning_rate',
+    'nearest', settings->'chosen_nearest', 'weight_decay', settings->'chosen_weight_decay')),
+  views = coalesce((settings->'views')::VARCHAR[], []),
+  settings = json_merge_patch(settings, '{"chosen_head": null, "chosen_epoch": null, "chosen_l2": null, "chosen_learning_rate": null, "chosen_nearest": null, "chosen_weight_decay": null, "views": null}')
+WHERE CASE WHEN json_valid(settings) THEN json_type(settings) END = 'OBJECT'; -- doctor reports damaged ones
+
+DROP VIEW image_lineage;
+CREATE VIEW image_lineage AS
+  WITH versions AS (
+    SELECT m.name, m.version, m.training_id, m.run_id, h.recipe_id, h.snapshot, h.kind IS NOT DISTINCT FROM 'sigmoid' AS multi_label
+    FROM models m JOIN heads h USING (training_id)
+  ), trained AS (
+    SELECT t.image_id, v.name, v.version, t.class, t.split, CASE WHEN v.multi_label THEN t.class ELSE '' END AS label
+    FROM training_sets t JOIN versions v USING (training_id)
+  ), predicted AS (
+    SELECT p.image_id, p.name, p.version, p.class, p.probability, CASE WHEN v.multi_label THEN p.class ELSE '' END AS label
+    FROM predictions p JOIN versions v USING (name, version)
+  )
+  SELECT image_id, name, version, t.class, t.split, p.class AS predicted, p.probability, v.run_id, v.recipe_id, v.snapshot
+  FROM trained t FULL JOIN predicted p USING (image_id, name, version, label) JOIN versions v USING (name, version);
+COMMENT ON VIEW image_lineage IS 'One row per image and model version that used it, or one per label where an image may have several: class and split in training (null if it was not in the training set) and the prediction (null if there is none, or not of this label)';
+
+DROP VIEW model_lineage;
+CREATE VIEW model_lineage AS
+  SELECT m.name, m.version, m.alias, m.run_id, m.registered_at, m.training_id, h.label_set, h.snapshot, h.recipe_id,
+    r.recipe, r.weights, h.settings, h.metrics, h.code, h.trained_at, h.kind, h.hyperparameters, h.views
+  FROM models m JOIN heads h USING (training_id) LEFT JOIN recipes r USING (recipe_id);
+COMMENT ON VIEW model_lineage IS 'One row per model version: the snapshot, recipe, settings and code that it was made from';
+
+COMMENT ON TABLE lake_version IS 'One row: the version of this schema';
+COMMENT ON COLUMN lake_version.made_at IS 'When the lake was created';
+
+COMMENT ON TABLE guard IS 'One row that every commit updates, so that of two concurrent commits one conflicts and is retried';
+COMMENT ON COLUMN guard.n IS 'Number of commits';
+
+COMMENT ON TABLE images IS 'Every distinct image ever seen, one row each; paths come and go, images stay';
+COMMENT ON COLUMN images.image_id IS 'First 128 bits of the SHA-256 of the image''s bytes';
+COMMENT ON COLUMN images.format IS 'Format by its Pillow name: JPEG, PNG, ...';
+COMMENT ON COLUMN images.width IS 'Width in pixels, before EXIF rotation';
+COMMENT ON COLUMN images.height IS 'Height in pixels, before EXIF rotation';
+COMMENT ON COLUMN images.mode IS 'Colour mode by its Pillow name: RGB, L, P, CMYK, ...';
+COMMENT ON COLUMN images.bytes IS 'Size of the file in bytes';
+
+COMMENT ON TABLE files IS 'The files of each source now, one row per path; a scan leaves the rows of unchanged files alone';
+COMMENT ON COLUMN files.path IS 'Path relative to the root of the source; bytes that are not UTF-8 are written as \xNN, a backslash as two';
+COMMENT ON COLUMN files.bytes IS 'Size in bytes when the file was last read';
+COMMENT ON COLUMN files.mtime_ns IS 'Modification time when the file was last read, nanoseconds since 1970';
+COMMENT ON COLUMN files.image_id IS 'The image in the file; null if its bytes are not an image (failures has the reason)';
+
+COMMENT ON TABLE scans IS 'One row per scan of a source';
+COMMENT ON COLUMN scans.root IS 'Where the source was';
+COMMENT ON COLUMN scans.scanned_at IS 'When it was scanned';
+COMMENT ON COLUMN scans.files IS 'Number of files whose name is that of an image';
+COMMENT ON COLUMN scans.opened IS 'Number of files that were read because they were new or had changed';
+COMMENT ON COLUMN scans.ignored IS 'Number of other files';
+COMMENT ON COLUMN scans.images IS 'Number of distinct images';
+COMMENT ON COLUMN scans.new IS 'Number of images that the lake had never seen before';
+COMMENT ON COLUMN scans.gone IS 'Number of images that were in the source before and no longer are';
+COMMENT ON COLUMN scans.failed IS 'Number of files and folders that could not be read as an image';
+
+COMMENT ON TABLE labels IS 'The current class of each image; earlier labels are in earlier snapshots';
+COMMENT ON COLUMN labels.source IS 'Where the label came from: a source, or review: and the file with the decision';
+COMMENT ON COLUMN labels.labelled_at IS 'When the lake recorded the label';
+
+COMMENT ON TABLE recipes IS 'Everything that decides the value of a vector';
+COMMENT ON COLUMN recipes.recipe IS 'The recipe as canonical JSON';
+COMMENT ON COLUMN recipes.weights IS 'SHA-256 of the weights file';
+COMMENT ON COLUMN recipes.cut IS 'Where in the backbone freezing ends';
+COMMENT ON COLUMN recipes.made_at IS 'When the recipe was first used';
+
+COMMENT ON TABLE recipe_requests IS 'Which settings led to which recipe, so that automatic choices are made only once';
+COMMENT ON COLUMN recipe_requests.request IS 'Canonical JSON of the settings and the digest of the weights';
+COMMENT ON COLUMN recipe_requests.made_at IS 'When the recipe was decided';
+
+COMMENT ON TABLE features IS 'The vector of each image under each recipe, at most one row per pair';
+COMMENT ON COLUMN features.vector IS 'The vector: recipes.dim numbers, rounded to the recipe''s stored precision';
+
+COMMENT ON TABLE shards IS 'What each committed shard of embedding cost; plan estimates durations from it';
+COMMENT ON COLUMN shards.images IS 'Number of features added';
+COMMENT ON COLUMN shards.failed IS 'Number of images that failed';
+COMMENT ON COLUMN shards.seconds IS 'Seconds from opening the first file to closing the Parquet file';
+COMMENT ON COLUMN shards.bytes IS 'Size of the Parquet file in bytes';
+COMMENT ON COLUMN shards.committed_at IS 'When the shard was committed';
+
+COMMENT ON TABLE failures IS 'Files and images that could not be read, decoded or embedded; a row goes when a retry succeeds';
+COMMENT ON COLUMN failures.path IS 'Path, written as in files';
+COMMENT ON COLUMN failures.image_id IS 'The image; null if the bytes are not an image';
+COMMENT ON COLUMN failures.recipe_id IS 'The recipe under which it failed; null if it failed during a scan';
+COMMENT ON COLUMN failures.stage IS 'read (every run retries), probe, decode or embed (retried on request)';
+COMMENT ON COLUMN failures.reason IS 'The reason, in words';
+COMMENT ON COLUMN failures.failed_at IS 'When it failed';
+
+COMMENT ON TABLE canaries IS 'Probe images with the vectors that they had when the recipe was first used';
+COMMENT ON COLUMN canaries.probe IS 'Name of a generated probe image, or image_id of an image of the lake';
+COMMENT ON COLUMN canaries.image IS 'Bytes of a generated probe image; null for an image of the lake, which is read from its file';
+COMMENT ON COLUMN canaries.vector IS 'Its vector at that time';
+COMMENT ON COLUMN canaries.tolerance IS 'Largest distance, relative to the length of the vector, that counts as equal';
+COMMENT ON COLUMN canaries.made_with IS 'JSON: the libraries and the device that computed the vector';
+COMMENT ON COLUMN canaries.images_per_second IS 'Throughput of full batches through the backbone at that time';
+COMMENT ON COLUMN canaries.made_at IS 'When the vector was computed';
+
+COMMENT ON COLUMN heads.training_id IS 'Hash of recipe, settings and training rows: training the same again gives the same id';
+COMMENT ON COLUMN heads.label_set IS 'The label set that the head answers';
+COMMENT ON COLUMN heads.recipe_id IS 'The recipe of the features that it was trained on';
+COMMENT ON COLUMN heads.snapshot IS 'The snapshot from which its training rows were read';
+COMMENT ON COLUMN heads.settings IS 'Canonical JSON of the training settings, seed and split included';
+COMMENT ON COLUMN heads.metrics IS 'JSON: metrics on the test split, measured once';
+COMMENT ON COLUMN heads.trained_at IS 'When it was trained';
+COMMENT ON COLUMN heads.code IS 'Release and commit of Frostline that trained it; null for heads of the first release';
+
+COMMENT ON TABLE training_sets IS 'The exact training rows of each head: one per image, or one per label where an image may have several';
+COMMENT ON COLUMN training_sets.class IS 'Its class at that time';
+
+COMMENT ON TABLE models IS 'Every model version registered in MLflow';
+COMMENT ON COLUMN models.name IS 'Name of the registered model';
+COMMENT ON COLUMN models.version IS 'Version of the registered model';
+COMMENT ON COLUMN models.training_id IS 'The head in the model';
+COMMENT ON COLUMN models.run_id IS 'The MLflow run';
+COMMENT ON COLUMN models.alias IS 'Alias that the version received at registration; null if none';
+COMMENT ON COLUMN models.registered_at IS 'When it was registered';
+
+COMMENT ON TABLE predictions IS 'Predictions of each registered model version for the images of its sources';
+COMMENT ON COLUMN predictions.name IS 'Name of the registered model';
+COMMENT ON COLUMN predictions.version IS 'Version of the registered model';
+COMMENT ON COLUMN predictions.class IS 'The most probable class, or neither; with several labels per image, one row per predicted label';
+COMMENT ON COLUMN predictions.probability IS 'Probability of the class';
+COMMENT ON COLUMN predictions.predicted_at IS 'When it was predicted';
+
+COMMENT ON TABLE leases IS 'Which images a run is embedding now, so that no other run does the same work';
+COMMENT ON COLUMN leases.first IS 'First image of the shard, in the order of image_id';
+COMMENT ON COLUMN leases.last IS 'Last image of the shard';
+COMMENT ON COLUMN leases.holder IS 'The run that is embedding it';
+COMMENT ON COLUMN leases.expires_at IS 'When the lease expires, should the run be dead';
+
+COMMENT ON TABLE tags IS 'Names of snapshots; a tagged snapshot never expires';
+COMMENT ON COLUMN tags.tagged_at IS 'When it was tagged';
+
+COMMENT ON TABLE erasures IS 'What was erased from all snapshots: how much, never what';
+COMMENT ON COLUMN erasures.erasure_id IS 'A random UUID';
+COMMENT ON COLUMN erasures.asked IS 'Kind of request: images, source or condition';
+COMMENT ON COLUMN erasures.images IS 'Number of images erased';
+COMMENT ON COLUMN erasures.rows IS 'Number of rows deleted, over all tables';
+COMMENT ON COLUMN erasures.models IS 'JSON: the model versions that were trained or measured on an erased image';
+COMMENT ON COLUMN erasures.erased_at IS 'When the erasure was completed; null while it is unfinished';
+
+COMMENT ON TABLE checksums IS 'Size and checksum of each Parquet file of the lake, taken when it was written';
+COMMENT ON COLUMN checksums.path IS 'Path as in the catalog';
+COMMENT ON COLUMN checksums.bytes IS 'Size in bytes';
+COMMENT ON COLUMN checksums.sealed_at IS 'When the checksum was taken';
+
+COMMENT ON VIEW unlabelled IS 'Images of each source that have no label';
+
+COMMENT ON VIEW conflicts IS 'Images with several classes: left out of training, unless an image may have several labels';
+
+COMMENT ON VIEW latest_predictions IS 'Predictions of the newest version of each model';
+
+COMMENT ON VIEW model_rows IS 'The exact rows that each model version was trained, validated and tested on, with their features';
+
+UPDATE lake_version SET version = 4;
