@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from safetensors import safe_open
@@ -12,6 +11,7 @@ from safetensors.numpy import save
 
 from storage.artifacts.head_files import Arrays
 from storage.errors import TrainError
+from storage.locations.atomic import write_file
 from storage.locations.home import Home
 
 
@@ -24,17 +24,15 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint in the place of the one before: under a temporary name of its own, then renamed.
+    """Write a checkpoint in place of the previous one.
 
     Raises:
-        TrainError: where the disk does not take it.
+        TrainError: if it cannot be written.
     """
     data = save(dict(checkpoint.arrays), metadata={"facts": json.dumps(checkpoint.facts)})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
-            file.write(data)
-        Path(file.name).rename(path)
+        with write_file(path) as unfinished:
+            unfinished.write_bytes(data)
     except OSError as error:
         remedy = "Make room on the disk, then train again: it goes on from the last one"
         raise TrainError(f"checkpoint {path}", f"cannot be written ({error.strerror})", remedy) from error

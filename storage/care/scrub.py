@@ -19,7 +19,7 @@ from storage.lake.ducklake_files import META, delete_files, find_orphans
 from storage.lake.extensions import connect
 from storage.lake.lake import Lake, Row, quote
 from storage.locations.home import Home
-from storage.locations.locks import take_turn
+from storage.locations.locks import lock_commits
 from storage.locations.parquet_files import open_file
 from storage.locations.urls import POSTGRES
 from storage.tables.features import add_file
@@ -98,7 +98,7 @@ def _delete_strays(lake: Lake, now: datetime) -> int:
 
     Vectors are a run's that holds a lease. Other tables' files are written while a turn is held, where turns are kept.
     """
-    with take_turn(lake.home):
+    with lock_commits(lake.home):
         strays = find_orphans(lake)
         embedding = bool(list_holders(lake, None, now))
         spared = {
@@ -145,7 +145,7 @@ def _narrow_columns(lake: Lake, table: str, columns: Sequence[Row]) -> bool:
 
 def _vacuum_sqlite(home: Home) -> None:
     """Write the catalog anew, without the free pages in which deleted rows remain, and empty its log."""
-    with take_turn(home), closing(sqlite3.connect(home.catalog, timeout=20, isolation_level=None)) as con:
+    with lock_commits(home), closing(sqlite3.connect(home.catalog, timeout=20, isolation_level=None)) as con:
         for _ in range(ATTEMPTS):
             try:
                 con.execute("VACUUM")

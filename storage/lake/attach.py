@@ -16,7 +16,7 @@ from storage.lake.lake import ATTEMPTS, Lake, is_race, quote, unwritable
 from storage.lake.migrate import VERSION, make_tables, read_version, upgrade
 from storage.lake.snapshots import find_snapshot, is_number, no_snapshot
 from storage.locations.home import Home
-from storage.locations.locks import take_turn
+from storage.locations.locks import lock_commits
 from storage.locations.parquet_files import list_folder
 from storage.locations.stores import check_store, name_missing, write_secret
 
@@ -34,7 +34,7 @@ def open_lake(home: Home) -> Lake:
         LakeTooNewError: where a later release wrote it.
     """
     home.make()
-    with take_turn(home):
+    with lock_commits(home):
         lake = attach_if_present(home) or make_lake(home)
         version = read_version(lake) or _make_version(lake)
     _check(lake, version)

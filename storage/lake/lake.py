@@ -12,7 +12,7 @@ import pyarrow as pa
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
 from storage.lake.extensions import keep, list_wheels
 from storage.locations.home import Home
-from storage.locations.locks import take_turn
+from storage.locations.locks import lock_commits
 
 ATTEMPTS = 50
 CUT_OFF = ("connection reset", "server closed the connection", "terminating connection", "no connection to the server")
@@ -155,7 +155,7 @@ class Lake:
         """
         for attempt in range(ATTEMPTS):
             try:
-                with take_turn(self.home):
+                with lock_commits(self.home):
                     return work()
             except (duckdb.Error, LakeUnreachableError) as error:
                 self._roll_back()

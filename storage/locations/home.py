@@ -60,8 +60,8 @@ class Home:
         return self.root / "data"
 
     @property
-    def turn(self) -> Path:
-        """The file by which writers on one machine take turns."""
+    def commit_lock(self) -> Path:
+        """The file that writers on one machine lock in order to commit."""
         return self.root / "commit.lock"
 
     @property

@@ -1,4 +1,4 @@
-"""Locks that processes of one machine hold, and that end with them."""
+"""Locks between processes of one machine; they end with the process that holds them."""
 
 import contextlib
 import os
@@ -8,47 +8,47 @@ from pathlib import Path
 
 from storage.locations.home import Home
 
-PATIENCE = 5.0
-PAUSE = 0.005
+TIMEOUT = 5.0
+POLL = 0.005
 
 
 @contextlib.contextmanager
-def take_turn(home: Home) -> Iterator[None]:
-    """Hold the lock of a local catalog for the length of a block, or go on without it after five seconds.
+def lock_commits(home: Home) -> Iterator[None]:
+    """Hold the commit lock of a local catalog for the length of a block; after five seconds, proceed without it.
 
-    Taking turns at committing makes lost races rare; it is the guard, not the turn, that makes commits safe.
+    Committing one at a time makes lost races rare. What makes commits safe is the guard, not this lock.
     """
-    if home.catalog_url:  # Postgres lets writers wait for each other, on whatever machine they are
+    if home.catalog_url:  # Postgres makes writers wait for each other, on any machine
         yield
         return
-    with home.turn.open("a") as file:
-        give_up = time.monotonic() + PATIENCE
-        while not _lock(file.fileno()) and time.monotonic() < give_up:
-            time.sleep(PAUSE)
+    with home.commit_lock.open("a") as file:
+        deadline = time.monotonic() + TIMEOUT
+        while not _try_lock(file.fileno()) and time.monotonic() < deadline:
+            time.sleep(POLL)
         yield
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[bool]:
-    """Hold a folder for the length of a block; gives whether nobody else holds it."""
+def try_lock(path: Path) -> Iterator[bool]:
+    """Try to lock a file or folder for the length of a block; yields False if another process has it locked."""
     try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # it is gone, or this system opens no folders
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:  # it is gone, or this system cannot open folders
         yield False
         return
     try:
-        yield _lock(handle)
+        yield _try_lock(handle)
     finally:
         os.close(handle)
 
 
-def _lock(handle: int) -> bool:
+def _try_lock(handle: int) -> bool:
     try:
         import fcntl
-    except ImportError:  # there is none to wait for
+    except ImportError:  # no locks on this system
         return True
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # somebody else has it, or this file system has none
+    except OSError:  # locked by another process, or no locks on this file system
         return False
     return True

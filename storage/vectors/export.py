@@ -1,12 +1,10 @@
 """An export: features with their classes as a folder of files that need neither the lake nor this project."""
 
 import contextlib
-import glob
 import hashlib
 import itertools
 import json
 import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -18,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import ExportError
-from storage.locations.locks import hold
+from storage.locations.atomic import write_folder
 from storage.names import LabelSetName
 from storage.release import name_release
 from storage.vectors.feature_file import Matrix
@@ -107,27 +105,15 @@ def export_features(
 
 @contextlib.contextmanager
 def _make_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder that gets its name at the end of the block; after an error nothing is left.
-
-    Until then it is held: what a killed export to the same place left is held by nobody, and goes.
-    """
+    """Write a new folder atomically, as :func:`write_folder` does, and translate errors."""
     if folder.exists():
         raise ExportError(f"folder {folder}", "exists already", "Name another, or remove it")
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.????????.unfinished"):
-        with hold(left) as free:
-            if free:
-                shutil.rmtree(left, ignore_errors=True)
-    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
     try:
-        unfinished.mkdir(parents=True)
-        with hold(unfinished):
+        with write_folder(folder) as unfinished:
             yield unfinished
-            unfinished.rename(folder)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
         raise ExportError(f"folder {folder}", reason, "Make room, or name another") from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _read_facts(features: Features, label_set: LabelSetName | None) -> pa.Table:

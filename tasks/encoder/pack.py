@@ -1,5 +1,6 @@
 """A backbone on its way: recipe and weights in one folder, opened again where the model is served."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
@@ -8,6 +9,7 @@ from threading import Lock
 
 import numpy as np
 
+from storage.locations.atomic import write_folder
 from storage.recipe import Recipe, read_recipe
 from storage.vectors.feature_file import Matrix
 from tasks.encoder.backbone.weights import Weights, digest_file
@@ -20,13 +22,10 @@ def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
     """Copy all that a recipe's vectors need into a folder, unless it is there."""
     if folder.exists():
         return
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    (unfinished / "recipe.json").write_text(recipe.text, encoding="utf-8")
     mark = ORDERED if weights.by_order else ""
-    shutil.copyfile(weights.path, unfinished / f"weights{mark}{weights.path.suffix}")
-    unfinished.rename(folder)
+    with contextlib.suppress(FileExistsError), write_folder(folder) as unfinished:  # another process may be first
+        (unfinished / "recipe.json").write_text(recipe.text, encoding="utf-8")
+        shutil.copyfile(weights.path, unfinished / f"weights{mark}{weights.path.suffix}")
 
 
 def read_packed(folder: Path) -> tuple[Recipe, Weights]:

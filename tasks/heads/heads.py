@@ -12,6 +12,7 @@ from safetensors.numpy import save
 
 from storage.artifacts.head_files import ARRAYS, LAYERS, Arrays, Kind, read_parts
 from storage.errors import TrainError
+from storage.locations.atomic import write_file
 from storage.vectors.feature_file import Matrix
 
 Floats = npt.NDArray[np.float64]
@@ -188,10 +189,8 @@ def save_head(head: Classifier, path: Path) -> None:
     if isinstance(head, Tail):
         arrays |= {f"{LAYERS}{name}": array for name, array in head.layers.state().items()}
         facts = {"tail": json.dumps({"classes": head.classes, "opener": OPENER})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(save(arrays, metadata=facts))
-    unfinished.rename(path)
+    with write_file(path) as unfinished:
+        unfinished.write_bytes(save(arrays, metadata=facts))
 
 
 def load_head(path: Path, backbone: Path | None = None, open_layers: OpenLayers | None = None) -> Classifier:

@@ -3,11 +3,17 @@
 import re
 import shutil
 import urllib.request
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from storage.errors import WeightsError
+from storage.locations.atomic import write_file
 from storage.locations.home import Home
 from tasks.encoder.backbone.weights import Weights, digest_file, name_local_file
+
+Download = Callable[[Path], object]
+"""Writes weights to a path."""
 
 
 def fetch_weights(home: Home, name: str) -> Weights:
@@ -17,10 +23,11 @@ def fetch_weights(home: Home, name: str) -> Weights:
         WeightsError: where the library has no such weights, or the network gives none.
     """
     library, _, key = name.partition(":")
-    home.weights.mkdir(parents=True, exist_ok=True)
-    unfinished = home.weights / f"{name_local_file(name)}.unfinished"
     try:
-        suffix = _fetch_torchvision(key, unfinished) if library == "torchvision" else _fetch_timm(key, unfinished)
+        suffix, download = _find_torchvision(key) if library == "torchvision" else _find_timm(key)
+        path = home.weights / f"{name_local_file(name)}{suffix}"
+        with write_file(path) as unfinished:
+            download(unfinished)
     except WeightsError:
         raise
     except Exception as error:
@@ -30,12 +37,10 @@ def fetch_weights(home: Home, name: str) -> Weights:
             f"could not be fetched ({reason})",
             "Go where the network is, or fetch the file elsewhere and name it with --embed.weights FILE",
         ) from error
-    path = home.weights / f"{name_local_file(name)}{suffix}"
-    unfinished.rename(path)
     return Weights(path, digest_file(path))
 
 
-def _fetch_torchvision(key: str, to: Path) -> str:
+def _find_torchvision(key: str) -> tuple[str, Download]:
     from torchvision.models import get_weight
 
     try:
@@ -44,11 +49,10 @@ def _fetch_torchvision(key: str, to: Path) -> str:
         raise WeightsError(
             f"weights torchvision:{key}", "are none of torchvision's", "Write them as ResNet18_Weights.IMAGENET1K_V1"
         ) from error
-    _download(weights.url, to)
-    return ".pth"
+    return ".pth", partial(_download, weights.url)
 
 
-def _fetch_timm(key: str, to: Path) -> str:
+def _find_timm(key: str) -> tuple[str, Download]:
     from huggingface_hub import hf_hub_download
     from timm.models import get_pretrained_cfg
 
@@ -59,10 +63,8 @@ def _fetch_timm(key: str, to: Path) -> str:
     if cfg is None:
         raise WeightsError(f"weights timm:{key}", "are none of timm's", "Write them as timm:resnet18.a1_in1k")
     if cfg.hf_hub_id:
-        shutil.copyfile(hf_hub_download(cfg.hf_hub_id, "model.safetensors"), to)
-        return ".safetensors"
-    _download(str(cfg.url), to)
-    return ".pth"
+        return ".safetensors", partial(shutil.copyfile, hf_hub_download(cfg.hf_hub_id, "model.safetensors"))
+    return ".pth", partial(_download, str(cfg.url))
 
 
 def _download(url: str, to: Path) -> None:

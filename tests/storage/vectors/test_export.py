@@ -13,7 +13,7 @@ import pytest
 
 from storage.errors import ExportError, QueryError
 from storage.lake.lake import Lake
-from storage.locations.locks import hold
+from storage.locations.locks import try_lock
 from storage.names import LabelSetName
 from storage.release import name_release
 from storage.vectors import export
@@ -103,6 +103,7 @@ from pathlib import Path
 from storage.vectors import export
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
+from storage.vectors.features_reader import find_features
 
 export._describe = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # all rows are written, the manifest is not
 with read_lake(open_home(Path(sys.argv[1]))) as lake:
@@ -122,7 +123,7 @@ def test_a_killed_export_leaves_nothing_under_its_name(lake: Lake, tmp_path: Pat
 def test_an_export_leaves_alone_what_another_is_writing(lake: Lake, tmp_path: Path) -> None:
     busy = tmp_path / ".out.0123abcd.unfinished"
     busy.mkdir()
-    with hold(busy):
+    with try_lock(busy):
         export_features(find_features(lake, RECIPE.recipe_id), tmp_path / "out", NOW)
     assert busy.is_dir()
 
