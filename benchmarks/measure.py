@@ -109,11 +109,11 @@ def run_frostline(*arguments: str) -> Run:
 
 def obey_frostline(*arguments: str) -> Run:
     """Do what ``frostline ARGUMENTS --json`` does in this process, where imports are paid once."""
-    from flows.command.app import obey
+    from flows.command.app import run_command
 
     printed, began = io.StringIO(), time.perf_counter()
     with contextlib.redirect_stdout(printed):
-        obey([*arguments, "--json"])
+        run_command([*arguments, "--json"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Run(json.loads(printed.getvalue()), time.perf_counter() - began, peak)
 
@@ -122,9 +122,9 @@ def obey_frostline(*arguments: str) -> Run:
 def share_prefect() -> Iterator[None]:
     """Let all runs have one Prefect server, in this process and others, until it ends: starting one takes seconds."""
     from flows.orchestrator.server import orchestrate, start_server
-    from flows.settings import quiet_prefect
+    from flows.settings import configure_prefect
 
-    quiet_prefect(debug=False)
+    configure_prefect(debug=False)
     with orchestrate(start_server()):
         from prefect.settings import PREFECT_API_URL
 

@@ -103,7 +103,7 @@ def _run(settings: RunSettings, wanted: FeatureRequest, missing: int, *, compile
     shards, added, after = list[Shard](), 0, FIRST_ID
     with show_progress("embed", missing) as advance, hold_leases(home) as holder:
         while lease := claim_shard(home, wanted, len(shards) + 1, settings.embed.shard, holder, after):
-            shard = run_shard(home, wanted, settings.root, len(shards) + 1, lease, decided, advance)
+            shard = run_shard(home, wanted, settings.source_path, len(shards) + 1, lease, decided, advance)
             added += commit_features(home, len(shards) + 1, lease, shard)
             shards.append(shard)
             logger.info("shard %d: %d images · %s", len(shards), len(lease.items), measure([shard]))

@@ -22,7 +22,7 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
         settings.resolved_home,
         settings.source_name,
         settings.label_set,
-        settings.root,
+        settings.source_path,
         settings.ingest,
         show_progress,
         retry=settings.retry,

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar where somebody watches, plain lines elsewhere."""
+"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import sys
@@ -7,23 +7,29 @@ from collections.abc import Iterator
 
 from storage.progress import Advance
 
-SECONDS_A_LINE = 10.0
+SECONDS_PER_LINE = 10.0
 
 
 @contextlib.contextmanager
 def show_progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
-    """Show how many images are done, or what else is counted, how many a second, how long the rest takes; on stderr."""
+    """Show on stderr how many are done, how many per second, and how long the rest takes.
+
+    Args:
+        what: What is being done, such as "embed".
+        total: How many there are; with none, nothing is shown.
+        unit: What is counted, in the plural.
+    """
     if not total:
         yield lambda _: None
     elif sys.stderr.isatty():
-        with _bar(what, total, unit) as advance:
+        with _show_bar(what, total, unit) as advance:
             yield advance
     else:
-        yield _Lines(what, total, unit).advance
+        yield _LineProgress(what, total, unit).advance
 
 
 @contextlib.contextmanager
-def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
+def _show_bar(what: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -39,20 +45,20 @@ def _bar(what: str, total: int, unit: str) -> Iterator[Advance]:
         yield advance
 
 
-class _Lines:
-    """A line every ten seconds, and one at the end."""
+class _LineProgress:
+    """A line every ten seconds and one at the end; without a terminal, Rich prints only the end."""
 
     def __init__(self, what: str, total: int, unit: str) -> None:
         self.what, self.total, self.unit, self.done = what, total, unit, 0
-        self.began = self.said = time.monotonic()
+        self.started = self.last_line = time.monotonic()
 
     def advance(self, done: int) -> None:
         self.done += done
         now = time.monotonic()
-        if now - self.said < SECONDS_A_LINE and self.done < self.total:
+        if now - self.last_line < SECONDS_PER_LINE and self.done < self.total:
             return
-        self.said = now
-        rate = self.done / max(now - self.began, 1e-9)
+        self.last_line = now
+        rate = self.done / max(now - self.started, 1e-9)
         left = (self.total - self.done) / rate
         line = f"{self.what} {self.done}/{self.total} {self.unit}, {rate:.0f} {self.unit}/s, {left:.0f} s left"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line's progress

@@ -10,8 +10,8 @@ from storage.errors import RegistryError
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
 from storage.tables.trainings import find_newest
-from tasks.register.register import Registered
-from tasks.register.step import judge_model, register_model
+from tasks.register.register import RegisteredVersion
+from tasks.register.step import promote_model, register_model
 
 
 def write_page(home: Home, training_id: str, folder: Path) -> None:
@@ -22,12 +22,12 @@ def write_page(home: Home, training_id: str, folder: Path) -> None:
 
 
 @flow(flow_run_name="register {settings.source}", persist_result=False)
-def register(settings: RunSettings, training_id: str | None = None) -> Registered:
+def register(settings: RunSettings, training_id: str | None = None) -> RegisteredVersion:
     """Register a training's model, by default the newest one's, and make it champion where it is the best."""
     training_id = training_id or _find_newest(settings)
     batch = settings.embed.batch
     register_model(settings.resolved_home, settings.model_name, training_id, write_page, batch, settings.registry)
-    return judge_model(settings.resolved_home, settings.model_name, training_id, settings.registry)
+    return promote_model(settings.resolved_home, settings.model_name, training_id, settings.registry)
 
 
 def _find_newest(settings: RunSettings) -> str:

@@ -1,4 +1,4 @@
-"""The command's process. What takes long is imported here, so that Ctrl-C is one line from the first moment on."""
+"""The process of the command line. It imports what is slow only after Ctrl-C is handled, so that Ctrl-C is one line."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ import threading
 import warnings
 
 INTERRUPTED = 130
-INTERRUPT = "interrupted. What was committed stays; run again to go on"
-PATIENCE = 5.0
+INTERRUPT_MESSAGE = "interrupted. What was committed is kept; run again to continue"
+SECONDS_TO_STOP = 5.0
 
 
 def main() -> None:
@@ -16,24 +16,24 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        from flows.command.app import obey
+        from flows.command.app import run_command
 
-        obey(sys.argv[1:])
+        run_command(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 
 
 def _interrupt(*_: object) -> None:
-    """Stop in order, but soon: Ctrl-C also ends a private server, which Prefect then tries to reach for minutes."""
+    """Stop cleanly, but within seconds: Ctrl-C also ends a private server, which Prefect would retry for minutes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    print(f"frostline: {INTERRUPT}", file=sys.stderr, flush=True)  # noqa: T201 - this is the terminal
-    timer = threading.Timer(PATIENCE, _give_up)
+    print(f"frostline: {INTERRUPT_MESSAGE}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's message
+    timer = threading.Timer(SECONDS_TO_STOP, _exit_now)
     timer.daemon = True
     timer.start()
     raise KeyboardInterrupt
 
 
-def _give_up() -> None:
+def _exit_now() -> None:
     os._exit(INTERRUPTED)
 
 

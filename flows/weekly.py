@@ -1,24 +1,26 @@
-"""Maintenance as a flow, for a schedule; the command does without Prefect."""
+"""Maintenance as a flow, for a schedule. The command does the same without Prefect."""
 
 from datetime import UTC, datetime, timedelta
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.operations.maintain import Maintained, describe_maintained, maintain
-from flows.settings import GRACE, KEPT, HomeSettings
+from flows.operations.maintain import MaintenanceResult, describe_maintenance, maintain
+from flows.settings import FILE_GRACE_PERIOD, SNAPSHOT_RETENTION, HomeSettings
 
 
 @flow(name="maintain", flow_run_name="maintain {settings.home}", persist_result=False)
-def maintain_lake(settings: HomeSettings, older_than: timedelta = KEPT, grace: timedelta = GRACE) -> Maintained:
+def maintain_lake(
+    settings: HomeSettings, older_than: timedelta = SNAPSHOT_RETENTION, grace: timedelta = FILE_GRACE_PERIOD
+) -> MaintenanceResult:
     """Compact small files, expire old snapshots, delete what killed runs left; safe while others write.
 
     Args:
-        settings: Where the lake lies.
-        older_than: The age from which a snapshot expires, unless a tag or a registered model names it.
-        grace: The age from which a file that no snapshot names is deleted: longer than any run or query lasts.
+        settings: Where the lake is stored.
+        older_than: Expire snapshots older than this, unless a tag or a registered model names them.
+        grace: Delete unreferenced files older than this; it must exceed the longest run and the longest query.
     """
-    done = maintain(settings.resolved_home, older_than, grace, datetime.now(UTC))
-    lines = "\n".join(f"- {line}" for line in describe_maintained(done, dry=False))
+    result = maintain(settings.resolved_home, older_than, grace, datetime.now(UTC))
+    lines = "\n".join(f"- {line}" for line in describe_maintenance(result, dry_run=False))
     create_markdown_artifact(lines, key="frostline-maintenance", description="What maintenance did")
-    return done
+    return result

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flows.settings import quiet_prefect
+from flows.settings import configure_prefect
 from tests.counting import Tally, install
 from tests.lakes import one_thread, place, postgres, s3  # noqa: F401 - fixtures
 from tests.pictures import write_folder
@@ -22,7 +22,7 @@ sys.dont_write_bytecode = False
 sys.pycache_prefix = os.environ.setdefault(
     "PYTHONPYCACHEPREFIX", str(Path(__file__).parents[1] / ".pytest_cache/bytecode")
 )
-quiet_prefect(debug=False)
+configure_prefect(debug=False)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 TESTS = Path(__file__).parent

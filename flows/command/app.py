@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: its commands by group, its settings, and its error messages."""
 
 import dataclasses
 import shlex
@@ -11,31 +11,39 @@ import pydantic
 from cyclopts import App
 from cyclopts.config import Dict, Env
 
+from flows.command.care import doctor, erase, maintain, move, tag
 from flows.command.config import check_environment, read_config
-from flows.command.lake_commands import diff, doctor, erase, export, lineage, maintain, move, sql, status, tag
-from flows.command.run_commands import cuts, demo, evaluate, plan, review, run, train
-from flows.reports.output import Output
+from flows.command.inspect import diff, export, lineage, sql, status
+from flows.command.run import demo, plan, run
+from flows.command.train import cuts, evaluate, review, train
+from flows.reports.output import OutputOptions
 from flows.settings import read_environment
 from storage.errors import FrostlineError, SettingsError
 from storage.locations.urls import mask
 
-BAD_USE = 2
-REPEAT = "Name a list's flag before each value: --train.heads softmax --train.heads ridge"
+GROUPS = {
+    "Run the pipeline": (demo, run, plan),
+    "Train and evaluate": (cuts, train, evaluate, review),
+    "Read the lake": (sql, status, lineage, diff, export),
+    "Look after the lake": (tag, maintain, erase, doctor, move),
+}
+USER_ERROR, UNEXPECTED_ERROR = 2, 1
+"""Exit codes: what the user can fix, and what nobody foresaw."""
+LIST_HINT = "Write a list's flag before each value: --train.heads softmax --train.heads ridge"
 QUERY_INTERRUPTED = "Query interrupted"
-"""What DuckDB makes of Ctrl-C."""
+"""DuckDB's message after Ctrl-C."""
 
 
 def build_app(arguments: Sequence[str]) -> App:
     """Build the command line, with the settings file that the arguments name.
 
     Raises:
-        SettingsError: where the file or the environment has a setting that there is not.
+        SettingsError: if the file or the environment has an unknown setting.
     """
     values = read_config(_find_config(arguments))
-    check_environment(read_environment(), [field.name for field in dataclasses.fields(Output)] + ["at"])
-    runs = (demo, run, plan, cuts, train, evaluate, review)
-    commands = (*runs, sql, status, lineage, export, tag, diff, maintain, erase, doctor, move)
-    # Below each command's name, as cyclopts takes a table [train] beside a command `train` to be that command's.
+    check_environment(read_environment(), [field.name for field in dataclasses.fields(OutputOptions)] + ["at"])
+    commands = [command for group in GROUPS.values() for command in group]
+    # One copy per command: at the top level, cyclopts takes a table [train] for the command `train`.
     file = Dict({command.__name__: values for command in commands}, allow_unknown=True, source="frostline.toml")
     app = App(
         name="frostline",
@@ -43,28 +51,32 @@ def build_app(arguments: Sequence[str]) -> App:
         suppress_keyboard_interrupt=False,
         config=(Env("FROSTLINE_", command=False), file),
     )
-    for command in commands:
-        app.command(command)
+    for number, (title, group_commands) in enumerate(GROUPS.items()):
+        group = cyclopts.Group(title, sort_key=number)
+        for command in group_commands:
+            app.command(command, group=group)
     return app
 
 
-def obey(arguments: Sequence[str]) -> None:
-    """Do what the arguments say: exit code 2 and one line where the user can mend it."""
+def run_command(arguments: Sequence[str]) -> None:
+    """Run one command; what a user can fix ends with one line on stderr and exit code 2."""
     try:
         build_app(arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except FrostlineError as error:
-        _fail(str(error), BAD_USE)
+        _exit_with_error(str(error), USER_ERROR)
     except cyclopts.CycloptsError as error:
-        _fail(_explain(error), BAD_USE)
+        _exit_with_error(_explain(error), USER_ERROR)
     except Exception as error:
         if str(error) == QUERY_INTERRUPTED:
             raise KeyboardInterrupt from error
         if "--debug" in arguments:
             raise
-        _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}. Run with --debug to see where", 1)
+        message = f"unexpected {type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}"
+        _exit_with_error(f"{message}. Run again with --debug for a traceback", UNEXPECTED_ERROR)
 
 
 def _find_config(arguments: Sequence[str]) -> Path | None:
+    """Find --config before cyclopts parses the rest, which depends on that file."""
     for index, argument in enumerate(arguments):
         if argument == "--config" and index + 1 < len(arguments):
             return Path(arguments[index + 1])
@@ -77,14 +89,14 @@ def _explain(error: cyclopts.CycloptsError) -> str:
     cause = error.__cause__
     if isinstance(cause, pydantic.ValidationError) and not isinstance(error, cyclopts.MissingArgumentError):
         first = cause.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "settings"
+        setting = ".".join(map(str, first["loc"])) or "settings"
         rule = first["msg"].removeprefix("Value error, ")
-        return str(SettingsError(f"{where} {first['input']!r}", rule, "See `frostline run --help`"))
+        return str(SettingsError(f"{setting} {first['input']!r}", rule, "See `frostline run --help`"))
     if isinstance(error, cyclopts.UnusedCliTokensError):
-        return str(SettingsError(f"{shlex.join(error.unused_tokens or ())}", "belongs to no argument", REPEAT))
+        return str(SettingsError(shlex.join(error.unused_tokens or ()), "is not an argument", LIST_HINT))
     return f"{' '.join(str(error).split())} See `frostline --help`."
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"frostline: {mask(message)}", file=sys.stderr)  # noqa: T201 - this is the terminal
+def _exit_with_error(message: str, code: int) -> None:
+    print(f"frostline: {mask(message)}", file=sys.stderr)  # noqa: T201 - the command line's error message
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Settings from frostline.toml and the environment, checked before they are used: a misspelt key is an error."""
+"""Settings from frostline.toml and the environment. An unknown name is an error, so that no typo goes unnoticed."""
 
 import difflib
 import tomllib
@@ -11,59 +11,67 @@ from pydantic import BaseModel
 from flows.settings import RunSettings
 from storage.errors import SettingsError
 
-DEFAULT = Path("frostline.toml")
+DEFAULT_CONFIG = Path("frostline.toml")
 
 
 def read_config(path: Path | None) -> dict[str, Any]:
-    """Read the settings file, by default frostline.toml where there is one.
+    """Read the settings file; without a path, read frostline.toml if it exists.
 
     Raises:
-        SettingsError: where it is missing though named, is no TOML, or has a key that no setting has.
+        SettingsError: if the named file is missing, is not valid TOML, or has an unknown setting.
     """
-    file = path or DEFAULT
+    file = path or DEFAULT_CONFIG
     if path is None and not file.exists():
         return {}
+    values = _parse(file)
+    names = sorted(list_settings(RunSettings))
+    for name in _flatten(values):
+        if name not in names:
+            raise SettingsError(f"{name} in {file}", "is not a setting", suggest(name, names))
+    return values
+
+
+def _parse(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"config {file}", f"cannot be read ({error})", "Check the path given by --config"
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(f"config {file}", f"is no TOML ({error})", "Mend that line") from error
-    known = sorted(list_keys(RunSettings))
-    for key in _flatten(values):
-        if key not in known:
-            raise SettingsError(f"{key} in {file}", "is no setting", suggest(key, known))
-    return values
+        raise SettingsError(f"config {file}", f"is not valid TOML ({error})", "Correct that line") from error
 
 
 def check_environment(variables: Mapping[str, str], extra: Sequence[str]) -> None:
-    """Refuse a FROSTLINE_ variable that sets nothing.
+    """Refuse an unknown FROSTLINE_ variable.
+
+    Args:
+        variables: The environment's, without the prefix FROSTLINE_.
+        extra: Parameters of commands that are not settings.
 
     Raises:
-        SettingsError: naming it.
+        SettingsError: naming the variable.
     """
-    known = [key.upper().replace(".", "_") for key in (*list_keys(RunSettings), *extra)]
-    for name in variables:
-        if name not in known:
-            raise SettingsError(f"FROSTLINE_{name}", "is no setting", suggest(name, known, "FROSTLINE_"))
+    names = [name.upper().replace(".", "_") for name in (*list_settings(RunSettings), *extra)]
+    for variable in variables:
+        if variable not in names:
+            raise SettingsError(f"FROSTLINE_{variable}", "is not a setting", suggest(variable, names, "FROSTLINE_"))
 
 
-def list_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """List the settings by their dotted names."""
     for name, field in model.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from list_keys(kind, f"{prefix}{name}.")
+            yield from list_settings(kind, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
 
 
-def suggest(key: str, known: Sequence[str], prefix: str = "") -> str:
-    """Say which name was meant."""
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"Did you mean {prefix}{near[0]}?" if near else "See `frostline run --help` for all"
+def suggest(name: str, names: Sequence[str], prefix: str = "") -> str:
+    """Suggest the closest name as an error's remedy."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"Did you mean {prefix}{close[0]}?" if close else "See `frostline run --help` for all settings"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

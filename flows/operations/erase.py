@@ -1,7 +1,7 @@
-"""From what an operator names to what went: look, tell, ask, erase."""
+"""An erasure, from the names on the command line to the report: find, survey, confirm, erase."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -22,35 +22,40 @@ from storage.errors import EraseError
 from storage.lake.attach import read_existing_lake
 from storage.locations.home import Home
 from storage.names import SourceName
+from storage.plural import pluralize
 
-AGAIN = "Run `frostline erase` again in an hour, without arguments: it goes on by itself"
+RUN_AGAIN = "Run `frostline erase` again in an hour, without arguments, to finish"
 
 
 @dataclass(frozen=True)
 class ErasureResult:
-    """What went, or would go, None where nothing was named; whether it was ``erased``.
+    """What was or would be erased.
 
-    ``finished`` counts the erasures that broke off before, ``left`` the files that could not go yet.
+    Attributes:
+        survey: What goes; None if no images were named.
+        finished: How many interrupted erasures were finished, or are left to finish.
+        left: How many files could not be deleted yet.
+        erased: Whether it was erased.
     """
 
-    found: Erasure | None
+    survey: Erasure | None
     finished: int
     left: int
     erased: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Give the object that ``frostline erase --json`` prints."""
+        """Return the object that ``frostline erase --json`` prints."""
         counts = {"finished": self.finished, "left": self.left, "erased": self.erased}
-        return {**(asdict(self.found) if self.found else {}), **counts}
+        return {**(asdict(self.survey) if self.survey else {}), **counts}
 
 
 def erase_images(
     home: Home, images: Sequence[str], source: SourceName | None, where: str | None, *, dry_run: bool, yes: bool
 ) -> ErasureResult:
-    """Erase what is named, after telling what that would be and asking; finish what broke off before.
+    """Erase the named images, after showing what goes and asking; finish interrupted erasures first.
 
     Raises:
-        EraseError: where it is not clear what shall go, or nobody confirms it.
+        EraseError: if it is not clear what to erase, or nobody confirms.
     """
     with read_existing_lake(home) as lake:
         unfinished = count_open(lake)
@@ -58,32 +63,33 @@ def erase_images(
         left = finish(home, datetime.now(UTC))
         if not (images or source or where):
             return ErasureResult(None, unfinished, left, erased=False)
-    request = _find(home, images, source, where)
-    found = survey(home, request)
+    request = _make_request(home, images, source, where)
+    surveyed = survey(home, request)
     if dry_run:
-        return ErasureResult(found, unfinished, 0, erased=False)
-    _confirm(found, yes=yes)
+        return ErasureResult(surveyed, unfinished, 0, erased=False)
+    _confirm(surveyed, yes=yes)
     taken, left = erase(home, request, datetime.now(UTC))
     return ErasureResult(taken, unfinished, left, erased=True)
 
 
-def describe_erasure(outcome: ErasureResult) -> list[str]:
-    """Write what went, or would go, in lines for people."""
+def describe_erasure(result: ErasureResult) -> list[str]:
+    """Describe in lines what was or would be erased."""
     lines = []
-    if outcome.finished and (outcome.erased or not outcome.found):
-        lines += [f"{outcome.finished} erasures that broke off before were finished"]
-    if outcome.found:
-        lines += _describe(outcome.found, erased=outcome.erased)
-    if outcome.left:
-        lines += [f"{outcome.left} files of runs that were killed or are at work may hold them still. {AGAIN}"]
+    if result.finished and (result.erased or not result.survey):
+        lines += [f"finished {pluralize(result.finished, 'interrupted erasure')}"]
+    if result.survey:
+        lines += _describe(result.survey, erased=result.erased)
+    if result.left:
+        files = pluralize(result.left, "file")
+        lines += [f"{files} of runs that were killed or are still running may hold erased images. {RUN_AGAIN}"]
     return lines
 
 
-def _find(home: Home, images: Sequence[str], source: SourceName | None, where: str | None) -> Request:
+def _make_request(home: Home, images: Sequence[str], source: SourceName | None, where: str | None) -> Request:
     named = sum(map(bool, (images, source, where)))
     if named != 1:
-        rule = "must name images, or a source, or a condition, and only one of these"
-        rule += "" if named else "; none that broke off is left to finish"
+        rule = "must name images, a source or a condition, and only one of them"
+        rule += "" if named else "; no interrupted erasure is left to finish"
         raise EraseError("erase", rule, "See `frostline erase --help`")
     with read_existing_lake(home) as lake:
         if images:
@@ -91,42 +97,43 @@ def _find(home: Home, images: Sequence[str], source: SourceName | None, where: s
         return find_source(lake, source) if source else find_condition(lake, where or "")
 
 
-def _confirm(found: Erasure, *, yes: bool) -> None:
+def _confirm(surveyed: Erasure, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise EraseError("erase", "must be confirmed, and this is no terminal", "Look with --dry-run, then add --yes")
-    print("\n".join(_describe(found, erased=False)), file=sys.stderr)  # noqa: T201 - this is the question
-    print("This cannot be undone. Write yes to erase: ", end="", file=sys.stderr, flush=True)  # noqa: T201
+        raise EraseError(
+            "erase", "must be confirmed, and stdin is not a terminal", "Check with --dry-run, then add --yes"
+        )
+    print("\n".join(_describe(surveyed, erased=False)), file=sys.stderr)  # noqa: T201 - the question
+    print("This cannot be undone. Type yes to erase: ", end="", file=sys.stderr, flush=True)  # noqa: T201
     if sys.stdin.readline().strip().lower() != "yes":
-        raise EraseError("erase", "was not confirmed, nothing was erased", "Write yes, or add --yes")
+        raise EraseError("erase", "was not confirmed, nothing was erased", "Type yes, or add --yes")
 
 
-def _describe(found: Erasure, *, erased: bool) -> list[str]:
-    did = "Erased" if erased else "Would erase"
-    rows = ", ".join(f"{count} {table}" for table, count in found.rows.items() if count) or "none"
+def _describe(surveyed: Erasure, *, erased: bool) -> list[str]:
+    rows = ", ".join(f"{count} {table}" for table, count in surveyed.rows.items() if count) or "none"
     lines = [
-        f"{did} {found.images} images",
+        f"{'Erased' if erased else 'Would erase'} {pluralize(surveyed.images, 'image')}",
         f"  rows       {rows}",
-        f"  snapshots  {found.snapshots}: every one up to now; no earlier state can be read after it",
-        f"  files      up to {found.files}, written anew without them",
+        f"  snapshots  {surveyed.snapshots}: every one so far; no earlier state of the lake can be read afterwards",
+        f"  files      up to {surveyed.files}, rewritten without them",
     ]
-    if found.tags:
-        lines += [f"  tags       {', '.join(found.tags)}: what they name is gone, so they go, too"]
-    for model in found.models:
+    if surveyed.tags:
+        lines += [f"  tags       {', '.join(surveyed.tags)}: deleted with the snapshots that they name"]
+    for model in surveyed.models:
         lines += _describe_model(model)
-    for source, count in found.lying.items():
-        lines += [f"  {count} files still lie in source {source}: the next run would take them in again. Remove them"]
-    return lines
-
-
-def _describe_model(model: Model) -> list[str]:
-    name = f"{model.name} version {model.version}" if model.version is not None else f"{model.name} (not registered)"
-    alias = f", {model.alias}" if model.alias else ""
-    lines = [f"  model      {name}{alias}, learned from {model.images} of them. Train again: {model.retrain}"]
-    if model.example:
+    for source, count in surveyed.lying.items():
         lines += [
-            f"             MLflow run {model.run_id} may hold one in its model's input_example.json or knn head, or in",
-            "             its evaluation.html, and keeps it until you delete that version and run",
+            f"  source     {pluralize(count, 'file')} in {source}: delete them, or the next run reads them in again"
         ]
     return lines
+
+
+def _describe_model(model: Model) -> Iterator[str]:
+    name = f"{model.name} version {model.version}" if model.version is not None else f"{model.name} (not registered)"
+    alias = f", {model.alias}" if model.alias else ""
+    learned = f"learned from {pluralize(model.images, 'erased image')}"
+    yield f"  model      {name}{alias}, {learned}. Train again: {model.retrain}"
+    if model.example:
+        yield f"             MLflow run {model.run_id} may hold one in its input_example.json, its evaluation.html or"
+        yield "             its knn head: delete that version and that run"

@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.reports.output import table
+from flows.reports.output import build_table
 from storage.errors import ExportError, TrainError
 from storage.lake.attach import read_lake
 from storage.lake.lake import Lake
@@ -54,18 +54,20 @@ def describe(found: dict[str, Any]) -> list[Any]:
     columns, classes = list_classes(found)
     lines = [
         f"training  {found['training']} · recipe {found['recipe'][:12]} · snapshot {found['snapshot']}",
-        *table(("figure", "value", *ends), [*map(_say, list_figures(found["metrics"]))], title=TITLE),
-        *table(columns, [*map(_say, classes)]),
+        *build_table(("figure", "value", *ends), [*map(_say, list_figures(found["metrics"]))], title=TITLE),
+        *build_table(columns, [*map(_say, classes)]),
     ]
     if "refuse_below" in found["metrics"]:
         lines.append(f"neither   where no class has a probability of {found['metrics']['refuse_below']:.4f}")
-        lines += table(("class", "images", "accepted", *ends), [*map(_say, list_unknown(found))], "unknown classes")
+        lines += build_table(
+            ("class", "images", "accepted", *ends), [*map(_say, list_unknown(found))], "unknown classes"
+        )
     slices, mistakes = ([row.values() for row in found[key][:SHOWN]] for key in ("slices", "mistakes"))
     if slices:
-        lines += table(("slice", "value", "images", "accuracy", *ends), [*map(_say, slices)], "worst slices")
+        lines += build_table(("slice", "value", "images", "accuracy", *ends), [*map(_say, slices)], "worst slices")
     if mistakes:
         shown = ("image", "class", "taken for", "probability", "file")
-        lines += table(shown, [*map(_say, mistakes)], "surest mistakes")
+        lines += build_table(shown, [*map(_say, mistakes)], "surest mistakes")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Maintenance: fewer and larger files, fewer snapshots, no leavings."""
+"""Maintenance: fewer and larger files, fewer snapshots, no leftovers."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,15 +11,21 @@ from storage.lake.attach import open_existing_lake, read_existing_lake
 from storage.lake.ducklake_files import delete_files, find_orphans
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.plural import pluralize
 
-CENTURY = timedelta(days=36_525)
+MAX_AGE = timedelta(days=36_525)
 
 
 @dataclass(frozen=True)
-class Maintained:
-    """What maintenance did, or would do: files of vectors rewritten, snapshots expired, files deleted.
+class MaintenanceResult:
+    """What maintenance did or would do. ``frostline maintain --json`` prints these fields.
 
-    ``checkpoints`` are those of trainings that broke off, and that nobody has gone on with.
+    Attributes:
+        compacted: How many files of vectors were merged into fewer.
+        expired: The snapshots that expired.
+        unread: Deleted files that only expired snapshots read.
+        orphans: Deleted files that no snapshot has ever named.
+        checkpoints: Deleted checkpoints of interrupted trainings that nobody resumed.
     """
 
     compacted: int
@@ -29,57 +35,65 @@ class Maintained:
     checkpoints: tuple[str, ...]
 
 
-def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
-    """Say what :func:`maintain` would do; writes nothing."""
-    old, spare = _go_back(now, "older_than", older_than), _go_back(now, "grace", grace)
+def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> MaintenanceResult:
+    """Return what :func:`maintain` would do; writes nothing.
+
+    Raises:
+        SettingsError: if an age is negative or above 100 years.
+    """
+    expire_before, delete_before = _subtract(now, "older_than", older_than), _subtract(now, "grace", grace)
     with read_existing_lake(home) as lake:
-        return Maintained(
+        return MaintenanceResult(
             sum(map(len, list_small(lake))),
-            tuple(list_expirable(lake, old)),
-            tuple(list_unread(lake, spare)),
-            _list_orphans(lake, spare),
-            tuple(map(str, list_left(home, spare))),
+            tuple(list_expirable(lake, expire_before)),
+            tuple(list_unread(lake, delete_before)),
+            _list_orphans(lake, delete_before),
+            tuple(map(str, list_left(home, delete_before))),
         )
 
 
-def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> Maintained:
-    """Compact, expire snapshots older than an age, delete files that nobody can be reading or about to commit.
+def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> MaintenanceResult:
+    """Compact small files, expire old snapshots, delete files that nobody can be reading or about to commit.
 
-    ``grace`` is the age from which a file is deleted that no snapshot names.
+    Args:
+        home: The home of the lake.
+        older_than: Expire snapshots older than this.
+        grace: Delete unreferenced files older than this.
+        now: The time from which ages are counted.
 
     Raises:
-        SettingsError: where an age is none.
+        SettingsError: if an age is negative or above 100 years.
     """
-    old, spare = _go_back(now, "older_than", older_than), _go_back(now, "grace", grace)
+    expire_before, delete_before = _subtract(now, "older_than", older_than), _subtract(now, "grace", grace)
     with open_existing_lake(home) as lake:
         compacted = compact(lake, now)
-        expired = expire(lake, old)
-        unread = tuple(delete_unread(lake, spare))
-        orphans = _list_orphans(lake, spare)
+        expired = tuple(expire(lake, expire_before))
+        unread = tuple(delete_unread(lake, delete_before))
+        orphans = _list_orphans(lake, delete_before)
         delete_files(lake, orphans)
-    left = list_left(home, spare)
-    for path in left:
+    checkpoints = list_left(home, delete_before)
+    for path in checkpoints:
         path.unlink(missing_ok=True)
-    return Maintained(compacted, tuple(expired), unread, orphans, tuple(map(str, left)))
+    return MaintenanceResult(compacted, expired, unread, orphans, tuple(map(str, checkpoints)))
 
 
-def _go_back(now: datetime, name: str, age: timedelta) -> datetime:
-    if not timedelta(0) <= age <= CENTURY:
-        raise SettingsError(f"{name} {age}", "must be an age between 0 and 100 years", "Write it as 30d or 12h")
+def describe_maintenance(result: MaintenanceResult, *, dry_run: bool) -> list[str]:
+    """Describe in a few lines what was or would be done."""
+    would = "would be " if dry_run else ""
+    return [
+        f"compacted {pluralize(result.compacted, 'file')} of vectors {would}merged into fewer",
+        f"snapshots {len(result.expired)} {would}expired",
+        f"files     {len(result.unread)} of expired snapshots {would}deleted",
+        f"orphans   {len(result.orphans)} {would}deleted",
+        f"left      {pluralize(len(result.checkpoints), 'checkpoint')} of interrupted trainings {would}deleted",
+    ]
+
+
+def _subtract(now: datetime, name: str, age: timedelta) -> datetime:
+    if not timedelta(0) <= age <= MAX_AGE:
+        raise SettingsError(f"{name} {age}", "must be between 0 and 100 years", "Write an age such as 30d or 12h")
     return now - age
 
 
 def _list_orphans(lake: Lake, before: datetime) -> tuple[str, ...]:
     return tuple(file.path for file in find_orphans(lake, before))
-
-
-def describe_maintained(done: Maintained, *, dry: bool) -> list[str]:
-    """Tell in a few lines what was done, or would be."""
-    would = "would be " if dry else ""
-    return [
-        f"compacted {done.compacted} files of vectors {would}written anew as fewer",
-        f"snapshots {len(done.expired)} {would}expired",
-        f"files     {len(done.unread)} that no snapshot reads {would}deleted",
-        f"orphans   {len(done.orphans)} {would}deleted",
-        f"left      {len(done.checkpoints)} checkpoints of trainings that broke off {would}deleted",
-    ]

@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 
 from flows.progress import show_progress
-from flows.settings import recall_settings
+from flows.settings import restore_train_settings
 from storage.errors import ReviewError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
@@ -82,7 +82,7 @@ def _find_training(lake: Lake, label_set: LabelSetName) -> tuple[str, TrainSetti
         raise ReviewError(
             label_set, "has no trained head in this lake", "Train one: frostline run FOLDER; or check --home"
         )
-    settings = recall_settings(training.settings)
+    settings = restore_train_settings(training.settings)
     if settings.multi_label:
         rule = "was trained with several labels an image, of which a review cannot say which one is wrong"
         raise ReviewError(label_set, rule, "Review another label set")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from prefect.context import FlowRunContext, TaskRunContext
 
-from flows.settings import LOGGERS
+from flows.settings import PROJECT_LOGGERS
 
 
 @contextlib.contextmanager
@@ -16,7 +16,7 @@ def forward_logs() -> Iterator[None]:
     Prefect drops what is below a warning, and threads do not know which run they work for.
     """
     run, handlers = FlowRunContext.get(), logging.getLogger("prefect.extra").handlers
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    levels = {name: logging.getLogger(name).level for name in PROJECT_LOGGERS}
 
     def name_run(record: logging.LogRecord) -> bool:
         if run and run.flow_run and not (FlowRunContext.get() or TaskRunContext.get()):
@@ -25,7 +25,7 @@ def forward_logs() -> Iterator[None]:
 
     for handler in handlers:
         handler.addFilter(name_run)
-    for name in LOGGERS:
+    for name in PROJECT_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
     try:
         yield

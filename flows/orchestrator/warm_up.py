@@ -14,7 +14,7 @@ from tasks.encoder.backbone.weights import find_weights
 from tasks.encoder.pack import open_packed
 from tasks.ingest.scan import is_unchanged
 from tasks.register.registry.client import list_installed, load_mlflow
-from tasks.register.settings import tracking_uri
+from tasks.register.settings import resolve_tracking_uri
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def warm_up(settings: RunSettings) -> Iterator[None]:
 def _prepare(settings: RunSettings) -> None:
     """Load things in the order in which the run meets them."""
     is_new = _open_backbone(settings)
-    load_mlflow(tracking_uri(settings.resolved_home, settings.registry))
+    load_mlflow(resolve_tracking_uri(settings.resolved_home, settings.registry))
     if is_new:
         list_installed()
         import scipy.optimize  # noqa: F401 - for the temperature
@@ -50,7 +50,7 @@ def _open_backbone(settings: RunSettings) -> bool:
     wanted = FeatureRequest(recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))
     with read_lake(home) as lake:
         missing = count_images(lake, wanted).missing
-    is_new = bool(missing) or not is_unchanged(home, settings.source_name, settings.root)
+    is_new = bool(missing) or not is_unchanged(home, settings.source_name, settings.source_path)
     if is_new:
         open_packed(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
     return is_new

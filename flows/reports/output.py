@@ -1,4 +1,4 @@
-"""How a command answers: one JSON object, or lines and tables for people."""
+"""How a command prints its result: as one JSON object, or as lines and tables."""
 
 import contextlib
 import json as json_text
@@ -14,45 +14,71 @@ from cyclopts import Parameter
 
 from storage.errors import OutputError
 
-WIDE = 4096
-"""Columns of a table that no terminal shows: what comes behind a pipe finds each row in one line."""
+PIPE_WIDTH = 4096
+"""Columns of a table in a pipe: wider than any terminal, so that each row stays on one line."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Output:
-    """How a command answers."""
+class OutputOptions:
+    """What every command takes beside its own arguments."""
 
     json: bool = False
     """Print one JSON object on stdout; everything else goes to stderr."""
     config: Path | None = None
-    """A file of settings; by default frostline.toml where there is one."""
+    """A file with settings; by default frostline.toml, if it exists."""
     debug: bool = False
     """Show tracebacks and Prefect's log."""
 
 
-def answer(out: Output, value: dict[str, Any], tell: Callable[[], Sequence[Any]]) -> None:
-    """Print the value as JSON where that is asked for, else what ``tell`` gives: lines and tables."""
-    if sys.stdout is None:  # who closed it wants no answer
+def print_result(options: OutputOptions, value: dict[str, Any], render: Callable[[], Sequence[Any]]) -> None:
+    """Print the value as JSON if that is requested, otherwise the lines and tables that ``render`` returns.
+
+    Raises:
+        OutputError: if stdout cannot be written.
+    """
+    if sys.stdout is None:  # closed by the caller, who wants no output
         return
-    with _explain():
-        if out.json:
+    with _handle_write_errors():
+        if options.json:
             print(json_text.dumps(_to_json(value), default=str, ensure_ascii=False, allow_nan=False))  # noqa: T201
         else:
-            _print(tell())
+            _print_lines(render())
         sys.stdout.flush()
 
 
-def _print(lines: Sequence[Any]) -> None:
+def build_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> list[Any]:
+    """Build a table of rows, as a list with one item that ``print_result`` prints."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    return [table]
+
+
+def build_tables(value: dict[str, Any]) -> list[Any]:
+    """Build a line per single value, then a table per list of rows that is not empty."""
+    lines: list[Any] = [f"{name:9} {part}" for name, part in value.items() if not isinstance(part, list)]
+    for name, rows in value.items():
+        if isinstance(rows, list) and rows:
+            lines += build_table(list(rows[0]), [list(row.values()) for row in rows], title=name)
+    return lines
+
+
+def _print_lines(lines: Sequence[Any]) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else WIDE)
+    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     for line in lines:
         console.print(line, markup=False) if isinstance(line, str) else console.print(line)
 
 
-def _to_json(value: Any) -> Any:  # noqa: ANN401 - whatever a cell holds
-    """Give NaN and the infinities, for which JSON has no word, as null."""
+def _to_json(value: Any) -> Any:  # noqa: ANN401 - a cell holds anything
+    """Replace NaN and the infinities, which JSON lacks, by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -61,47 +87,25 @@ def _to_json(value: Any) -> Any:  # noqa: ANN401 - whatever a cell holds
 
 
 @contextlib.contextmanager
-def _explain() -> Iterator[None]:
-    """End quietly where the reader has seen enough, as `head` has.
+def _handle_write_errors() -> Iterator[None]:
+    """Exit quietly if the reader of a pipe is gone, as `head` is after ten lines.
 
     Raises:
-        OutputError: where what stdout leads to does not take the answer.
+        OutputError: if stdout cannot be written for another reason.
     """
     try:
         yield
     except BrokenPipeError:
-        _mute()
+        _discard_stdout()
         sys.exit(1)
     except OSError as error:
-        _mute()
+        _discard_stdout()
         raise OutputError(
-            "stdout", f"cannot be written: {error.strerror}", "Make room, or send it elsewhere"
+            "stdout", f"cannot be written: {error.strerror}", "Free some space, or redirect the output"
         ) from error
 
 
-def _mute() -> None:
-    """Let what is still buffered go nowhere, so that Python does not complain of it at its end."""
+def _discard_stdout() -> None:
+    """Send what is still buffered to the null device, so that Python does not complain at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str | None = None) -> list[Any]:
-    """Draw rows as a table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(title=title, title_justify="left")
-    for column in columns:
-        drawn.add_column(column, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    return [drawn]
-
-
-def tables(found: dict[str, Any]) -> list[Any]:
-    """Draw each list of rows as a table, under the single figures."""
-    lines: list[Any] = [f"{name:9} {value}" for name, value in found.items() if not isinstance(value, list)]
-    for name, rows in found.items():
-        if isinstance(rows, list) and rows:
-            lines += table(list(rows[0]), [list(row.values()) for row in rows], title=name)
-    return lines

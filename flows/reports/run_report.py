@@ -1,4 +1,4 @@
-"""What a run did, as one object, as an artifact, as text."""
+"""What a run did: as a JSON object, as an artifact in Markdown, as text."""
 
 import time
 from collections.abc import Iterator
@@ -8,24 +8,25 @@ from typing import Any
 from urllib.parse import quote
 
 from flows.embed import Embedded
+from storage.plural import pluralize
 from storage.tables.scans import ScanCounts
 from storage.tables.trainings import Training
-from tasks.register.register import Registered
+from tasks.register.register import RegisteredVersion
 from tasks.train.train import Trained
 
 
 @dataclass
 class Stopwatch:
-    """How many seconds each step took."""
+    """Seconds by step."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def time(self, step: str) -> Iterator[None]:
-        """Time a block."""
-        began = time.perf_counter()
+        """Time a block under the name of a step."""
+        start = time.perf_counter()
         yield
-        self.seconds[step] = round(time.perf_counter() - began, 3)
+        self.seconds[step] = round(time.perf_counter() - start, 3)
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class RunReport:
     seen: ScanCounts
     embedded: Embedded
     trained: Trained
-    registered: Registered
+    registered: RegisteredVersion
     seconds: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the object that ``frostline run --json`` prints."""
+        """Return the object that ``frostline run --json`` prints."""
         seen, embedded, registered = self.seen, self.embedded, self.registered
         return {
             "name": self.name,
@@ -73,7 +74,7 @@ class RunReport:
 
 
 def trained_to_json(trained: Trained) -> dict[str, Any]:
-    """Give the object that ``frostline train --json`` prints."""
+    """Return the object that ``frostline train --json`` prints."""
     training = trained.training
     return {
         "training": training.training_id,
@@ -88,12 +89,12 @@ def trained_to_json(trained: Trained) -> dict[str, Any]:
 
 
 def describe_chosen(training: Training) -> str:
-    """Tell what makes the head in one line."""
+    """Describe in one line what was chosen on validation: the kind of head, and its hyperparameters."""
     return f"chosen    {' · '.join(f'{name} {value}' for name, value in training.chosen.items())}"
 
 
 def describe_trained(trained: Trained) -> list[str]:
-    """Tell a training in a few lines."""
+    """Describe a training in a few lines."""
     training = trained.training
     return [
         describe_head(trained),
@@ -104,38 +105,38 @@ def describe_trained(trained: Trained) -> list[str]:
 
 
 def describe_head(trained: Trained) -> str:
-    """Tell what a head is worth in one line."""
+    """Describe how good a head is in one line."""
     metrics = trained.training.metrics
-    did = "trained" if trained.new else "nothing changed, nothing trained"
+    action = "trained" if trained.new else "nothing changed, nothing trained"
     if "mean_average_precision" in metrics:
         others = f"micro F1 {metrics['micro_f1']:.4f} · all labels right {metrics['accuracy']:.4f}"
-        return f"head      {did} · test {_tell(metrics, 'mean_average_precision', 'mAP')} · {others}"
+        return f"head      {action} · test {_describe_metric(metrics, 'mean_average_precision', 'mAP')} · {others}"
     others = f"balanced {metrics['balanced_accuracy']:.4f} · log loss {metrics['log_loss']:.4f}"
     refused = f" · neither {metrics['refused']:.4f}" if "refused" in metrics else ""
-    return f"head      {did} · test {describe_accuracy(metrics)} · {others}{refused}"
+    return f"head      {action} · test {describe_accuracy(metrics)} · {others}{refused}"
 
 
 def describe_accuracy(metrics: dict[str, float]) -> str:
-    """Tell the accuracy with its 95 % interval, which heads of earlier releases have not."""
-    return _tell(metrics, "accuracy", "accuracy")
+    """Describe the accuracy with its 95 % interval, which heads of earlier releases lack."""
+    return _describe_metric(metrics, "accuracy", "accuracy")
 
 
-def _tell(metrics: dict[str, float], name: str, words: str) -> str:
-    told = f"{words} {metrics[name]:.4f}"
+def _describe_metric(metrics: dict[str, float], name: str, title: str) -> str:
+    text = f"{title} {metrics[name]:.4f}"
     if f"{name}_low" not in metrics:
-        return told
-    return f"{told} ({metrics[f'{name}_low']:.4f} to {metrics[f'{name}_high']:.4f})"
+        return text
+    return f"{text} ({metrics[f'{name}_low']:.4f} to {metrics[f'{name}_high']:.4f})"
 
 
-def model_url(registered: Registered) -> str | None:
-    """Link to the version in MLflow's UI, where MLflow is a server."""
+def model_url(registered: RegisteredVersion) -> str | None:
+    """Return the link to the version in MLflow's UI; None if MLflow is not a server."""
     if not registered.tracking_uri.startswith("http"):
         return None
     return f"{registered.tracking_uri.rstrip('/')}/#/models/{quote(registered.name)}/versions/{registered.version}"
 
 
-def describe(report: RunReport) -> list[str]:
-    """Tell a run in a few lines."""
+def describe_run(report: RunReport) -> list[str]:
+    """Describe a run in a few lines."""
     seen, embedded, registered = report.seen, report.embedded, report.registered
     version = f"{registered.name} version {registered.version}" + (f" · {registered.alias}" if registered.alias else "")
     lines = [
@@ -149,19 +150,18 @@ def describe(report: RunReport) -> list[str]:
     if embedded.throughput.images:
         lines.insert(2, f"pace      {embedded.throughput}")
     if report.conflicts:
-        lines.append(
-            f"conflicts {report.conflicts} images under several classes, left out: frostline sql 'from conflicts'"
-        )
+        images = pluralize(report.conflicts, "image")
+        lines.append(f"conflicts {images} in several classes, left out: see frostline sql 'from conflicts'")
     if embedded.failed:
-        lines.append(f"failures  {embedded.failed}, see: frostline sql 'from failures'")
+        lines.append(f"failures  {embedded.failed}: see frostline sql 'from failures'")
     return lines + [f"warning   {warning}" for warning in report.trained.warnings]
 
 
 def to_markdown(report: RunReport) -> str:
-    """Write the artifact of a run."""
+    """Write the artifact of a run: its lines as a table."""
     registered = report.registered
     url = model_url(registered)
-    rows = "\n".join(f"| {line[:9].strip()} | {line[10:]} |" for line in describe(report))
+    rows = "\n".join(f"| {line[:9].strip()} | {line[10:]} |" for line in describe_run(report))
     seconds = " · ".join(f"{step} {taken:.1f} s" for step, taken in report.seconds.items())
     link = f"[{registered.name} version {registered.version}]({url})" if url else f"`{registered.tracking_uri}`"
     return f"# {report.name}\n\n| | |\n|---|---|\n{rows}\n| seconds | {seconds} |\n| MLflow | {link} |\n"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.reports.output import table
+from flows.reports.output import build_table
 from flows.reports.run_report import describe_trained, trained_to_json
 from flows.settings import RunSettings
 from tasks.train.search.halving import Contender, ContenderResult, Trial
@@ -51,7 +51,7 @@ def describe_search(found: SearchReport) -> list[Any]:
     """Tell the table that a search decided from, the advice, the settings to write down, and the training."""
     tried = [(o.contender, o.trial, found.sizes[o.contender], o.verdict) for o in found.outcomes if o.trial]
     return [
-        *table(COLUMNS, [_tell(*each) for each in tried], title="on validation images, with 95 % intervals"),
+        *build_table(COLUMNS, [_tell(*each) for each in tried], title="on validation images, with 95 % intervals"),
         *(f"skipped   {o.contender.kind} at {o.contender.cut} {o.verdict}" for o in found.outcomes if not o.trial),
         f"advice    {found.advice}",
         f"search    {found.seconds:.1f} s · embedded {found.computed} · plot {found.plot}",

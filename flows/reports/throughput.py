@@ -1,4 +1,4 @@
-"""How fast images went through the engine, and what the rest waited for."""
+"""How fast images went through the engine, and which stage was the bottleneck."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from storage.vectors.feature_file import Shard
 
 @dataclass(frozen=True)
 class Throughput:
-    """Images that went through the backbone, and bytes that were read for them, in so many seconds.
+    """Images embedded, bytes read for them, and seconds taken.
 
-    ``bound`` says for which share of the time each stage was the one that the others waited for, the largest first.
+    ``bound`` is the share of the time in which the other stages waited for each one, the largest first.
     """
 
     images: int
@@ -20,7 +20,7 @@ class Throughput:
     bound: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
-        """Give what ``frostline run --json`` prints of it."""
+        """Return the part of ``frostline run --json`` under ``pace``."""
         seconds = max(self.seconds, 1e-9)
         return {
             "images_per_second": round(self.images / seconds, 1),
@@ -29,23 +29,23 @@ class Throughput:
         }
 
     def __str__(self) -> str:
-        """Tell it in words."""
-        made = self.to_json()
-        speed = f"{made['images_per_second']:.0f} images/s · {made['bytes_per_second'] / 1e6:.1f} MB/s"
+        """Return images and bytes per second, and the slowest stage."""
+        pace = self.to_json()
+        speed = f"{pace['images_per_second']:.0f} images/s · {pace['bytes_per_second'] / 1e6:.1f} MB/s"
         return " · ".join([speed, *(f"{stage}-bound: {share:.0%}" for stage, share in [*self.bound.items()][:1])])
 
 
 def measure(shards: Sequence[Shard]) -> Throughput:
-    """Add up what shards cost."""
+    """Sum images, bytes and seconds of shards."""
     return Throughput(
         sum(shard.calls for shard in shards),
         sum(shard.bytes for shard in shards),
         sum(shard.seconds for shard in shards),
-        _share(shards),
+        _measure_waits(shards),
     )
 
 
-def _share(shards: Sequence[Shard]) -> dict[str, float]:
+def _measure_waits(shards: Sequence[Shard]) -> dict[str, float]:
     total = sum(sum(shard.waits.values()) for shard in shards)
     if not total:
         return {}

@@ -5,9 +5,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from storage.care.lost_features import drop_files, find_lost
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
@@ -25,17 +22,18 @@ from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import count_cores
 from tasks.encoder.pack import open_packed, pack_backbone
+from tasks.step_task import step_task
 
 logger = logging.getLogger(__name__)
 
 
-@task(task_run_name="resolve {settings.backbone}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("resolve {settings.backbone}")
 def resolve_recipe(home: Home, settings: EmbedSettings, view: int = 0) -> ResolvedRecipe:
     """Find or decide the recipe that the settings mean for a view; writes nothing to the lake."""
     return resolve(home, settings, view)
 
 
-@task(task_run_name="keep recipe", cache_policy=NO_CACHE, persist_result=False)
+@step_task("keep recipe")
 def record_recipe(home: Home, resolved: ResolvedRecipe) -> None:
     """Record the recipe and keep its backbone in the home."""
     with open_lake(home) as lake:
@@ -43,7 +41,7 @@ def record_recipe(home: Home, resolved: ResolvedRecipe) -> None:
     pack_backbone(resolved.recipe, resolved.weights, home.backbones / resolved.recipe.recipe_id)
 
 
-@task(task_run_name="renew recipe", cache_policy=NO_CACHE, persist_result=False)
+@step_task("renew recipe")
 def renew_recipe(home: Home, resolved: ResolvedRecipe) -> ResolvedRecipe:
     """Put the next edition of a recipe in its place."""
     with open_lake(home) as lake:
@@ -51,7 +49,7 @@ def renew_recipe(home: Home, resolved: ResolvedRecipe) -> ResolvedRecipe:
     return replace(resolved, recipe=renewed, new=True)
 
 
-@task(task_run_name="drop lost features", cache_policy=NO_CACHE, persist_result=False)
+@step_task("drop lost features")
 def drop_lost(home: Home, recipe_id: str) -> int:
     """Drop features whose files are gone from the catalog, so that they are missing; gives how many there were."""
     with read_lake(home) as lake:
@@ -63,20 +61,20 @@ def drop_lost(home: Home, recipe_id: str) -> int:
     return sum(file.rows - file.deleted for file in lost)
 
 
-@task(task_run_name="count images of {wanted.source}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("count images of {wanted.source}")
 def count_images(home: Home, wanted: FeatureRequest) -> Counts:
     """Count the images of a source by whether they have a feature under a recipe."""
     with read_lake(home) as lake:
         return missing.count_images(lake, wanted)
 
 
-@task(task_run_name="check canaries of {source}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("check canaries of {source}")
 def check_canaries(home: Home, source: SourceName, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
     """Refuse where this machine computes other vectors than the recipe's; tells whether compiling repays."""
     return verify_canaries(home, source, recipe_id, images, settings)
 
 
-@task(task_run_name="claim shard {number}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("claim shard {number}")
 def claim_shard(
     home: Home,
     wanted: FeatureRequest,
@@ -89,7 +87,7 @@ def claim_shard(
     return claim(home, wanted, shard, holder, after)
 
 
-@task(task_run_name="embed shard {number}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("embed shard {number}")
 def run_shard(
     home: Home,
     wanted: FeatureRequest,
@@ -107,7 +105,7 @@ def run_shard(
     return embed_shard(home, wanted.source, root, embedder, lease.items, settings.decoders or count_cores(), renewing)
 
 
-@task(task_run_name="commit shard {number}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("commit shard {number}")
 def commit_features(home: Home, number: int, lease: Lease, shard: Shard) -> int:  # noqa: ARG001 - names the task run
     """Commit one shard, which ends its lease; gives how many features it added."""
     with open_lake(home) as lake:

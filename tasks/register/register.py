@@ -23,10 +23,10 @@ from tasks.encoder.pack import open_images
 from tasks.heads.answers import gives_labels
 from tasks.heads.load import read_head, read_head_inputs
 from tasks.heads.predict import predict_stored
-from tasks.register.gate.judge import judge
+from tasks.register.gate.compare import compare_with_champion
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_alias, find_registered, open_registry
-from tasks.register.registry.package import TOLERANCE, Opened, Package, WritePage, log_run
-from tasks.register.settings import RegisterSettings, tracking_uri
+from tasks.register.registry.package import TOLERANCE, ModelPackage, ServedEncoder, WritePage, log_run
+from tasks.register.settings import RegisterSettings, resolve_tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,7 +36,7 @@ EXAMPLES = 4
 
 
 @dataclass(frozen=True)
-class Registered:
+class RegisteredVersion:
     """A version in the registry; ``new`` where it was registered now, ``reason`` why it has the alias or has not."""
 
     name: ModelName
@@ -76,9 +76,9 @@ def register_head(
         return _register(client, package, run_id)
 
 
-def judge_version(
+def decide_promotion(
     home: Home, name: ModelName, training_id: str, settings: RegisterSettings, now: datetime
-) -> Registered:
+) -> RegisteredVersion:
     """Decide whether a registered version becomes champion, and record it with its predictions, unless recorded.
 
     Raises:
@@ -101,7 +101,7 @@ def judge_version(
 
 def _pack(
     lake: Lake, home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None
-) -> Package:
+) -> ModelPackage:
     training = _get_training(lake, training_id)
     recipe = get_recipe(lake, training.recipe_id)
     examples = dict(islice(_read_examples(lake, training), EXAMPLES))
@@ -111,8 +111,10 @@ def _pack(
     backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
     vectors: Matrix = open_images(backbone, batch, head.views)(images)
     _compare(name, vectors, read_head_inputs(lake, training, list(examples)), find_canaries(lake, training.recipe_id))
-    opened = Opened(backbone, batch, head.views)
-    return Package(name, training, recipe, opened, write_page, images, head.probabilities(vectors), gives_labels(head))
+    opened = ServedEncoder(backbone, batch, head.views)
+    return ModelPackage(
+        name, training, recipe, opened, write_page, images, head.probabilities(vectors), gives_labels(head)
+    )
 
 
 def _compare(name: ModelName, vectors: Matrix, features: Matrix, canaries: Canaries | None) -> None:
@@ -136,7 +138,7 @@ def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]
             yield image_id, file.read_bytes()
 
 
-def _register(client: "MlflowClient", package: Package, run_id: str) -> str:
+def _register(client: "MlflowClient", package: ModelPackage, run_id: str) -> str:
     import mlflow
 
     training = package.training
@@ -158,7 +160,7 @@ def _promote(
 ) -> str:
     champion = find_alias(client, ModelName(version.name), settings.alias)
     champion_id = champion.tags.get(TRAINING_TAG, "") if champion else None
-    verdict = judge(home, lake, training, champion_id)
+    verdict = compare_with_champion(home, lake, training, champion_id)
     if verdict.promoted:
         client.set_registered_model_alias(version.name, settings.alias, version.version)
     client.set_model_version_tag(version.name, version.version, "gate", verdict.reason)
@@ -167,17 +169,17 @@ def _promote(
 
 def _describe(
     client: "MlflowClient", home: Home, settings: RegisterSettings, version: "ModelVersion", *, new: bool, reason: str
-) -> Registered:
+) -> RegisteredVersion:
     champion = find_alias(client, ModelName(version.name), settings.alias)
     run_id = str(version.run_id)
     run = client.get_run(run_id)
-    return Registered(
+    return RegisteredVersion(
         name=ModelName(version.name),
         version=int(version.version),
         alias=settings.alias if champion and int(champion.version) == int(version.version) else None,
         run_id=run_id,
         experiment_id=run.info.experiment_id,
-        tracking_uri=tracking_uri(home, settings),
+        tracking_uri=resolve_tracking_uri(home, settings),
         new=new,
         reason=reason,
     )

@@ -20,7 +20,7 @@ class RegisterSettings(BaseModel):
     alias: str = Field("champion", min_length=1, description="The alias that the best version bears.")
 
 
-def tracking_uri(home: Home, settings: RegisterSettings) -> str:
+def resolve_tracking_uri(home: Home, settings: RegisterSettings) -> str:
     """Choose MLflow's address: the setting, else MLFLOW_TRACKING_URI, else a SQLite store in the home."""
     given = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     return given or f"sqlite:///{home.registry / 'mlflow.db'}"
@@ -39,7 +39,7 @@ def preserve_environment() -> Iterator[None]:
             os.environ[name] = before
 
 
-def quiet_registry() -> None:
+def configure_mlflow() -> None:
     """Keep MLflow from phoning home and from trying a dead server for minutes, unless the user decided otherwise."""
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",

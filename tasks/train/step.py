@@ -2,27 +2,42 @@
 
 from datetime import UTC, datetime
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from storage.locations.home import Home
 from storage.progress import Progress
+from tasks.step_task import step_task
 from tasks.train.search import trials
+from tasks.train.search.halving import Contender, Trial
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
 
-read_rows = task(task_run_name="read {data.label_set}", cache_policy=NO_CACHE, persist_result=False)(trials.read_rows)
-try_head = task(task_run_name="try {contender}", cache_policy=NO_CACHE, persist_result=False)(trials.try_head)
-try_tail = task(task_run_name="try a tail at {cut}", cache_policy=NO_CACHE, persist_result=False)(trials.try_tail)
 
-
-@task(task_run_name="train {data.label_set}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("train {data.label_set}")
 def fit_and_evaluate(home: Home, data: TrainingData, settings: TrainSettings, progress: Progress) -> Trained:
-    """Train a head on the labelled features of a snapshot, or find the one that they gave before."""
+    """Train a head on the labelled features of a snapshot, or find the head that the same training gave before."""
     return train_head(home, data, settings, datetime.now(UTC), progress)
 
 
-@task(task_run_name="estimate a tail at {cut}", cache_policy=NO_CACHE, persist_result=False)
+@step_task("read {data.label_set}")
+def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> trials.Rows:
+    """Read the images that trials train on and choose on."""
+    return trials.read_rows(home, data, settings)
+
+
+@step_task("try {contender}")
+def try_head(rows: trials.Rows, contender: Contender, share: float, settings: TrainSettings) -> Trial:
+    """Train a head on a share of the labels."""
+    return trials.try_head(rows, contender, share, settings)
+
+
+@step_task("try a tail at {cut}")
+def try_tail(
+    home: Home, rows: trials.Rows, cut: str, settings: TrainSettings, progress: Progress, deadline: float
+) -> Trial | str:
+    """Train a tail on all labels; returns the reason if it was stopped at the deadline."""
+    return trials.try_tail(home, rows, cut, settings, progress, deadline)
+
+
+@step_task("estimate a tail at {cut}")
 def estimate_tail(home: Home, rows: trials.Rows, cut: str, settings: TrainSettings) -> float:  # noqa: ARG001 - names the task run
-    """Estimate the seconds that a tail takes."""
+    """Estimate the seconds that training a tail takes."""
     return trials.estimate_tail(home, rows, settings)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.command.app import obey
+from flows.command.app import run_command
 from storage.errors import LakeUnreachableError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.extensions import _kept
@@ -62,7 +62,7 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """Run the command line; gives the one line with which it is refused."""
     with pytest.raises(SystemExit) as ended:
-        obey(arguments)
+        run_command(arguments)
     assert ended.value.code == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("frostline: ")]
     assert not [secret for secret in (PASSWORD, SECRET) if secret in line]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from flows import start
-from flows.command.app import obey
+from flows.command.app import run_command
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import open_home
@@ -56,7 +56,7 @@ def frostline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     def call(*arguments: str) -> Said:
         code = 0
         try:
-            obey(arguments)
+            run_command(arguments)
         except SystemExit as end:
             code = int(end.code or 0)
         out, err = capsys.readouterr()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flows.command.app import obey
+from flows.command.app import run_command
 from flows.settings import RunSettings
 from flows.train import train
 from storage.lake.attach import open_lake
@@ -71,7 +71,7 @@ def real(prefect_api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             for name, value in {"FROSTLINE_HOME": str(tmp_path / "home"), **(env or {})}.items():
                 patch.setenv(name, value)
             try:
-                obey(arguments)
+                run_command(arguments)
             except SystemExit as ended:
                 code = int(ended.code or 0)
         return Ran(code, *capsys.readouterr())

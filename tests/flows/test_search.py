@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.command.app import obey
+from flows.command.app import run_command
 from flows.embed import embed
 from flows.ingest import ingest
 from flows.reports.search_report import SearchReport, describe_search, search_to_json, write_settings
@@ -178,7 +178,7 @@ def test_a_tail_whose_epochs_take_longer_than_was_estimated_is_ended_and_goes_on
 def test_what_no_search_compares_is_refused_before_anything_is_done(tmp_path: Path, asked: dict[str, Any]) -> None:
     flags = [f"--{room}.{name}={value}" for room, part in asked.items() for name, value in part.items()]
     with pytest.raises(SystemExit) as left:
-        obey(["train", "--name", "photos", "--home", str(tmp_path / "home"), "--cut", "auto", *flags])
+        run_command(["train", "--name", "photos", "--home", str(tmp_path / "home"), "--cut", "auto", *flags])
     assert left.value.code == 2
     assert not (tmp_path / "home").exists()
 
@@ -197,7 +197,7 @@ def test_the_command_answers_as_one_object(make: Make, capsys: pytest.CaptureFix
     embedded = settings.embed
     flags = [f"--embed.{name}={getattr(embedded, name)}" for name in ("backbone", "weights", "crop", "resize")]
     flags += ["--search.cuts=1", "--search.tails=0", "--search.heads=ridge"]
-    obey(["train", str(settings.source), "--home", str(settings.home), "--cut", "auto", "--json", *flags])
+    run_command(["train", str(settings.source), "--home", str(settings.home), "--cut", "auto", "--json", *flags])
     told = json.loads(capsys.readouterr().out)
     assert told["settings"] == {"embed": {"cut": "avgpool", "pooling": "average"}, "train": {"heads": ["ridge"]}}
     assert {row["share"] for row in told["table"]} == {0.25, 0.5, 1.0}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.command.app import obey
+from flows.command.app import run_command
 from tests.pictures import write_image
 from tests.test_layers import run_python
 
@@ -40,5 +40,5 @@ def test_where_a_server_runs_already_nothing_is_warmed_up(
     monkeypatch.setattr(
         "flows.orchestrator.warm_up.warm_up", lambda _: pytest.fail("it looked through the folder twice")
     )
-    obey(["run", str(photos), "--home", str(home), "--json"])
+    run_command(["run", str(photos), "--home", str(home), "--json"])
     assert json.loads(capsys.readouterr().out)["images"]["new"] == 60

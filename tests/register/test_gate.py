@@ -20,7 +20,7 @@ from storage.tables.features import commit_shard
 from storage.tables.trainings import Training, head_path, save_training
 from storage.vectors.feature_file import Shard, write_features
 from tasks.heads.heads import Head, load_head, save_head
-from tasks.register.gate.judge import judge
+from tasks.register.gate.compare import compare_with_champion
 
 Run = Callable[..., dict[str, Any]]
 Rows = Sequence[tuple[int, str, str]]
@@ -62,17 +62,17 @@ def train(lake: Lake, name: str, sureness: float, rows: Rows = TEST, recipe_id: 
 
 
 def test_the_first_version_becomes_champion(lake: Lake) -> None:
-    verdict = judge(lake.home, lake, train(lake, "new", BAD), None)
+    verdict = compare_with_champion(lake.home, lake, train(lake, "new", BAD), None)
     assert (verdict.promoted, verdict.reason) == (True, "first")
 
 
 def test_the_champion_stays_what_it_is(lake: Lake) -> None:
-    assert judge(lake.home, lake, train(lake, "old", CRUDE), "old").promoted
+    assert compare_with_champion(lake.home, lake, train(lake, "old", CRUDE), "old").promoted
 
 
 def test_a_version_with_a_higher_accuracy_passes_and_says_on_what(lake: Lake) -> None:
     train(lake, "old", BAD)
-    verdict = judge(lake.home, lake, train(lake, "new", CRUDE), "old")
+    verdict = compare_with_champion(lake.home, lake, train(lake, "new", CRUDE), "old")
     assert verdict.promoted
     assert verdict.reason.startswith("better: accuracy 1.0000 against 0.0000")
     assert verdict.reason.endswith("4 images")
@@ -80,7 +80,7 @@ def test_a_version_with_a_higher_accuracy_passes_and_says_on_what(lake: Lake) ->
 
 def test_a_version_with_a_lower_accuracy_does_not_pass(lake: Lake) -> None:
     train(lake, "old", CRUDE)
-    verdict = judge(lake.home, lake, train(lake, "new", BAD), "old")
+    verdict = compare_with_champion(lake.home, lake, train(lake, "new", BAD), "old")
     assert not verdict.promoted
     assert verdict.reason.startswith("not better: accuracy 0.0000 against 1.0000")
 
@@ -88,35 +88,35 @@ def test_a_version_with_a_lower_accuracy_does_not_pass(lake: Lake) -> None:
 @pytest.mark.parametrize(("old", "new", "promoted"), [(CRUDE, GOOD, True), (GOOD, CRUDE, False), (GOOD, GOOD, False)])
 def test_at_the_same_accuracy_the_lower_log_loss_wins(lake: Lake, old: float, new: float, promoted: bool) -> None:
     train(lake, "old", old)
-    assert judge(lake.home, lake, train(lake, "new", new), "old").promoted == promoted
+    assert compare_with_champion(lake.home, lake, train(lake, "new", new), "old").promoted == promoted
 
 
 def test_images_that_the_champion_was_trained_on_do_not_count(lake: Lake) -> None:
     train(lake, "old", CRUDE, [(0, "cat", "train"), (1, "dog", "validation"), (2, "cat", "test"), (3, "dog", "test")])
-    assert judge(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("2 images")
+    assert compare_with_champion(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("2 images")
 
 
 def test_images_that_the_champion_has_no_feature_of_do_not_count(lake: Lake) -> None:
     embed(lake, "other", [0, 1, 2])
     train(lake, "old", CRUDE, TEST[:3], "other")
-    assert judge(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("3 images")
+    assert compare_with_champion(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("3 images")
 
 
 def test_a_class_that_the_champion_does_not_know_counts_against_it(lake: Lake) -> None:
     train(lake, "old", CRUDE)
     relabelled = [(number, {"dog": "wolf"}.get(name, name), split) for number, name, split in TEST]
-    verdict = judge(lake.home, lake, train(lake, "new", GOOD, relabelled), "old")
+    verdict = compare_with_champion(lake.home, lake, train(lake, "new", GOOD, relabelled), "old")
     assert "against 0.5000" in verdict.reason
 
 
 def test_without_a_common_test_image_the_champion_stays(lake: Lake) -> None:
     train(lake, "old", BAD, [(number, name, "train") for number, name, _ in TEST])
-    assert not judge(lake.home, lake, train(lake, "new", GOOD), "old").promoted
+    assert not compare_with_champion(lake.home, lake, train(lake, "new", GOOD), "old").promoted
 
 
 @pytest.mark.parametrize("champion_id", ["a training of another lake", ""], ids=["another lake's", "not Frostline's"])
 def test_a_champion_that_cannot_be_measured_stays(lake: Lake, champion_id: str) -> None:
-    assert not judge(lake.home, lake, train(lake, "new", GOOD), champion_id).promoted
+    assert not compare_with_champion(lake.home, lake, train(lake, "new", GOOD), champion_id).promoted
 
 
 BOTH = [(0, "cat", "test"), (0, "dog", "test"), (1, "dog", "test"), (2, "cat", "test")]
@@ -133,16 +133,16 @@ def train_labels(lake: Lake, name: str, sureness: float) -> Training:
 
 def test_heads_of_labels_are_compared_by_their_mean_average_precision(lake: Lake) -> None:
     old, new = train_labels(lake, "old", BAD), train_labels(lake, "new", CRUDE)
-    verdict = judge(lake.home, lake, new, "old")
+    verdict = compare_with_champion(lake.home, lake, new, "old")
     assert verdict.promoted
     assert verdict.reason.startswith("better: mAP 0.8333 against 0.6667, log loss")
     assert verdict.reason.endswith("3 images")
-    assert not judge(lake.home, lake, old, "new").promoted
+    assert not compare_with_champion(lake.home, lake, old, "new").promoted
 
 
 def test_a_head_of_labels_and_one_of_classes_are_compared_by_hand(lake: Lake) -> None:
     train(lake, "old", BAD)
-    verdict = judge(lake.home, lake, train_labels(lake, "new", CRUDE), "old")
+    verdict = compare_with_champion(lake.home, lake, train_labels(lake, "new", CRUDE), "old")
     assert not verdict.promoted
     assert verdict.reason == "one gives an image one class, the other several: compare by hand"
 

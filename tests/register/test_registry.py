@@ -23,9 +23,9 @@ from storage.tables.canaries import Canaries, Probe, save_canaries
 from storage.tables.trainings import head_path
 from storage.vectors.feature_file import Matrix
 from tasks.encoder.pack import open_images
-from tasks.register.register import Registered, register_head
+from tasks.register.register import RegisteredVersion, register_head
 from tasks.register.registry.client import open_registry
-from tasks.register.settings import RegisterSettings, quiet_registry, tracking_uri
+from tasks.register.settings import RegisterSettings, configure_mlflow, resolve_tracking_uri
 from tests.counting import Tally
 from tests.servers import environment, free_port, mlflow_server
 
@@ -150,10 +150,10 @@ def test_the_address_is_the_setting_else_the_environment_else_the_home(
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home, given = Home(tmp_path), RegisterSettings(tracking_uri="http://set")
-    assert tracking_uri(home, RegisterSettings()) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
+    assert resolve_tracking_uri(home, RegisterSettings()) == f"sqlite:///{tmp_path}/mlflow/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://environment")
-    assert tracking_uri(home, RegisterSettings()) == "http://environment"
-    assert tracking_uri(home, given) == "http://set"
+    assert resolve_tracking_uri(home, RegisterSettings()) == "http://environment"
+    assert resolve_tracking_uri(home, given) == "http://set"
 
 
 def test_homes_that_are_used_one_after_another_keep_to_their_own_stores(
@@ -179,12 +179,12 @@ def test_mlflow_does_not_phone_home(home: Path) -> None:
 
 def test_telemetry_is_left_as_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
-    quiet_registry()
+    configure_mlflow()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
 
 
 def test_the_link_to_a_model_whose_name_has_spaces_is_one_link() -> None:
-    made = Registered(ModelName("my photos"), 1, None, "run", "1", "http://127.0.0.1:5000", True, "first")  # noqa: FBT003
+    made = RegisteredVersion(ModelName("my photos"), 1, None, "run", "1", "http://127.0.0.1:5000", True, "first")  # noqa: FBT003
     assert model_url(made) == "http://127.0.0.1:5000/#/models/my%20photos/versions/1"
 
 

@@ -22,7 +22,7 @@ from storage.tables.models import list_predictable
 from storage.tables.trainings import find_training
 from tasks.encoder.layers import open_layers
 from tasks.heads.load import read_head
-from tasks.register.gate.judge import judge
+from tasks.register.gate.compare import compare_with_champion
 from tasks.train.settings import TrainSettings
 from tasks.train.train import TrainingData, train_head
 
@@ -63,7 +63,7 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_
         place, TrainingData(LabelSetName("photos"), training.recipe_id), other, datetime.now(UTC)
     ).training
     with read_lake(place) as lake:
-        assert "accuracy" in judge(place, lake, second, training.training_id).reason
+        assert "accuracy" in compare_with_champion(place, lake, second, training.training_id).reason
 
 
 def find_model(home: Path) -> Path:

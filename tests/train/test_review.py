@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.command.app import obey
+from flows.command.app import run_command
 from flows.operations.review import apply_decisions
 from storage.errors import ReviewError
 from storage.lake.attach import read_lake
@@ -113,17 +113,17 @@ def test_decisions_come_back_as_labels_and_compute_no_feature(
     assert first_run == "photos"
     first = run()
     place, folder = Home(home), tmp_path / "review"
-    obey([*look, "--home", str(home)])
+    run_command([*look, "--home", str(home)])
     hint = capsys.readouterr().out.split("then: frostline ")[1]
     assert "stray.png" in (folder / "review.html").read_text()
     assert run()["training"] == first["training"]  # nothing is changed by itself
     decide(folder / "review.csv", stray="blue")
-    obey([*take, "--home", str(home)])
+    run_command([*take, "--home", str(home)])
     assert labels_of(place, "stray") == [("blue", "review:review.csv")]
-    obey([*shlex.split(hint), "--home", str(home)])  # what it said to write is the same
+    run_command([*shlex.split(hint), "--home", str(home)])  # what it said to write is the same
     assert labels_of(place, "stray") == [("blue", "review:review.csv")]
     with pytest.raises(SystemExit, match="2"):  # the decisions in the table would be lost
-        obey([*look, "--home", str(home)])
+        run_command([*look, "--home", str(home)])
     again = run()
     assert again["backbone_calls"] == 0
     assert again["training"] != first["training"]

@@ -14,7 +14,7 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import ModelName
 from storage.tables.trainings import HEAD
-from tasks.register.settings import RegisterSettings, preserve_environment, quiet_registry, tracking_uri
+from tasks.register.settings import RegisterSettings, configure_mlflow, preserve_environment, resolve_tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,7 +27,7 @@ REPAIR = "restore it from a backup, or delete the version in MLflow: the next ru
 
 def load_mlflow(uri: str) -> None:
     """Import MLflow and its store, where it is a local one; this takes seconds."""
-    quiet_registry()
+    configure_mlflow()
     import mlflow
 
     if is_local(uri):
@@ -54,11 +54,11 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
     Raises:
         RegistryUnreachableError: where it does not answer or refuses.
     """
-    quiet_registry()
+    configure_mlflow()
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    uri = tracking_uri(home, settings)
+    uri = resolve_tracking_uri(home, settings)
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:

@@ -31,7 +31,7 @@ WritePage = Callable[[Home, str, Path], None]
 
 
 @dataclass(frozen=True)
-class Opened:
+class ServedEncoder:
     """How a model gets vectors: from the packed ``backbone``, a folder.
 
     ``batch`` is the one batch size of the lake's vectors; answers average over ``views``, the image itself the first.
@@ -43,7 +43,7 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Package:
+class ModelPackage:
     """What goes into a model beside its head.
 
     ``write_page`` writes pictures and a page of a training's evaluation; ``examples`` are images of the
@@ -54,14 +54,14 @@ class Package:
     name: ModelName
     training: Training
     recipe: Recipe
-    opened: Opened
+    opened: ServedEncoder
     write_page: WritePage
     examples: tuple[bytes, ...]
     expected: Floats
     labels: bool
 
 
-def log_run(client: "MlflowClient", home: Home, package: Package) -> str:
+def log_run(client: "MlflowClient", home: Home, package: ModelPackage) -> str:
     """Log a training and its model as one MLflow run; gives the run's id.
 
     Raises:
@@ -80,7 +80,7 @@ def log_run(client: "MlflowClient", home: Home, package: Package) -> str:
     return str(run.info.run_id)
 
 
-def _log_figures(home: Home, package: Package) -> None:
+def _log_figures(home: Home, package: ModelPackage) -> None:
     import mlflow
     import pandas as pd
 
@@ -110,7 +110,7 @@ def _log_figures(home: Home, package: Package) -> None:
         mlflow.log_artifacts(folder)
 
 
-def _log_model(home: Home, package: Package) -> None:
+def _log_model(home: Home, package: ModelPackage) -> None:
     import mlflow
     import pandas as pd
 
@@ -141,7 +141,7 @@ def _signature(*, labels: bool) -> "ModelSignature":
     )
 
 
-def _check_model(uri: str, package: Package) -> None:
+def _check_model(uri: str, package: ModelPackage) -> None:
     """Load the model and ask it: MLflow registers a broken one all the same."""
     import mlflow
     import pandas as pd

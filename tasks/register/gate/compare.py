@@ -15,38 +15,38 @@ from tasks.heads.load import read_head, read_head_inputs
 
 
 @dataclass(frozen=True)
-class Verdict:
+class GateDecision:
     """Whether a version passes, and why, in words."""
 
     promoted: bool
     reason: str
 
 
-def judge(home: Home, lake: Lake, training: Training, champion_id: str | None) -> Verdict:
+def compare_with_champion(home: Home, lake: Lake, training: Training, champion_id: str | None) -> GateDecision:
     """Compare a training's head with the champion's on test images that neither was trained on.
 
     The higher accuracy wins, of heads that give labels the higher mAP; at the same one the lower log loss does. A head
     that may answer "neither" is judged by its likeliest class, as its champion is.
     """
     if champion_id == training.training_id:
-        return Verdict(promoted=True, reason="is the champion already")
+        return GateDecision(promoted=True, reason="is the champion already")
     champion = find_training(lake, champion_id) if champion_id else None
     if champion_id is None:
-        return Verdict(promoted=True, reason="first")
+        return GateDecision(promoted=True, reason="first")
     if champion is None or not head_path(home, champion.training_id).exists():
-        return Verdict(promoted=False, reason="the champion's head is not in this lake: compare by hand")
+        return GateDecision(promoted=False, reason="the champion's head is not in this lake: compare by hand")
     heads = [read_head(home, each, open_layers) for each in (training, champion)]
     labels = [gives_labels(head) for head in heads]
     if labels[0] != labels[1]:
-        return Verdict(promoted=False, reason="one gives an image one class, the other several: compare by hand")
+        return GateDecision(promoted=False, reason="one gives an image one class, the other several: compare by hand")
     rows = _shared_rows(lake, training, champion)
     if not rows:
-        return Verdict(promoted=False, reason="no test image that both have features of: measure by hand")
+        return GateDecision(promoted=False, reason="no test image that both have features of: measure by hand")
     name, measure = ("mAP", _measure_labels) if labels[0] else ("accuracy", _measure)
     new, old = (measure(head, lake, each, rows) for head, each in zip(heads, (training, champion), strict=True))
     images = len({image_id for image_id, _ in rows})
     words = f"{name} {new[0]:.4f} against {old[0]:.4f}, log loss {-new[1]:.4f} against {-old[1]:.4f}, {images} images"
-    return Verdict(promoted=new > old, reason=f"{'better' if new > old else 'not better'}: {words}")
+    return GateDecision(promoted=new > old, reason=f"{'better' if new > old else 'not better'}: {words}")
 
 
 def _shared_rows(lake: Lake, training: Training, champion: Training) -> list[tuple[str, str]]:

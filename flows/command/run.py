@@ -1,0 +1,69 @@
+"""The commands that run the pipeline, or show what a run would do."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from flows.command.options import RunOptions, check_settings, set_source
+from flows.orchestrator.server import orchestrate, start_server
+from flows.reports.output import OutputOptions, print_result
+from flows.settings import HOME, RunSettings, configure_prefect
+
+
+def demo(*, home: Path = HOME, output: OutputOptions = OutputOptions()) -> None:
+    """Run the pipeline three times on scanned digits that need no download.
+
+    Args:
+        home: Where to create the demo's own home, a folder named "demo"; an earlier one is replaced.
+    """
+    configure_prefect(debug=output.debug)
+    private = start_server()
+    from flows.demo import run_demo
+
+    with orchestrate(private):
+        reports = [report.to_json() for report in run_demo(home)]
+    print_result(output, {"runs": reports}, list)
+
+
+def run(
+    source: Path | None = None, /, *, settings: RunOptions = RunSettings(), output: OutputOptions = OutputOptions()
+) -> None:
+    """Read a folder of images, embed what is missing, train if anything changed, register the model.
+
+    Args:
+        source: The folder of images, with one subfolder per class.
+    """
+    settings = set_source(settings, source)
+    _check_before_prefect(settings)
+    configure_prefect(debug=output.debug)
+    private = start_server()
+    from flows.orchestrator.warm_up import warm_up
+    from flows.pipeline import pipeline
+    from flows.reports.run_report import describe_run
+
+    # Warming up uses the seconds in which a private server starts; a named server is up already.
+    with warm_up(settings) if private else nullcontext(), orchestrate(private):
+        report = pipeline(settings)
+    print_result(output, report.to_json(), lambda: describe_run(report))
+
+
+def plan(
+    source: Path | None = None, /, *, settings: RunOptions = RunSettings(), output: OutputOptions = OutputOptions()
+) -> None:
+    """Show what a run would compute and why, how long it would take and how much disk it needs. Writes nothing.
+
+    Args:
+        source: The folder of images, with one subfolder per class.
+    """
+    from flows.operations.plan import describe_plan, make_plan
+
+    made = make_plan(set_source(settings, source))
+    print_result(output, made.to_json(), lambda: describe_plan(made))
+
+
+def _check_before_prefect(settings: RunSettings) -> None:
+    """Refuse what can be refused before Prefect is imported, which takes seconds."""
+    from tasks.ingest.sources.folder import check_folder
+
+    check_folder(settings.source_path)
+    check_settings(settings)
+    settings.resolved_home.check()
