@@ -1,4 +1,4 @@
-"""What a user decides about embedding."""
+"""The settings of embedding."""
 
 from typing import Literal
 
@@ -17,54 +17,69 @@ class EmbedSettings(BaseModel):
     )
     weights: str = Field(
         "embedded",
-        description="Its weights: 'embedded' (come with Frostline, for timm/tf_efficientnet_lite0), "
+        description="The weights: 'embedded' (shipped with Frostline, for timm/tf_efficientnet_lite0), "
         "'torchvision:ResNet18_Weights.IMAGENET1K_V1', 'timm:resnet18.a1_in1k', or a .safetensors or .pth file.",
     )
     cut: str = Field(
         "avgpool",
-        description="Where freezing ends: 'avgpool' freezes all but the classifier; 'input' nothing; "
-        "any other layer by its name.",
+        description="Where freezing ends: 'avgpool' freezes all but the classifier, 'input' freezes nothing; "
+        "or any other layer's name.",
     )
-    pooling: Pooling = Field("average", description="A cut before the pooling: average over places, or keep them all.")
-    resize: int | None = Field(None, ge=1, description="Pixels of the shorter side; by default the network's own.")
-    crop: int | None = Field(None, ge=1, description="Pixels of the square middle; by default the network's own.")
-    interpolation: Interpolation | None = Field(None, description="How to resize; by default the network's own.")
+    pooling: Pooling = Field(
+        "average", description="For a cut before the pooling: 'average' over positions, or keep them all ('flatten')."
+    )
+    resize: int | None = Field(
+        None, ge=1, description="Resize the shorter side to this many pixels; by default the network's own."
+    )
+    crop: int | None = Field(
+        None, ge=1, description="Side of the square center crop in pixels; by default the network's own."
+    )
+    interpolation: Interpolation | None = Field(
+        None, description="Interpolation when resizing; by default the network's own."
+    )
     views: int = Field(
         0,
         ge=0,
         le=64,
-        description="Random windows of each image to train on beside it, mirrored or not; each is computed once.",
+        description="Random crops of each image, some mirrored, to train on as well; each is computed once.",
     )
     decoder: Decoder = Field(
         "full",
-        description="'full' decodes every pixel; 'scaled' decodes large JPEGs at a fraction of their size: faster, "
-        "slightly other vectors, a recipe of their own; 'gpu' decodes JPEGs on the GPU, likewise.",
+        description="'full' decodes every pixel; 'scaled' decodes large JPEGs at a fraction of their size, which is "
+        "faster; 'gpu' decodes JPEGs on the GPU. Each gives slightly different vectors, hence its own recipe.",
     )
     dtype: Dtype | str = Field(
         "auto",
         pattern="^(auto|float32|bfloat16|float16)$",
-        description="Numbers to compute in; 'auto' takes bfloat16 where the hardware is fast at it, float32 elsewhere, "
-        "and keeps to it.",
+        description="Number format to compute in; 'auto' takes bfloat16 on hardware that is fast at it, otherwise "
+        "float32, and keeps the choice.",
     )
-    stored: str = Field("float16", pattern="^(float16|float32)$", description="Precision to which vectors are rounded.")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Where to compute: auto, cpu, cuda:0.")
+    stored: str = Field(
+        "float16", pattern="^(float16|float32)$", description="Precision to which stored vectors are rounded."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="Device to compute on: auto, cpu, cuda or cuda:0."
+    )
     batch: int | None = Field(
-        None, ge=1, description="Images a batch; by default what suits the device: 8 a core, 256 on a GPU."
+        None, ge=1, description="Images per batch; by default what suits the device: 8 per core, 256 on a GPU."
     )
     decoders: int | None = Field(
-        None, ge=1, le=256, description="Threads, beside a GPU processes, that read and decode; by default one a core."
+        None,
+        ge=1,
+        le=256,
+        description="Threads (with a GPU, processes) that read and decode images; by default one per core.",
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="Compile the backbone first; 'auto' where that saves more time than it takes."
+        "auto", description="Compile the backbone first; 'auto' does so if that saves more time than it takes."
     )
     shard: int | None = Field(
-        None, ge=1, description="Images a commit, which is what a crash can cost; by default half a minute of work."
+        None, ge=1, description="Images per commit, which is the most a crash can cost; by default 30 s of work."
     )
     max_failed: float = Field(
-        0.5, ge=0, le=1, description="Share of the source's images that may have failed before the run does."
+        0.5, ge=0, le=1, description="Share of the source's images that may fail; with more, the run fails."
     )
 
     @property
     def network(self) -> tuple[str, str, int | None, str]:
-        """What decides where the network can be cut: backbone, weights, crop and stored precision."""
+        """What determines where the network can be cut: backbone, weights, crop and stored precision."""
         return self.backbone, self.weights, self.crop, self.stored

@@ -1,4 +1,4 @@
-"""What a user decides about reading a source."""
+"""The settings of reading a source."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,6 @@ class IngestSettings(BaseModel):
         178_956_970,
         ge=1,
         le=178_956_970,
-        description="Images with more pixels than this are refused: they may be decompression bombs.",
+        description="Refuse images with more pixels than this: they may be decompression bombs.",
     )
     readers: int = Field(8, ge=1, le=256, description="Threads that read and hash new files.")

@@ -1,4 +1,4 @@
-"""From a training to a registered version: found or logged, judged, recorded."""
+"""From a training to a registered version: log it, register it, compare it with the champion, record it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +37,18 @@ EXAMPLES = 4
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """A version in the registry; ``new`` where it was registered now, ``reason`` why it has the alias or has not."""
+    """A version in the registry.
+
+    Attributes:
+        name: The registered model's name.
+        version: The version's number.
+        alias: The alias, if the version has it.
+        run_id: The MLflow run that logged it.
+        experiment_id: The experiment of that run.
+        tracking_uri: MLflow's tracking URI.
+        new: Whether it was registered now.
+        reason: Why it has the alias or not.
+    """
 
     name: ModelName
     version: int
@@ -52,26 +63,26 @@ class RegisteredVersion:
 def register_head(
     home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
 ) -> str:
-    """Log a training as a model and register it, unless it is registered; gives the version.
+    """Log a training as a model and register it, unless it is registered; returns the version.
 
     Args:
         home: The home of lake, head and backbone.
-        name: The registered model's.
-        training_id: A training that the lake has.
-        write_page: Writes a training's pictures and page.
-        batch: The one batch size of the lake's vectors.
+        name: The registered model's name.
+        training_id: A training in the lake.
+        write_page: Writes the training's evaluation page and plots.
+        batch: The fixed batch size of the lake's vectors.
         settings: Where the registry is.
 
     Raises:
-        RegistryError: where MLflow does not answer, this machine gives images other vectors than the lake has, or the
-            logged model answers otherwise than its head.
+        RegistryError: if MLflow does not answer, this machine computes other vectors than the lake has, or the logged
+            model gives other probabilities than its head.
     """
     with open_registry(home, settings) as client:
-        known = find_registered(client, name, training_id)
-        if known:
-            return str(known.version)
+        existing = find_registered(client, name, training_id)
+        if existing:
+            return str(existing.version)
         with read_lake(home) as lake:
-            package = _pack(lake, home, name, training_id, write_page, batch)
+            package = _make_package(lake, home, name, training_id, write_page, batch)
         run_id = log_run(client, home, package)
         return _register(client, package, run_id)
 
@@ -79,62 +90,69 @@ def register_head(
 def decide_promotion(
     home: Home, name: ModelName, training_id: str, settings: RegisterSettings, now: datetime
 ) -> RegisteredVersion:
-    """Decide whether a registered version becomes champion, and record it with its predictions, unless recorded.
+    """Make a version champion if it passes the gate, and record it with its predictions; once per version.
 
     Raises:
-        RegistryError: where MLflow does not answer.
+        RegistryError: if MLflow does not answer, or has no version of the training.
     """
     with open_registry(home, settings) as client, open_lake(home) as lake:
         version = find_registered(client, name, training_id)
         if version is None:
             raise RegistryError(f"model {name}", "has no version of this training", "Run again")
-        known = find_version(lake, training_id, name)
-        if known and known.run_id == version.run_id:  # versions count from one again in another store
+        recorded = find_version(lake, training_id, name)
+        if recorded and recorded.run_id == version.run_id:  # in another store, versions count from one again
             return _describe(client, home, settings, version, new=False, reason="registered before")
         training = _get_training(lake, training_id)
-        reason = _promote(client, lake, home, settings, version, training)
+        reason = _promote_if_better(client, lake, home, settings, version, training)
         registered = _describe(client, home, settings, version, new=True, reason=reason)
         row = Version(name, registered.version, training_id, registered.run_id, registered.alias)
         save_version(lake, row, predict_stored(lake, home, training, open_layers), now)
     return registered
 
 
-def _pack(
+def _make_package(
     lake: Lake, home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None
 ) -> ModelPackage:
     training = _get_training(lake, training_id)
-    recipe = get_recipe(lake, training.recipe_id)
     examples = dict(islice(_read_examples(lake, training), EXAMPLES))
     if not examples:
-        raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Put the images back")
+        raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Restore the images' files")
     head = read_head(home, training, open_layers)
-    backbone, images = home.backbones / training.recipe_id, tuple(examples.values())
-    vectors: Matrix = open_images(backbone, batch, head.views)(images)
-    _compare(name, vectors, read_head_inputs(lake, training, list(examples)), find_canaries(lake, training.recipe_id))
-    opened = ServedEncoder(backbone, batch, head.views)
+    encoder = ServedEncoder(home.backbones / training.recipe_id, batch, head.views)
+    images = tuple(examples.values())
+    vectors: Matrix = open_images(encoder.backbone, encoder.batch, encoder.views)(images)
+    stored = read_head_inputs(lake, training, list(examples))
+    _check_vectors(name, vectors, stored, find_canaries(lake, training.recipe_id))
     return ModelPackage(
-        name, training, recipe, opened, write_page, images, head.probabilities(vectors), gives_labels(head)
+        name=name,
+        training=training,
+        recipe=get_recipe(lake, training.recipe_id),
+        encoder=encoder,
+        write_page=write_page,
+        examples=images,
+        expected=head.probabilities(vectors),
+        multi_label=gives_labels(head),
     )
 
 
-def _compare(name: ModelName, vectors: Matrix, features: Matrix, canaries: Canaries | None) -> None:
-    """Refuse where this machine gives images other vectors than the lake has, by more than their recipe tolerates."""
+def _check_vectors(name: ModelName, vectors: Matrix, stored: Matrix, canaries: Canaries | None) -> None:
+    """Refuse a machine whose vectors differ from the lake's by more than their recipe tolerates."""
     tolerance = canaries.tolerance if canaries else TOLERANCE
-    worst = float(measure_distances(vectors, features).max())
-    if not worst <= tolerance:  # NaN is beyond it, too
+    worst = float(measure_distances(vectors, stored).max())
+    if not worst <= tolerance:  # catches NaN, too
         raise RegistryError(
             f"model {name}",
-            f"gets vectors {worst:.1e} of their length away from the lake's, {tolerance:.1e} is allowed",
-            "The lake's came from other hardware, libraries or batch size: register where they were made",
+            f"gets vectors that differ from the lake's by {worst:.1e} of their length, {tolerance:.1e} is allowed",
+            "Other hardware, libraries or another batch size made the lake's: register where they were made",
         )
 
 
 def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:
-    """Read the test images whose files are still there."""
+    """Read the test images whose files still exist."""
     for image_id in dict(list_split(lake, training.training_id, "test")):
         copies = find_copies(lake, [image_id]).get(image_id, [])
         files = (Path(text_to_path(root)) / text_to_path(path) for root, path in copies)
-        if file := next((each for each in files if each.is_file()), None):
+        if file := next((file for file in files if file.is_file()), None):
             yield image_id, file.read_bytes()
 
 
@@ -150,7 +168,7 @@ def _register(client: "MlflowClient", package: ModelPackage, run_id: str) -> str
     return str(version.version)
 
 
-def _promote(
+def _promote_if_better(
     client: "MlflowClient",
     lake: Lake,
     home: Home,
@@ -160,11 +178,11 @@ def _promote(
 ) -> str:
     champion = find_alias(client, ModelName(version.name), settings.alias)
     champion_id = champion.tags.get(TRAINING_TAG, "") if champion else None
-    verdict = compare_with_champion(home, lake, training, champion_id)
-    if verdict.promoted:
+    decision = compare_with_champion(home, lake, training, champion_id)
+    if decision.promoted:
         client.set_registered_model_alias(version.name, settings.alias, version.version)
-    client.set_model_version_tag(version.name, version.version, "gate", verdict.reason)
-    return verdict.reason
+    client.set_model_version_tag(version.name, version.version, "gate", decision.reason)
+    return decision.reason
 
 
 def _describe(
@@ -188,5 +206,5 @@ def _describe(
 def _get_training(lake: Lake, training_id: str) -> Training:
     training = find_training(lake, training_id)
     if training is None:
-        raise RegistryError(f"training {training_id}", "is none of this lake's", "Train first")
+        raise RegistryError(f"training {training_id}", "is not in this lake", "Train first")
     return training

@@ -1,4 +1,4 @@
-"""What a user decides about registering, and where the registry is."""
+"""The settings of registering a model, and MLflow's own."""
 
 import contextlib
 import os
@@ -15,20 +15,20 @@ class RegisterSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     tracking_uri: str | None = Field(
-        None, description="MLflow's address; by default MLFLOW_TRACKING_URI, else a store of its own in the home."
+        None, description="MLflow's tracking URI; by default MLFLOW_TRACKING_URI, otherwise a local store in the home."
     )
-    alias: str = Field("champion", min_length=1, description="The alias that the best version bears.")
+    alias: str = Field("champion", min_length=1, description="The alias of the best version.")
 
 
 def resolve_tracking_uri(home: Home, settings: RegisterSettings) -> str:
-    """Choose MLflow's address: the setting, else MLFLOW_TRACKING_URI, else a SQLite store in the home."""
-    given = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return given or f"sqlite:///{home.registry / 'mlflow.db'}"
+    """Return MLflow's tracking URI: the setting, else MLFLOW_TRACKING_URI, else a SQLite store in the home."""
+    uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return uri or f"sqlite:///{home.registry / 'mlflow.db'}"
 
 
 @contextlib.contextmanager
 def preserve_environment() -> Iterator[None]:
-    """Undo what MLflow writes into the environment, where the next home would take it for the user's wish."""
+    """Restore MLFLOW_TRACKING_URI, which MLflow sets; the next home would take it for the user's setting."""
     name = "MLFLOW_TRACKING_URI"
     before = os.environ.get(name)
     try:
@@ -40,7 +40,7 @@ def preserve_environment() -> Iterator[None]:
 
 
 def configure_mlflow() -> None:
-    """Keep MLflow from phoning home and from trying a dead server for minutes, unless the user decided otherwise."""
+    """Turn off MLflow's telemetry and long retries, unless the user has set them."""
     for name, value in {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",

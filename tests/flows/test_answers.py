@@ -241,4 +241,4 @@ def test_a_query_that_is_interrupted_is_an_interrupt(frostline: Call, monkeypatc
 
 
 def test_an_erasure_of_nothing_says_that_none_is_left_to_finish(frostline: Call) -> None:
-    refused(frostline("erase", "--yes"), "must name images", "none that broke off is left to finish")
+    refused(frostline("erase", "--yes"), "must name images", "no interrupted erasure is left to finish")

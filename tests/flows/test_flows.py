@@ -75,7 +75,7 @@ def test_maintenance_runs_as_a_flow_and_leaves_an_artifact(run: Run, home: Path)
     with get_client(sync_client=True) as client:
         texts = [str(each.data) for each in client.read_latest_artifacts() if each.key == "frostline-maintenance"]
     assert len(texts) == 1
-    assert "compacted 2 files of vectors written anew as fewer" in texts[0]
+    assert "compacted 2 files of vectors merged into fewer" in texts[0]
 
 
 def test_a_report_has_the_keys_that_others_rely_on(run: Run) -> None:

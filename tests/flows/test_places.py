@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flows.command.lake_commands import move
 from pyarrow import fs
 
+from flows.command.care import move
 from flows.reports.output import OutputOptions
 from flows.settings import HomeSettings
 from storage.lake.attach import open_lake, read_lake
@@ -78,7 +78,7 @@ def read_all(home: Home, said: Path, api: str, postgres: Postgres) -> str:
 def test_move_answers_with_where_the_lake_is_now(place: Home, capsys: pytest.CaptureFixture[str]) -> None:
     open_lake(open_home(place.root)).close()
     lake = {"catalog": place.catalog_url, "data": place.data_url}
-    move(where=HomeSettings.model_validate({"home": place.root, "lake": lake}), out=OutputOptions(json=True))
+    move(settings=HomeSettings.model_validate({"home": place.root, "lake": lake}), output=OutputOptions(json=True))
     with read_lake(place) as moved:
         assert json.loads(capsys.readouterr().out) == {"lake": place.catalog_url, "snapshot": moved.snapshot}
 

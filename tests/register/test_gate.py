@@ -144,7 +144,7 @@ def test_a_head_of_labels_and_one_of_classes_are_compared_by_hand(lake: Lake) ->
     train(lake, "old", BAD)
     verdict = compare_with_champion(lake.home, lake, train_labels(lake, "new", CRUDE), "old")
     assert not verdict.promoted
-    assert verdict.reason == "one gives an image one class, the other several: compare by hand"
+    assert verdict.reason == "one head gives a single class, the other several labels: compare by hand"
 
 
 def test_a_worse_version_is_registered_without_the_alias_and_a_human_may_give_it_the_alias(

@@ -125,7 +125,7 @@ def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance
     if off < 0.05:
         assert register_head(Home(home), ModelName("photos"), training_id, write_page, None, RegisterSettings()) == "1"
     else:
-        with pytest.raises(RegistryError, match=r"gets vectors 1.0e-01 of their length away from the lake's, 5.0e-02"):
+        with pytest.raises(RegistryError, match=r"differ from the lake's by 1.0e-01 of their length, 5.0e-02"):
             register_head(Home(home), ModelName("photos"), training_id, write_page, None, RegisterSettings())
 
 

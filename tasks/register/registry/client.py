@@ -1,4 +1,4 @@
-"""The registry: MLflow, reached or refused in plain words."""
+"""The registry: a client of MLflow, whose failures become one plain line."""
 
 import contextlib
 import logging
@@ -26,7 +26,7 @@ REPAIR = "restore it from a backup, or delete the version in MLflow: the next ru
 
 
 def load_mlflow(uri: str) -> None:
-    """Import MLflow and its store, where it is a local one; this takes seconds."""
+    """Import MLflow and, if it is local, its store. This takes seconds."""
     configure_mlflow()
     import mlflow
 
@@ -36,23 +36,23 @@ def load_mlflow(uri: str) -> None:
 
 
 def list_installed() -> None:
-    """Let MLflow list which packages are installed: it does so once, a second long, when it logs its first model."""
+    """Let MLflow list the installed packages now: it takes a second, before the first model that it logs."""
     from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
 
     warn_dependency_requirement_mismatches(["mlflow"])
 
 
 def is_local(uri: str) -> bool:
-    """Say whether MLflow keeps its store in a file of this machine."""
+    """Return whether MLflow's store is a file on this machine."""
     return uri.startswith("sqlite:///")
 
 
 @contextlib.contextmanager
 def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowClient"]:
-    """Point MLflow at the registry and give a client of it.
+    """Point MLflow at the registry and yield a client.
 
     Raises:
-        RegistryUnreachableError: where it does not answer or refuses.
+        RegistryUnreachableError: if MLflow does not answer or refuses.
     """
     configure_mlflow()
     import mlflow
@@ -73,58 +73,59 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
         raise RegistryUnreachableError(
             f"MLflow at {uri}",
             f"does not answer ({reason})",
-            "Start it or mend MLFLOW_TRACKING_URI, then run again: the trained head is kept",
+            "Start it or correct MLFLOW_TRACKING_URI, then run again: the trained head is kept",
         ) from error
 
 
 def find_experiment(client: "MlflowClient", home: Home, name: ModelName) -> str:
-    """Find or make the experiment of a model; in the home's own store its artifacts lie in the home."""
-    found = client.get_experiment_by_name(name)
-    if found:
-        return str(found.experiment_id)
+    """Find or create a model's experiment, whose artifacts a local store keeps in the home; returns its id."""
+    experiment = client.get_experiment_by_name(name)
+    if experiment:
+        return str(experiment.experiment_id)
     local = is_local(str(client.tracking_uri))
-    place = (home.registry / "artifacts").as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=place))
+    folder = (home.registry / "artifacts").as_uri() if local else None
+    return str(client.create_experiment(name, artifact_location=folder))
 
 
 def find_registered(client: "MlflowClient", name: ModelName, training_id: str) -> "ModelVersion | None":
-    """Find the version of a model that holds a training's head."""
-    return next((each for each in list_versions(client, name) if each.tags.get(TRAINING_TAG) == training_id), None)
+    """Find the version of a model that serves a training's head."""
+    versions = list_versions(client, name)
+    return next((version for version in versions if version.tags.get(TRAINING_TAG) == training_id), None)
 
 
 def find_alias(client: "MlflowClient", name: ModelName, alias: str) -> "ModelVersion | None":
-    """Find the version that bears an alias."""
+    """Find the version that has an alias."""
     number = client.get_registered_model(name).aliases.get(alias)
     return client.get_model_version(name, str(number)) if number else None
 
 
 def list_versions(client: "MlflowClient", name: ModelName) -> list["ModelVersion"]:
-    """List the versions of a model, the newest first."""
+    """List the versions of a model, newest first."""
     quoted = name.replace("'", "\\'")
     return list(client.search_model_versions(f"name='{quoted}'", order_by=["version_number DESC"]))
 
 
 def check_packages(lake: Lake) -> Iterator[Finding]:
-    """Look for the package of each version that the lake and the store both know; a server looks after its own.
+    """Find versions in the home's own store whose package is missing or damaged.
 
-    A version that somebody deleted in MLflow is no finding.
+    A version that somebody deleted in MLflow is no finding, and an MLflow server checks its own store.
     """
     store = RegisterSettings(tracking_uri=f"sqlite:///{lake.home.registry / 'mlflow.db'}")
-    recorded = lake.rows("SELECT name, version, run_id FROM models ORDER BY ALL")
+    recorded = set(lake.rows("SELECT name, version, run_id FROM models"))
     try:
         with open_registry(lake.home, store) as client:
             for name in sorted({name for name, *_ in recorded}):
                 for version in list_versions(client, name):
                     folder = client.get_model_version_download_uri(name, version.version)
-                    if (name, int(version.version), version.run_id) in recorded and not _is_there(folder):
-                        what = f"model {name} version {version.version}: its package {folder} is gone or not whole"
+                    if (name, int(version.version), version.run_id) in recorded and not _is_whole_package(folder):
+                        what = f"model {name} version {version.version}: its package {folder} is missing or incomplete"
                         yield Finding("model", what, REPAIR)
     except RegistryUnreachableError as error:
         yield Finding("model", f"{error.value}: {error.rule}", BACKUP)
 
 
-def _is_there(folder: str) -> bool:
-    """Tell whether a package can be loaded, as far as it lies in a folder."""
-    url = urlsplit(folder)
-    place = Path(unquote(url.path))
-    return url.scheme != "file" or ((place / "MLmodel").is_file() and is_whole(place / "artifacts" / HEAD))
+def _is_whole_package(uri: str) -> bool:
+    """Return whether a package can be loaded, as far as it is a local folder."""
+    url = urlsplit(uri)
+    folder = Path(unquote(url.path))
+    return url.scheme != "file" or ((folder / "MLmodel").is_file() and is_whole(folder / "artifacts" / HEAD))

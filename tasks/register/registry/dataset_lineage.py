@@ -20,7 +20,7 @@ class LakeSource(DatasetSource):
         return "ducklake"
 
     def load(self, **_: Any) -> str:  # noqa: ANN401 - MLflow's signature
-        """Give the query that reads the rows."""
+        """Return the query that reads the rows."""
         return f"SELECT image_id, class, split FROM training_sets WHERE training_id = '{self.training_id}'"
 
     @staticmethod
@@ -32,7 +32,7 @@ class LakeSource(DatasetSource):
         raise NotImplementedError(raw_source)
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the source as JSON has it."""
+        """Return the source as a JSON object."""
         return {"catalog": self.catalog, "snapshot": self.snapshot, "training_id": self.training_id}
 
     @classmethod
@@ -42,6 +42,6 @@ class LakeSource(DatasetSource):
 
 
 def describe_data(home: Home, training: Training) -> MetaDataset:
-    """Describe a training's rows; the digest is the training's identity."""
+    """Describe a training's rows; their digest is the training's id."""
     source = LakeSource(f"ducklake:{home.catalog_name}", training.snapshot, training.training_id)
     return MetaDataset(source, name=training.label_set, digest=training.training_id)  # type: ignore[abstract] # profile is inherited from no one and MLflow makes it so

@@ -27,14 +27,17 @@ REQUIRED = ("mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "pillow
 
 
 WritePage = Callable[[Home, str, Path], None]
-"""Writes the page and the pictures of a training, by its id, into a folder."""
+"""Writes the evaluation page and the plots of a training, given by its id, to a folder."""
 
 
 @dataclass(frozen=True)
 class ServedEncoder:
-    """How a model gets vectors: from the packed ``backbone``, a folder.
+    """The encoder of a registered model.
 
-    ``batch`` is the one batch size of the lake's vectors; answers average over ``views``, the image itself the first.
+    Attributes:
+        backbone: The folder of the packed backbone.
+        batch: The fixed batch size of the lake's vectors.
+        views: How many views an answer averages over; the first is the image itself.
     """
 
     backbone: Path
@@ -44,28 +47,34 @@ class ServedEncoder:
 
 @dataclass(frozen=True)
 class ModelPackage:
-    """What goes into a model beside its head.
+    """What a registered model is made of.
 
-    ``write_page`` writes pictures and a page of a training's evaluation; ``examples`` are images of the
-    test split, and ``expected`` the probabilities [n, classes] that their vectors give them here; ``labels`` where an
-    image may be given several classes.
+    Attributes:
+        name: The registered model's name.
+        training: The training whose head it serves.
+        recipe: The recipe of its vectors.
+        encoder: How it computes vectors.
+        write_page: Writes the evaluation page and its plots.
+        examples: The bytes of some test images.
+        expected: Their probabilities [n, classes], computed here.
+        multi_label: Whether an image may get several labels.
     """
 
     name: ModelName
     training: Training
     recipe: Recipe
-    opened: ServedEncoder
+    encoder: ServedEncoder
     write_page: WritePage
     examples: tuple[bytes, ...]
     expected: Floats
-    labels: bool
+    multi_label: bool
 
 
 def log_run(client: "MlflowClient", home: Home, package: ModelPackage) -> str:
-    """Log a training and its model as one MLflow run; gives the run's id.
+    """Log a training and its model as one MLflow run; returns the run's id.
 
     Raises:
-        RegistryError: where the logged model, loaded again, does not answer as its backbone and head do.
+        RegistryError: if the logged model, loaded again, gives other probabilities than its backbone and head.
     """
     import mlflow
 
@@ -114,27 +123,27 @@ def _log_model(home: Home, package: ModelPackage) -> None:
     import mlflow
     import pandas as pd
 
-    root, opened = Path(__file__).parents[3], package.opened
+    root, encoder = Path(__file__).parents[3], package.encoder
     mlflow.pyfunc.log_model(
         name="model",
         python_model=str(Path(__file__).with_name("served.py")),
-        artifacts={"backbone": str(opened.backbone), "head": str(head_path(home, package.training.training_id))},
+        artifacts={"backbone": str(encoder.backbone), "head": str(head_path(home, package.training.training_id))},
         code_paths=[str(root / "storage"), str(root / "tasks")],
-        model_config={"batch": opened.batch, "views": opened.views},
-        signature=_signature(labels=package.labels),
+        model_config={"batch": encoder.batch, "views": encoder.views},
+        signature=_make_signature(multi_label=package.multi_label),
         input_example=pd.DataFrame({"image": [package.examples[0]]}),
         pip_requirements=[f"{name}=={installed(name)}" for name in REQUIRED],
         metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
     )
 
 
-def _signature(*, labels: bool) -> "ModelSignature":
+def _make_signature(*, multi_label: bool) -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema
     from mlflow.types.schema import Array, Map
 
-    one = [ColSpec(DataType.string, "class"), ColSpec(DataType.double, "probability")]
-    answer = [ColSpec(Array(DataType.string), "classes")] if labels else one
+    single = [ColSpec(DataType.string, "class"), ColSpec(DataType.double, "probability")]
+    answer = [ColSpec(Array(DataType.string), "classes")] if multi_label else single
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.binary, "image")]),
         outputs=Schema([*answer, ColSpec(Map(DataType.double), "probabilities")]),
@@ -142,17 +151,17 @@ def _signature(*, labels: bool) -> "ModelSignature":
 
 
 def _check_model(uri: str, package: ModelPackage) -> None:
-    """Load the model and ask it: MLflow registers a broken one all the same."""
+    """Load the model and call it, as MLflow would register a broken one without complaint."""
     import mlflow
     import pandas as pd
 
     model = mlflow.pyfunc.load_model(uri)
     answers = model.predict(pd.DataFrame({"image": list(package.examples)}))["probabilities"]
-    given = np.array([list(cast("dict[str, float]", answer).values()) for answer in answers])
-    worst = float(np.abs(given - package.expected).max())
+    served = np.array([list(cast("dict[str, float]", answer).values()) for answer in answers])
+    worst = float(np.abs(served - package.expected).max())
     if worst > TOLERANCE:
         raise RegistryError(
             f"model {package.name}",
-            f"answers {worst:.1e} away from its own backbone and head, more than {TOLERANCE:.0e}",
-            "What was logged is not what was trained: check the artifact store, and run again",
+            f"gives probabilities that differ by {worst:.1e} from its backbone and head, {TOLERANCE:.0e} is allowed",
+            "The logged model is not the trained one: check the artifact store, then run again",
         )

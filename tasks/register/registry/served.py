@@ -25,10 +25,10 @@ class ImageClassifier(PythonModel):
         self._head = load_head(Path(context.artifacts["head"]), backbone, open_layers)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401, ARG002 - MLflow's signature
-        """Give a row an image: class, its probability, and the probability of every class.
+        """Return one row per image: its class, that class's probability, and the probability of every class.
 
-        The class is "neither" where the head is less sure than it must be. A head that gives labels has, in place of
-        class and probability, the list of classes that are as likely as their thresholds or more.
+        The class is "neither" if no probability reaches the head's threshold. A multi-label head returns, in place of
+        class and probability, the list of classes whose probabilities reach their thresholds.
         """
         head = self._head
         probabilities = head.probabilities(self._embed([_to_bytes(value) for value in model_input["image"]]))
@@ -43,7 +43,7 @@ class ImageClassifier(PythonModel):
 def _to_bytes(value: bytes | str) -> bytes:
     if isinstance(value, str):
         value = value.encode()
-    try:  # no image format consists of base64's letters alone
+    try:  # no image format consists of base64 characters only
         return base64.b64decode(value, validate=True)
     except binascii.Error:
         return bytes(value)
