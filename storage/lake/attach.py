@@ -215,7 +215,7 @@ def _let_in(con: duckdb.DuckDBPyConnection, url: str) -> None:
         con.execute(write_secret(url))
     except duckdb.Error as error:
         rule = f"no credentials are found for it: {name_missing(url)}"
-        raise LakeError(f"data {url}", rule, "See docs/outgrown.md for where they are looked for") from error
+        raise LakeError(f"data {url}", rule, "See docs/scale-out.md for where they are looked for") from error
 
 
 def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:
@@ -238,7 +238,7 @@ def _unreadable(home: Home, error: duckdb.Error) -> LakeError:
         return LakeError(
             f"lake {home.lake}",
             f"has its data in {elsewhere[1]}, not in {home.data_url or home.data}/",
-            "Name its own place in lake.data; docs/outgrown.md says how data move",
+            "Name its own place in lake.data; docs/scale-out.md says how data move",
         )
     reason = " ".join(str(error).rpartition('": ')[2].split())
     if home.catalog_url and "connection to server" in reason:
