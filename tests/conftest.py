@@ -5,15 +5,19 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flows.settings import configure_prefect
 from tests.counting import Tally, install
+from tests.first_run import first_report, first_run  # noqa: F401 - fixtures
 from tests.lakes import one_thread, place, postgres, s3  # noqa: F401 - fixtures
 from tests.pictures import write_folder
 from tests.servers import outlived
+
+if TYPE_CHECKING:
+    from flows.embed import Embedded
 
 # Container images often forbid to write bytecode: then each process that a test starts compiles all that it imports.
 # It lies apart, as models and folders that tests look at must hold none.
@@ -30,11 +34,15 @@ LONGEST = (
     "faults/test_many.py",
     "test_checks.py",
     "deployments/test_nightly.py",
-    "flows/test_cli.py",
     "faults/test_crash.py",
+    "flows/test_doctor.py",
+    "flows/test_once.py",
+    "flows/test_cli.py",
     "register/test_serving.py",
     "register/test_registry.py",
     "encoder/test_cuts.py",
+    "flows/test_search.py",
+    "flows/test_places.py",
 )
 
 
@@ -55,10 +63,22 @@ def one_thread_a_lake() -> Iterator[None]:
 def prefect_api() -> Iterator[str]:
     """Prefect's test harness, once a session: its server's address."""
     from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED,
+        PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
+    # No test reads events: the server need not keep them.
+    no_events = {
+        PREFECT_SERVER_SERVICES_EVENT_PERSISTER_ENABLED: False,
+        PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED: False,
+    }
     with (
+        temporary_settings(no_events),
         prefect_test_harness(server_startup_timeout=180),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
@@ -108,3 +128,34 @@ def run(prefect_api: str, tally: Tally, photos: Path, home: Path) -> Callable[..
     from flows.settings import RunSettings
 
     return lambda **settings: pipeline(RunSettings(**{"source": photos, "home": home, **settings})).to_json()
+
+
+@pytest.fixture
+def embed_photos(prefect_api: str, tally: Tally, photos: Path, home: Path) -> Callable[..., "Embedded"]:  # noqa: ARG001
+    """The flows up to features, for tests that look at no model; takes and does what ``run`` does until then."""
+    from flows.embed import embed
+    from flows.ingest import ingest
+    from flows.settings import RunSettings
+
+    def run(**settings: object) -> "Embedded":
+        chosen = RunSettings.model_validate({"source": photos, "home": home, **settings})
+        ingest(chosen)
+        return embed(chosen)
+
+    return run
+
+
+@pytest.fixture
+def frostline_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run ``frostline`` in a folder within this process, which has imported all already; returns its exit code."""
+    from flows.command.app import run_command
+
+    def call(folder: Path, *arguments: str) -> int:
+        monkeypatch.chdir(folder)
+        try:
+            run_command(arguments)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
+
+    return call

@@ -5,7 +5,7 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,9 +250,9 @@ def test_plan_sql_and_status_load_neither_torch_nor_prefect_nor_mlflow(tmp_path:
 
 
 def test_a_run_with_nothing_to_do_never_loads_torch(
-    run: Callable[..., dict[str, Any]], photos: Path, home: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
+    first_report: dict[str, Any], photos: Path, home: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = run()
+    first = first_report
     monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     second = json.loads(run_python(COMMAND, "torch,torchvision,timm", "run", photos, "--home", home, "--json"))
     assert (first["backbone_calls"], second["backbone_calls"]) == (60, 0)

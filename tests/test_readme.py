@@ -1,11 +1,13 @@
 """The README's commands, run."""
 
-import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tests.pictures import write_folder
 
@@ -29,21 +31,16 @@ def block_after(mark: str) -> str:
     return found[1]
 
 
-def test_the_commands_run_one_after_the_other_and_plain_duckdb_reads_the_lake(prefect_api: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("prefect_api", "tally")
+def test_the_commands_run_one_after_the_other_and_plain_duckdb_reads_the_lake(
+    frostline_in: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_folder(tmp_path / "photos")
-    variables = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "PREFECT_API_URL": prefect_api,
-        "COUNTING_LOG": str(tmp_path / "calls"),
-    }
     commands = [shlex.split(line, comments=True) for line in block_after("tests run these").splitlines()]
     assert len(commands) == 6
     for name, *arguments in commands:
         assert name == "frostline"
-        command = [sys.executable, "-m", "tests.counting", *arguments]
-        ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, (arguments, ran.stderr)
+        assert frostline_in(tmp_path, *arguments) == 0, (arguments, capsys.readouterr().err)
     command = [sys.executable, "-c", PLAIN_DUCKDB, block_after("tests run this")]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -5,7 +5,10 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from flows.embed import embed
 from flows.ingest import ingest
@@ -34,9 +37,18 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_the_commands_run_and_the_table_is_what_the_first_prints(tmp_path: Path) -> None:
+def test_the_commands_run_and_the_table_is_what_the_first_prints(
+    frostline_in: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     commands = [shlex.split(line, comments=True) for line in blocks("sh")[0].splitlines()]
-    printed = [run(tmp_path, sys.executable, "-m", "flows.start", *arguments) for _, *arguments in commands]
+    printed = []
+    for _, *arguments in commands:
+        assert frostline_in(tmp_path, *arguments) == 0, (arguments, capsys.readouterr().err)
+        printed.append(capsys.readouterr().out)
     assert len(printed) == 3
     assert rows(PAGE, "|") == rows(printed[0], "│")
     assert len(rows(PAGE, "|")) == 20

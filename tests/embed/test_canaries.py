@@ -23,32 +23,49 @@ from tasks.encoder.embedder import Lanes
 from tasks.encoder.pack import open_once
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.transform import Pixels
-from tests.counting import Tally
+from tests.counting import Tally, install
 from tests.embed.test_pipeline import RECIPE
-from tests.pictures import write_image
+from tests.first_run import copy_homes
+from tests.pictures import write_folder, write_image
 
 if TYPE_CHECKING:
     from flows.embed import Embedded
 
-Run = Callable[..., dict[str, Any]]
 Watched = Callable[..., "Embedded"]
 
 
-@pytest.fixture
-def watched(prefect_api: str, tally: Tally, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:  # noqa: ARG001
-    """The flows up to features with their canaries, which the tally's tests leave out; gives what was embedded."""
+@pytest.fixture(scope="module")
+def template(
+    prefect_api: str,  # noqa: ARG001 - the flows run in its harness
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, "Embedded"]:
+    """A folder of photos and a home whose features and canaries are made once; what was embedded."""
     from flows.embed import embed
     from flows.ingest import ingest
     from flows.settings import RunSettings
 
+    folder = tmp_path_factory.mktemp("canaries")
+    settings = RunSettings(source=write_folder(folder / "photos"), home=folder / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch, Tally(folder / "backbone-calls"))
+        patch.setattr("tasks.embed.step.verify_canaries", verify_canaries)
+        ingest(settings)
+        return folder, embed(settings)
+
+
+@pytest.fixture
+def first(template: tuple[Path, "Embedded"], photos: Path, home: Path) -> "Embedded":
+    """``photos`` and ``home`` as a first ``watched()`` leaves them, copied."""
+    assert photos.parent == home.parent
+    copy_homes(template[0], home.parent)
+    return template[1]
+
+
+@pytest.fixture
+def watched(embed_photos: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    """The flows up to features with their canaries, which the tally's tests leave out; gives what was embedded."""
     monkeypatch.setattr("tasks.embed.step.verify_canaries", verify_canaries)
-
-    def run(**settings: object) -> "Embedded":
-        chosen = RunSettings.model_validate({"source": photos, "home": home, **settings})
-        ingest(chosen)
-        return embed(chosen)
-
-    return run
+    return embed_photos
 
 
 def change_numbers(monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], Matrix]) -> None:
@@ -75,8 +92,8 @@ def test_a_recipe_s_first_run_keeps_a_dozen_canaries_and_the_pace(watched: Watch
     assert {"torch", "pillow", "device"} <= set(found.made_with)
 
 
+@pytest.mark.usefixtures("first")
 def test_a_run_with_the_same_numbers_goes_on(watched: Watched, photos: Path) -> None:
-    watched()
     write_image(photos / "red" / "new.png", "red", 500)
     done = watched()
     assert (done.computed, done.reused, done.failed) == (1, 60, 0)
@@ -87,21 +104,25 @@ def test_a_run_with_the_same_numbers_goes_on(watched: Watched, photos: Path) -> 
     [lambda vectors: vectors * np.float32(1.1), lambda vectors: vectors[:, ::-1], lambda vectors: vectors * np.nan],
 )
 def test_other_numbers_are_refused_before_anything_is_written(
-    watched: Watched, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], Matrix]
+    first: "Embedded",
+    watched: Watched,
+    photos: Path,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Matrix], Matrix],
 ) -> None:
-    recipe_id = watched().recipe_id
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, change)
     with pytest.raises(NumbersChangedError, match="--new-recipe"):
         watched()
     with read_lake(open_home(home)) as lake:
-        assert lake.value("SELECT count(*) FROM features WHERE recipe_id = ?", [recipe_id]) == 60
+        assert lake.value("SELECT count(*) FROM features WHERE recipe_id = ?", [first.recipe_id]) == 60
 
 
+@pytest.mark.usefixtures("first")
 def test_the_refusal_names_the_library_that_changed(
     watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    watched()
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, lambda vectors: vectors * 2)
     monkeypatch.setattr("tasks.embed.canaries.version", lambda library: "9.9" if library == "timm" else "1")
@@ -109,37 +130,37 @@ def test_the_refusal_names_the_library_that_changed(
         watched()
 
 
+@pytest.mark.usefixtures("first")
 def test_numbers_within_the_tolerance_go_on(watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    watched()
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, lambda vectors: vectors * np.float32(1 + tolerate(RECIPE) / 4))
     assert watched().computed == 1
 
 
 def test_new_recipe_embeds_all_anew_beside_the_old_and_stays(
-    run: Run, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    first: "Embedded", watched: Watched, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.embed.step.verify_canaries", verify_canaries)
-    old = run()["recipe"]
+    old = first.recipe_id
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, lambda vectors: vectors * 2)
-    renewed = run(new_recipe=True)
-    assert renewed["recipe"] != old
-    assert renewed["features"]["computed"] == 61
+    renewed = watched(new_recipe=True)
+    assert renewed.recipe_id != old
+    assert renewed.computed == 61
     with read_lake(open_home(home)) as lake:
         counts = lake.rows("SELECT recipe_id, count(*) FROM features GROUP BY ALL")
-    assert dict(counts) == {old: 60, renewed["recipe"]: 61}
-    assert run()["recipe"] == renewed["recipe"]
-    assert run()["backbone_calls"] == 0
+    assert dict(counts) == {old: 60, renewed.recipe_id: 61}
+    assert watched().recipe_id == renewed.recipe_id
+    assert watched().throughput.images == 0
 
 
-def test_canaries_whose_files_are_gone_are_left_out(watched: Watched, photos: Path, home: Path) -> None:
-    recipe_id = watched().recipe_id
+def test_canaries_whose_files_are_gone_are_left_out(
+    first: "Embedded", watched: Watched, photos: Path, home: Path
+) -> None:
     for path in list((photos / "blue").iterdir())[:12]:
         path.unlink()
     write_image(photos / "red" / "new.png", "red", 500)
-    assert watched().recipe_id == recipe_id
-    assert len(canaries_of(home, recipe_id).probes) == 12
+    assert watched().recipe_id == first.recipe_id
+    assert len(canaries_of(home, first.recipe_id).probes) == 12
 
 
 def test_the_pace_of_the_canaries_is_what_plan_estimates_from_before_the_first_shard(

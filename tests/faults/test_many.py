@@ -68,7 +68,14 @@ def watch(home: Home, runs: list[ForkServerProcess]) -> None:
             assert rows == images
             ids = [str(image_id) for (image_id,) in lake.rows("SELECT image_id FROM features")]
             assert len(read_features(lake, RECIPE.recipe_id, ids)) == rows
-        time.sleep(0.5)
+        wait_for(runs, 0.5)
+
+
+def wait_for(runs: list[ForkServerProcess], seconds: float) -> None:
+    """Wait until all runs are over, at most so many seconds."""
+    end = time.monotonic() + seconds
+    for run in runs:
+        run.join(max(0, end - time.monotonic()))
 
 
 def test_of_four_runs_two_are_killed_and_the_others_finish_with_nothing_lost_or_twice(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from storage.tables.recipes import save_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tests.counting import decide_recipe
+from tests.first_run import copy_homes
 from tests.rows import DIM, NOW, add_features, label
 from tests.servers import ROOT
 
@@ -42,16 +43,26 @@ class Said:
 Call = Callable[..., Said]
 
 
-@pytest.fixture
-def frostline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Call a command in a folder whose home holds eight images in two classes."""
-    monkeypatch.chdir(tmp_path)
-    with open_lake(open_home(tmp_path / ".frostline")) as lake:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose home holds eight images in two classes, made once."""
+    folder = tmp_path_factory.mktemp("answers")
+    with open_lake(open_home(folder / ".frostline")) as lake:
         label(lake, range(4), "red")
         label(lake, range(4, 8), "blue")
         recipe = replace(decide_recipe(EmbedSettings(), Weights(Path("none"), "none")), shape=(DIM,))
         save_recipe(lake, {}, recipe, NOW)
         add_features(lake, range(8), recipe.recipe_id)
+    return folder
+
+
+@pytest.fixture
+def frostline(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Call:
+    """Call a command in a copy of that folder."""
+    copy_homes(template, tmp_path)
+    monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> Said:
         code = 0

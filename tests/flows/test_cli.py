@@ -102,15 +102,13 @@ def lake_of(home: Path) -> dict[Path, int]:
     return {path: path.stat().st_size for path in files if path.name not in marks}
 
 
-def test_run_plan_sql_and_status_answer_as_objects(
-    frostline: Frostline, process: Frostline, photos: Path, home: Path
-) -> None:
+def test_run_plan_sql_and_status_answer_as_objects(frostline: Frostline, photos: Path, home: Path) -> None:
     before = lake_of(home)
     plan = frostline("plan", str(photos), "--json").answer
     assert (plan["compute"], plan["reuse"], plan["reasons"]) == (60, 0, {"new_image": 60})
     assert plan["estimate"] == {"seconds": None, "bytes": None}
     assert lake_of(home) == before
-    report = process("run", str(photos), "--json").answer
+    report = frostline("run", str(photos), "--json").answer
     assert report["features"]["computed"] == plan["compute"]
     write_image(photos / "red" / "new.png", "red", seed=500)
     write_image(photos / "red" / "000.png", "red", seed=501)
@@ -129,7 +127,7 @@ def test_run_plan_sql_and_status_answer_as_objects(
     status = frostline("status", "--json").answer
     assert (status["images"], status["features"], status["failed"]) == (60, 60, 0)
     assert [(model["name"], model["version"]) for model in status["models"]] == [("photos", 1)]
-    refused(process("sql", "delete from labels"), "read-only")
+    refused(frostline("sql", "delete from labels"), "read-only")
     refused(frostline("sql", "from labels", "--at", "9999"), "9999")
 
 
@@ -169,7 +167,7 @@ def test_bad_use_is_one_line_with_exit_code_2_and_leaves_the_lake_as_it_was(
     refused(frostline("run", str(tmp_path / "empty")), "empty", "no image")
     refused(frostline("run", str(one_class)), "1 class (red)", "two classes")
     refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "no folder")
-    refused(process("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "no file")
+    refused(frostline("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "no file")
     refused(frostline("run", str(photos), "--embed.weights", "timm:x", "--embed.backbone", "a/b"), "timm:x")
     refused(frostline("run", str(photos), "--home", str(photos / "red" / "000.png")), "home", "--home")
     refused(frostline("run"), "source", "frostline run FOLDER")
@@ -212,10 +210,10 @@ def test_cuts_of_a_network_are_listed_and_an_unknown_one_is_refused_with_its_nei
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("first_report")
 def test_training_at_a_tag_learns_what_the_lake_held_then(
     run: Callable[..., dict[str, Any]], frostline: Frostline, photos: Path, home: Path
 ) -> None:
-    run()
     first = train(RunSettings(source=photos, home=home)).training
     with open_lake(open_home(home)) as lake:
         tag_snapshot(lake, "then", None, datetime.now(UTC))

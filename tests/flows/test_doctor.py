@@ -30,6 +30,7 @@ from storage.vectors.feature_file import Shard, write_features
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tests.counting import Tally, decide_recipe
+from tests.first_run import FirstRun
 from tests.lakes import list_files
 from tests.servers import ROOT
 
@@ -37,21 +38,10 @@ NOW = datetime.now(UTC)
 STRANGER = "00000000-0000-0000-0000-00000000beef"
 
 
-@pytest.fixture(scope="session")
-def template(prefect_api: str, tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> Path:  # noqa: ARG001
-    """A home after one run over photos, made once."""
-    from flows.pipeline import pipeline
-    from flows.settings import RunSettings
-    from tests.counting import install
-    from tests.pictures import write_folder
-
-    folder = tmp_path_factory.mktemp("doctor")
-    (folder / "home" / "mlflow").mkdir(parents=True)
-    shutil.copy(registry_template, folder / "home" / "mlflow" / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
-        install(patch, Tally(folder / "calls"))
-        pipeline(RunSettings(source=write_folder(folder / "photos"), home=folder / "home"))
-    return folder / "home"
+@pytest.fixture
+def template(first_run: FirstRun) -> Path:
+    """A home after one run over photos."""
+    return first_run.folder / "home"
 
 
 @pytest.fixture

@@ -3,11 +3,9 @@
 import base64
 import io
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -40,6 +38,7 @@ from tasks.train.report.page import write_page
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
 from tests.counting import decide_recipe
+from tests.first_run import copy_homes
 from tests.flows.test_cli import ROOT, Ran, refused
 from tests.pictures import write_image
 from tests.storage.lake.test_migrate import first as first  # noqa: PLC0414 - a fixture
@@ -72,9 +71,21 @@ def place(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trained]:
+    """A head of two classes whose features overlap, one with a name that is none for HTML; made once."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    return folder, train_overlapping(Home(folder / "home"), folder)
+
+
 @pytest.fixture
-def trained(place: Home, tmp_path: Path) -> Trained:
-    """A head of two classes whose features overlap, one with a name that is none for HTML."""
+def trained(template: tuple[Path, Trained], tmp_path: Path) -> Trained:
+    """A copy of it, in ``place``."""
+    copy_homes(template[0], tmp_path)
+    return template[1]
+
+
+def train_overlapping(place: Home, tmp_path: Path) -> Trained:
     for number in range(300):
         color, name = ("blue", "blue") if number % 2 else ("red", NASTY)
         write_image(tmp_path / "photos" / name / f"{number}.png", color, number)
@@ -91,12 +102,10 @@ def trained(place: Home, tmp_path: Path) -> Trained:
     return train_head(place, TrainingData(LabelSetName("photos"), recipe.recipe_id), TrainSettings(), NOW)
 
 
-def frostline(folder: Path, *arguments: str) -> Ran:
+@pytest.fixture
+def frostline(frostline_in: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     """Run the command in a folder."""
-    command = [sys.executable, "-m", "flows.start", *arguments]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ran = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False)
-    return Ran(ran.returncode, ran.stdout, ran.stderr)
+    return lambda folder, *arguments: Ran(frostline_in(folder, *arguments), *capsys.readouterr())
 
 
 def read_page(file: Path) -> Reader:
@@ -213,12 +222,12 @@ def test_what_cannot_be_shown_is_one_line(trained: Trained, place: Home, tmp_pat
         evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)
 
 
-def test_a_lake_without_a_head_says_how_to_get_one(tmp_path: Path) -> None:
+def test_a_lake_without_a_head_says_how_to_get_one(frostline: Callable[..., Ran], tmp_path: Path) -> None:
     refused(frostline(tmp_path, "evaluate", "photos"), "photos", "frostline run FOLDER")
     refused(frostline(tmp_path, "evaluate"), "source")
 
 
-def test_the_documented_commands_show_a_head_of_the_first_release(first: Home) -> None:
+def test_the_documented_commands_show_a_head_of_the_first_release(frostline: Callable[..., Ran], first: Home) -> None:
     folder = first.root.rename(first.root.with_name(".frostline")).parent
     (block,) = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.DOTALL)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]

@@ -5,8 +5,11 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from storage.lake.attach import open_lake
 from storage.locations.home import open_home
@@ -27,7 +30,9 @@ def frostline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_the_documented_commands_run_one_after_the_other(tmp_path: Path) -> None:
+def test_the_documented_commands_run_one_after_the_other(
+    frostline_in: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
         label(lake, range(4), "red")
         label(lake, range(4, 8), "blue")
@@ -37,17 +42,20 @@ def test_the_documented_commands_run_one_after_the_other(tmp_path: Path) -> None
     found = re.search(r"<!-- tests run these -->\n```bash\n(.*?)```", DOCUMENT, re.DOTALL)
     assert found
     for line in found[1].splitlines():
-        ran = frostline(tmp_path, *shlex.split(line, comments=True)[1:])
-        assert ran.returncode == 0, (line, ran.stderr)
-    counted = frostline(tmp_path, "sql", "select class, count(*) from labels group by all", "--json")
-    assert json.loads(counted.stdout)["rows"] == [["blue", 4]]
+        code = frostline_in(tmp_path, *shlex.split(line, comments=True)[1:])
+        assert code == 0, (line, capsys.readouterr().err)
+    capsys.readouterr()
+    assert frostline_in(tmp_path, "sql", "select class, count(*) from labels group by all", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == [["blue", 4]]
 
 
-def test_a_source_in_the_settings_is_not_thereby_erased(tmp_path: Path) -> None:
+def test_a_source_in_the_settings_is_not_thereby_erased(
+    frostline_in: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     open_lake(open_home(tmp_path / ".frostline")).close()
     (tmp_path / "frostline.toml").write_text('source = "photos"\n')
-    ran = frostline(tmp_path, "erase", "--yes")
-    assert (ran.returncode, "must name images" in ran.stderr) == (2, True)
+    code = frostline_in(tmp_path, "erase", "--yes")
+    assert (code, "must name images" in capsys.readouterr().err) == (2, True)
 
 
 def test_the_doctor_exits_with_1_where_something_is_wrong(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save_file
@@ -14,11 +14,14 @@ from tasks.embed.settings import EmbedSettings
 from tasks.train.settings import TrainSettings
 from tests.counting import Tally
 
+if TYPE_CHECKING:
+    from flows.embed import Embedded
+
 Run = Callable[..., dict[str, Any]]
 
 
 def test_each_change_that_changes_vectors_makes_a_recipe_of_its_own_beside_the_others(
-    run: Run, tally: Tally, home: Path, tmp_path: Path
+    embed_photos: Callable[..., "Embedded"], tally: Tally, home: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "net.safetensors"
     save_file({"w": np.zeros(3, np.float32)}, weights)
@@ -29,9 +32,9 @@ def test_each_change_that_changes_vectors_makes_a_recipe_of_its_own_beside_the_o
         EmbedSettings(**net, dtype="float16"),
         EmbedSettings(**net, cut="layer3"),
     ]
-    recipes = [run(embed=each)["recipe"] for each in settings]
+    recipes = [embed_photos(embed=each).recipe_id for each in settings]
     save_file({"w": np.array([0, 0, 1e-30], np.float32)}, weights)
-    recipes.append(run(embed=settings[0])["recipe"])
+    recipes.append(embed_photos(embed=settings[0]).recipe_id)
     assert len(set(recipes)) == 5
     assert tally.images == 300
     with read_lake(open_home(home)) as lake:
@@ -50,33 +53,36 @@ def test_where_things_lie_and_how_they_are_batched_is_not_identity(run: Run, tal
     assert tally.images == 60
 
 
-def test_what_auto_was_decided_to_be_stays_decided(run: Run, home: Path) -> None:
-    recipe = run()["recipe"]
+def test_what_auto_was_decided_to_be_stays_decided(first_report: dict[str, Any], run: Run, home: Path) -> None:
+    recipe = first_report["recipe"]
     with read_lake(open_home(home)) as lake:
         assert '"dtype":"float32"' in lake.value("SELECT recipe FROM recipes WHERE recipe_id = ?", [recipe])
     assert run(embed=EmbedSettings(dtype="float32"))["recipe"] == recipe
 
 
-def test_the_same_snapshot_and_seed_give_the_same_weights_bit_for_bit(run: Run, home: Path) -> None:
-    report = run()
-    path = head_path(open_home(home), report["training"])
+def test_the_same_snapshot_and_seed_give_the_same_weights_bit_for_bit(
+    first_report: dict[str, Any], run: Run, home: Path
+) -> None:
+    path = head_path(open_home(home), first_report["training"])
     before = path.read_bytes()
     path.unlink()
     again = run()
     assert again["trained"]
-    assert again["training"] == report["training"]
+    assert again["training"] == first_report["training"]
     assert path.read_bytes() == before
 
 
-def test_other_training_settings_train_again_without_the_backbone(run: Run) -> None:
-    before, after = run(), run(train=TrainSettings(seed=1))
+def test_other_training_settings_train_again_without_the_backbone(first_report: dict[str, Any], run: Run) -> None:
+    after = run(train=TrainSettings(seed=1))
     assert after["trained"]
     assert after["backbone_calls"] == 0
-    assert after["training"] != before["training"]
+    assert after["training"] != first_report["training"]
 
 
-def test_a_training_names_the_snapshot_from_which_its_rows_come_back(run: Run, photos: Path, home: Path) -> None:
-    report = run()
+def test_a_training_names_the_snapshot_from_which_its_rows_come_back(
+    first_report: dict[str, Any], run: Run, photos: Path, home: Path
+) -> None:
+    report = first_report
     (photos / "red" / "000.png").unlink()
     run()
     with read_lake(open_home(home), at=report["model"]["snapshot"]) as then, read_lake(open_home(home)) as now:

@@ -4,12 +4,17 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
 from tests.counting import Tally
 from tests.pictures import write_image
+
+if TYPE_CHECKING:
+    from flows.embed import Embedded
 
 Run = Callable[..., dict[str, Any]]
 
@@ -23,8 +28,8 @@ def test_a_second_run_over_unchanged_files_opens_none_and_computes_nothing(run: 
     assert tally.images == 60
 
 
+@pytest.mark.usefixtures("first_report")
 def test_renaming_copying_moving_and_touching_compute_nothing(run: Run, tally: Tally, photos: Path) -> None:
-    run()
     (photos / "red" / "000.png").rename(photos / "red" / "renamed.png")
     shutil.copy(photos / "red" / "001.png", photos / "red" / "copy.png")
     (photos / "red" / "deeper").mkdir()
@@ -37,8 +42,8 @@ def test_renaming_copying_moving_and_touching_compute_nothing(run: Run, tally: T
     assert tally.images == 60
 
 
+@pytest.mark.usefixtures("first_report")
 def test_one_file_with_other_bytes_is_one_call(run: Run, tally: Tally, photos: Path) -> None:
-    run()
     write_image(photos / "red" / "000.png", "red", seed=99)
     report = run()
     assert report["images"] == {"seen": 60, "new": 1, "unchanged": 59, "gone": 1}
@@ -47,8 +52,8 @@ def test_one_file_with_other_bytes_is_one_call(run: Run, tally: Tally, photos: P
     assert tally.images == 61
 
 
+@pytest.mark.usefixtures("first_report")
 def test_a_deleted_image_leaves_the_training_set_and_keeps_its_feature(run: Run, photos: Path, home: Path) -> None:
-    run()
     (photos / "red" / "000.png").unlink()
     report = run()
     assert report["images"]["gone"] == 1
@@ -59,14 +64,13 @@ def test_a_deleted_image_leaves_the_training_set_and_keeps_its_feature(run: Run,
 
 
 def test_renaming_a_class_folder_changes_labels_and_trains_again_without_the_backbone(
-    run: Run, tally: Tally, photos: Path, home: Path
+    first_report: dict[str, Any], run: Run, tally: Tally, photos: Path, home: Path
 ) -> None:
-    before = run()
     (photos / "red").rename(photos / "crimson")
     after = run()
     assert after["backbone_calls"] == 0
     assert after["trained"]
-    assert after["model"]["version"] == before["model"]["version"] + 1
+    assert after["model"]["version"] == first_report["model"]["version"] + 1
     assert tally.images == 60
     with read_lake(open_home(home)) as lake:
         assert lake.rows("SELECT DISTINCT class FROM labels ORDER BY class") == [("blue",), ("crimson",), ("green",)]
@@ -109,18 +113,21 @@ def test_bad_files_cost_themselves_alone_and_are_not_opened_again(run: Run, phot
     assert found == [("red/empty.jpg", "probe"), ("red/truncated.png", "decode"), ("red/words.jpg", "probe")]
 
 
-def test_a_failed_image_is_tried_again_on_request_and_when_its_bytes_change(run: Run, photos: Path) -> None:
+def test_a_failed_image_is_tried_again_on_request_and_when_its_bytes_change(
+    embed_photos: Callable[..., "Embedded"], photos: Path
+) -> None:
     whole = (photos / "red" / "000.png").read_bytes()
     broken = photos / "red" / "broken.png"
     broken.write_bytes(whole[: len(whole) // 2])
-    assert run()["features"]["failed"] == 1
-    assert run(retry=True)["features"]["failed"] == 1
+    assert embed_photos().failed == 1
+    assert embed_photos(retry=True).failed == 1
     write_image(broken, "red", seed=77)
-    assert run()["features"] == {"computed": 1, "reused": 60, "failed": 0}
+    done = embed_photos()
+    assert (done.computed, done.reused, done.failed) == (1, 60, 0)
 
 
+@pytest.mark.usefixtures("first_report")
 def test_a_source_that_moved_as_a_whole_computes_nothing(run: Run, photos: Path) -> None:
-    run()
     moved = photos.rename(photos.parent / "elsewhere")
     report = run(source=moved, name="photos")
     assert report["images"] == {"seen": 60, "new": 0, "unchanged": 60, "gone": 0}

@@ -1,9 +1,7 @@
 """While Prefect's server starts: what a run needs is loaded, and nothing where it needs nothing."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,11 +21,11 @@ print(*sorted({"mlflow", "torch"} & set(sys.modules)))
 """
 
 
+@pytest.mark.usefixtures("first_report")
 @pytest.mark.parametrize(("grown", "loaded"), [(False, "mlflow\n"), (True, "mlflow torch\n")])
 def test_the_backbone_is_opened_only_where_something_is_new(
-    run: Callable[..., dict[str, Any]], photos: Path, home: Path, *, grown: bool, loaded: str
+    photos: Path, home: Path, *, grown: bool, loaded: str
 ) -> None:
-    run()
     if grown:
         write_image(photos / "red" / "new.png", "red", 999)
     assert run_python(WARM_UP, photos, home) == loaded

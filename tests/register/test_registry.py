@@ -130,9 +130,9 @@ def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance
 
 
 def test_a_lake_that_forgot_and_a_store_that_was_emptied_are_filled_again_without_training(
-    run: Run, home: Path, registry_template: Path, tally: Tally
+    first_report: dict[str, Any], run: Run, home: Path, registry_template: Path, tally: Tally
 ) -> None:
-    first = run()
+    first = first_report
     forget_versions(home)  # as a kill does once the version is champion and before the lake's commit
     second = run()
     assert (second["model"]["version"], second["model"]["alias"]) == (1, "champion")

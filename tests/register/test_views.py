@@ -22,10 +22,11 @@ from tasks.encoder.layers import open_layers
 from tasks.heads.load import read_head, read_head_inputs
 
 
-def test_views_are_trained_on_and_answers_average_over_them(run: Callable[..., dict[str, Any]], home: Path) -> None:
-    plain = run()
+def test_views_are_trained_on_and_answers_average_over_them(
+    first_report: dict[str, Any], run: Callable[..., dict[str, Any]], home: Path
+) -> None:
     beside = run(embed={"views": 2})
-    assert beside["training"] != plain["training"]
+    assert beside["training"] != first_report["training"]
     averaged = run(embed={"views": 2}, train={"average_views": True})
     assert averaged["backbone_calls"] == 0
     place = open_home(home)
