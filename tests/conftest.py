@@ -43,6 +43,7 @@ LONGEST = (
     "encoder/test_cuts.py",
     "flows/test_search.py",
     "flows/test_places.py",
+    "storage/care/test_erase.py",
 )
 
 

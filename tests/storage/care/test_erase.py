@@ -30,6 +30,7 @@ from storage.tables.models import Version, save_version
 from storage.tables.trainings import Training, head_path, save_training
 from storage.vectors.feature_file import Failure, Matrix, Shard, to_uuids, write_features
 from tasks.heads.heads import Neighbours, save_head
+from tests.first_run import copy_homes
 from tests.lakes import Postgres, database_of, list_files
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -60,6 +61,21 @@ def fill(home: Home) -> None:
         lake.commit(lambda: use(lake))
         for path in (name_path(DOOMED[1]), name_path(IDS[3])):  # their rows were changed before
             touch(lake, path)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose home was filled once."""
+    folder = tmp_path_factory.mktemp("erased")
+    fill(open_home(folder / "home"))
+    return folder
+
+
+@pytest.fixture
+def home(template: Path, tmp_path: Path) -> Home:
+    """A copy of that home."""
+    copy_homes(template, tmp_path)
+    return open_home(tmp_path / "home")
 
 
 def touch(lake: Lake, path: str) -> None:
@@ -159,9 +175,7 @@ def test_nothing_is_left_of_erased_images_and_all_of_the_others(place: Home, req
     check_rest(place)
 
 
-def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(tmp_path: Path) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(home: Home) -> None:
     erase(home, Request("images", tuple(DOOMED)), NOW)
     file = write_features(home, "d" * 32, IDS, VECTORS)  # what the run had read before
     with open_lake(home) as lake:
@@ -171,9 +185,7 @@ def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(tmp_pat
             read_features(lake, "d" * 32, DOOMED[:1])
 
 
-def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(tmp_path: Path) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(home: Home) -> None:
     taken, _ = erase(home, Request("images", tuple(DOOMED)), NOW)
     assert [(model.name, model.version, model.images, model.example) for model in taken.models] == [
         ("photos", 1, 2, True)
@@ -186,9 +198,7 @@ def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(tmp_path
         assert lake.value("SELECT count(*) FROM tags") == 0
 
 
-def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(tmp_path: Path) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(home: Home) -> None:
     kept = {"gone": IDS, "stays": STAY}
     with open_lake(home) as lake:
         for name, image_ids in kept.items():
@@ -205,9 +215,7 @@ def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(tm
         assert "gone" not in [head.training_id for head in list_lost_heads(lake)]
 
 
-def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(tmp_path: Path) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(home: Home) -> None:
     with read_lake(home) as lake:
         for name, rule in (("f" * 32, "none of this lake's"), ("", "must be"), ("rose.jpg", "must be")):
             with pytest.raises(EraseError, match=rule):
@@ -224,9 +232,7 @@ def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(tmp_path: Pa
         assert lake.value("SELECT count(*) FROM images") == len(IDS)
 
 
-def test_a_source_goes_with_the_images_that_lie_in_no_other(tmp_path: Path) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_a_source_goes_with_the_images_that_lie_in_no_other(home: Home) -> None:
     with read_lake(home) as lake:
         source, condition = (
             find_source(lake, SourceName("photos")),
@@ -248,9 +254,7 @@ STEPS = ("rewrite_data_files", "expire_snapshots", "cleanup_old_files", "name =>
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes_it(tmp_path: Path, step: str) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes_it(home: Home, step: str) -> None:
     code = (
         "import os, signal, sys; from tests.storage.care.test_erase import *\n"
         "call = Lake.call\n"
@@ -272,17 +276,14 @@ def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes
         assert count_open(lake) == 0
 
 
-def test_leavings_of_killed_runs_go_too(tmp_path: Path) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_leavings_of_killed_runs_go_too(home: Home) -> None:
     write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]])
     _, left = erase(home, Request("images", tuple(DOOMED)), NOW)
     assert (left, find_traces(home, DOOMED)) == (0, set())
 
 
-def test_a_living_runs_file_stays_until_the_run_is_over(tmp_path: Path) -> None:
-    home, now = open_home(tmp_path / "home"), datetime.now(UTC)
-    fill(home)
+def test_a_living_runs_file_stays_until_the_run_is_over(home: Home) -> None:
+    now = datetime.now(UTC)
     holder = name_holder()
     with open_lake(home) as lake:
         row = [RECIPE, IDS[5], IDS[5], holder, now + timedelta(minutes=5)]
@@ -305,9 +306,8 @@ def write_on(root: Path, rounds: int) -> None:
             touch(lake, name_path(IDS[10 + number]))
 
 
-def test_nothing_that_others_commit_meanwhile_is_lost(tmp_path: Path) -> None:
-    home, rounds = open_home(tmp_path / "home"), 12
-    fill(home)
+def test_nothing_that_others_commit_meanwhile_is_lost(home: Home) -> None:
+    rounds = 12
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as others:
         writer = others.submit(write_on, home.root, rounds)
         while not writer.running():
@@ -334,9 +334,7 @@ def test_rewritten_vectors_stay_as_small_as_they_were(tmp_path: Path) -> None:
     assert after < 1.01 * before
 
 
-def test_a_training_that_an_erasure_overtakes_is_refused_and_leaves_no_vector(tmp_path: Path) -> None:
-    home = open_home(tmp_path / "home")
-    fill(home)
+def test_a_training_that_an_erasure_overtakes_is_refused_and_leaves_no_vector(home: Home) -> None:
     vectors = VECTORS[: len(IDS)]
     ends = (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))
     head = Neighbours(("red",), *ends, vectors, np.zeros(len(IDS), np.int64), np.array([1]))
