@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from storage.recipe import Transform
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.pixels.decode import decode, decode_all
 from tasks.encoder.pixels.views import LONGEST, SMALLEST, draw_window
+
+if TYPE_CHECKING:
+    from flows.embed import Embedded
 
 SIZE = (400, 300)
 TRANSFORM = Transform(64, (64, 64), False, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # noqa: FBT003 - not squashed
@@ -72,13 +75,14 @@ def test_a_view_does_not_depend_on_what_is_decoded_with_it(kind: str, decoder: A
     assert not np.array_equal(decode(images[0], transform, 2), decode(images[0], transform, 1))
 
 
-def test_one_view_more_computes_one_view(run: Callable[..., dict[str, Any]], photos: Path, home: Path) -> None:
+def test_one_view_more_computes_one_view(embed_photos: Callable[..., "Embedded"], photos: Path, home: Path) -> None:
     def plan(views: int) -> int:
         return make_plan(RunSettings(source=photos, home=home, embed=EmbedSettings(views=views))).compute
 
     assert plan(1) == 120
-    assert run(embed={"views": 1})["backbone_calls"] == 120
+    assert embed_photos(embed={"views": 1}).throughput.images == 120
     assert plan(2) == 60
-    assert run(embed={"views": 2})["backbone_calls"] == 60
-    assert plan(2) == run(embed={"views": 1})["backbone_calls"] == 0
-    assert run()["features"] == {"computed": 0, "reused": 60, "failed": 0}
+    assert embed_photos(embed={"views": 2}).throughput.images == 60
+    assert plan(2) == embed_photos(embed={"views": 1}).throughput.images == 0
+    done = embed_photos()
+    assert (done.computed, done.reused, done.failed) == (0, 60, 0)

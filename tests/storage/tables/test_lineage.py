@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,8 @@ def later_id(lake: Lake) -> str:
     return find_image(lake, "red/later.png")
 
 
-def test_a_head_names_the_code_that_trained_it(run: Callable[..., dict[str, Any]], home: Path) -> None:
-    run()
+@pytest.mark.usefixtures("first_report")
+def test_a_head_names_the_code_that_trained_it(home: Path) -> None:
     with read_lake(open_home(home)) as lake:
         assert trace(lake, "photos")["code"] == name_release()
 
