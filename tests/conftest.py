@@ -42,7 +42,7 @@ LONGEST = (
     "register/test_registry.py",
     "encoder/test_cuts.py",
     "flows/test_search.py",
-    "flows/test_places.py",
+    "flows/test_shared_lake.py",
     "storage/care/test_erase.py",
 )
 

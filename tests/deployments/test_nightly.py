@@ -1,4 +1,4 @@
-"""The nightly deployment: a real Prefect server, a real worker, a real MLflow server, the embedded backbone."""
+"""The nightly deployment with a real Prefect server, a real worker, a real MLflow server and the embedded backbone."""
 
 import subprocess
 import sys
@@ -15,12 +15,12 @@ from mlflow import MlflowClient
 from tests.pictures import write_folder
 from tests.servers import ROOT, mlflow_server, prefect_server, process, request
 
-DONE = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+FINAL_STATES = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where the deployment runs, its photos and its registry, and Prefect as a client sees it."""
+    """The folder that the deployment runs in, its MLflow server, and a client of its Prefect server."""
 
     folder: Path
     mlflow: str
@@ -48,11 +48,11 @@ class Site:
 
     def trigger(self, source: str = "photos") -> str:
         url = f"{self.api}/deployments/{self.deployment()['id']}/create_flow_run"
-        asked = {"parameters": {"settings": self.settings(source)}, "idempotency_key": str(uuid4())}
-        return str(request(url, asked)["id"])
+        body = {"parameters": {"settings": self.settings(source)}, "idempotency_key": str(uuid4())}
+        return str(request(url, body)["id"])
 
-    def wait(self, run_id: str, until: Callable[[str], bool] = DONE.__contains__, seconds: float = 150) -> str:
-        """Wait for a run's state; gives its type and message."""
+    def wait(self, run_id: str, until: Callable[[str], bool] = FINAL_STATES.__contains__, seconds: float = 150) -> str:
+        """Wait for a run's state; returns its type and message."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             state = request(f"{self.api}/flow_runs/{run_id}")["state"]
@@ -62,30 +62,30 @@ class Site:
         raise AssertionError(f"run {run_id} hangs: {state}\n{(self.folder / 'worker.log').read_text()[-4000:]}")
 
     def artifact(self, run_id: str) -> str:
-        asked = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": ["frostline-photos"]}}}
-        (found,) = request(f"{self.api}/artifacts/filter", asked)
-        assert found["type"] == "markdown"
-        return str(found["data"])
+        query = {"artifacts": {"flow_run_id": {"any_": [run_id]}, "key": {"any_": ["frostline-photos"]}}}
+        (artifact,) = request(f"{self.api}/artifacts/filter", query)
+        assert artifact["type"] == "markdown"
+        return str(artifact["data"])
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> Iterator[Site]:
-    """The servers, the deployment as its file has it, and a worker."""
+    """The servers, the deployments of prefect.yaml, and a worker."""
     folder = tmp_path_factory.mktemp("site")
     write_folder(folder / "photos")
     with prefect_server(folder) as (prefect, env), mlflow_server(folder, registry_template) as mlflow:
-        place = Site(folder, mlflow.uri, env)
+        deployed = Site(folder, mlflow.uri, env)
         prefect.wait()
-        place.prefect("work-pool", "create", "frostline", "--type", "process")
-        place.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
+        deployed.prefect("work-pool", "create", "frostline", "--type", "process")
+        deployed.prefect("deploy", "--all", "--prefect-file", "deployments/prefect.yaml")
         with process(folder / "worker.log", env, "prefect", "worker", "start", "--pool", "frostline"):
             mlflow.wait()
-            yield place
+            yield deployed
 
 
 @pytest.fixture(scope="module")
-def together(site: Site) -> tuple[str, str]:
-    """A first run, and one that came due while it was at work; both awaited."""
+def overlapping(site: Site) -> tuple[str, str]:
+    """A first run, and one that started during it; both have ended."""
     one = site.trigger()
     site.wait(one, until=lambda state: state != "SCHEDULED")
     other = site.trigger()
@@ -95,8 +95,8 @@ def together(site: Site) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def second(site: Site, together: tuple[str, str]) -> str:  # noqa: ARG001 - comes after them
-    """A run over the same photos, awaited."""
+def second(site: Site, overlapping: tuple[str, str]) -> str:  # noqa: ARG001 - runs after them
+    """A later run on the same photos; it has ended."""
     run_id = site.trigger()
     site.wait(run_id)
     return run_id
@@ -109,7 +109,7 @@ def second(site: Site, together: tuple[str, str]) -> str:  # noqa: ARG001 - come
         ("maintain/weekly", "0 5 * * 0", "flows.weekly.maintain_lake"),
     ],
 )
-def test_a_deployment_runs_when_it_says_and_never_beside_itself(
+def test_a_deployment_has_its_schedule_and_runs_one_at_a_time(
     site: Site, name: str, cron: str, entrypoint: str
 ) -> None:
     found = site.deployment(name)
@@ -127,7 +127,7 @@ def test_a_deployment_runs_when_it_says_and_never_beside_itself(
     }
 
 
-def test_the_run_form_shows_a_help_text_for_every_setting(site: Site) -> None:
+def test_the_run_form_has_a_help_text_for_every_setting(site: Site) -> None:
     schema = site.deployment()["parameter_openapi_schema"]
     models = {name: part for name, part in schema["definitions"].items() if "properties" in part}
     steps = {"IngestSettings", "EmbedSettings", "TrainSettings", "TailSettings", "SearchSettings", "RegisterSettings"}
@@ -141,19 +141,19 @@ def test_the_run_form_shows_a_help_text_for_every_setting(site: Site) -> None:
     assert all(texts.values())
 
 
-def test_a_run_completes_and_one_that_comes_due_beside_it_is_cancelled(site: Site, together: tuple[str, str]) -> None:
-    assert [site.wait(run_id).split()[0] for run_id in together] == ["COMPLETED", "CANCELLED"]
+def test_a_run_completes_and_an_overlapping_one_is_cancelled(site: Site, overlapping: tuple[str, str]) -> None:
+    assert [site.wait(run_id).split()[0] for run_id in overlapping] == ["COMPLETED", "CANCELLED"]
 
 
-def test_a_run_leaves_an_artifact_that_says_what_it_did_and_links_to_mlflow(
-    site: Site, together: tuple[str, str]
+def test_a_run_leaves_an_artifact_that_describes_it_and_links_to_mlflow(
+    site: Site, overlapping: tuple[str, str]
 ) -> None:
-    text = site.artifact(together[0])
+    text = site.artifact(overlapping[0])
     assert "embedded 60 · reused 0 · failed 0" in text
     assert f"[photos version 1]({site.mlflow}/#/models/photos/versions/1)" in text
 
 
-@pytest.mark.usefixtures("together")
+@pytest.mark.usefixtures("overlapping")
 def test_a_run_registers_its_model_as_champion_in_the_mlflow_server(site: Site) -> None:
     client = MlflowClient(site.mlflow, site.mlflow)
     version = client.get_model_version_by_alias("photos", "champion")
@@ -162,7 +162,7 @@ def test_a_run_registers_its_model_as_champion_in_the_mlflow_server(site: Site) 
     assert {"recipe.json", "classes.json", "confusion.png", "evaluation.json"} <= files
 
 
-def test_a_second_run_over_the_same_photos_embeds_nothing_and_registers_nothing(site: Site, second: str) -> None:
+def test_a_second_run_on_the_same_photos_embeds_and_registers_nothing(site: Site, second: str) -> None:
     text = site.artifact(second)
     assert "embedded 0 · reused 60 · failed 0" in text
     assert "nothing changed, nothing trained" in text

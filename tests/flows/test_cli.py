@@ -1,4 +1,4 @@
-"""The command line: answers, exit codes, and one line for what a user can mend."""
+"""The command line: JSON, exit codes, and one line for an error that the user can fix."""
 
 import json
 import os
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class Ran:
+class CommandResult:
     code: int
     out: str
     err: str
@@ -36,14 +36,14 @@ class Ran:
         return answer
 
 
-Frostline = Callable[..., Ran]
+Frostline = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def process(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
-    """Run ``frostline`` over the counting backbone in its own process and folder."""
+    """Run ``frostline`` in its own process and folder, with the counting backbone."""
 
-    def call(*arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+    def call(*arguments: str, env: Mapping[str, str] | None = None) -> CommandResult:
         variables = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -54,16 +54,16 @@ def process(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
         }
         command = [sys.executable, "-m", "tests.counting", *arguments]
         ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-        return Ran(ran.returncode, ran.stdout, ran.stderr)
+        return CommandResult(ran.returncode, ran.stdout, ran.stderr)
 
     return call
 
 
 @pytest.fixture
 def real(prefect_api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Frostline:  # noqa: ARG001
-    """Obey what a process is told within this one, which need not import everything again."""
+    """Run a command in this process, which has imported everything already."""
 
-    def call(*arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+    def call(*arguments: str, env: Mapping[str, str] | None = None) -> CommandResult:
         capsys.readouterr()
         code = 0
         with pytest.MonkeyPatch.context() as patch:
@@ -74,19 +74,19 @@ def real(prefect_api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
                 run_command(arguments)
             except SystemExit as ended:
                 code = int(ended.code or 0)
-        return Ran(code, *capsys.readouterr())
+        return CommandResult(code, *capsys.readouterr())
 
     return call
 
 
 @pytest.fixture
 def frostline(real: Frostline, home: Path, tally: Tally) -> Frostline:  # noqa: ARG001
-    """Obey within this process, over the counting backbone."""
+    """Run a command in this process, with the counting backbone."""
     return real
 
 
-def refused(ran: Ran, *words: str) -> None:
-    """Exit code 2 and one line, no traceback, with these words in it."""
+def refused(ran: CommandResult, *words: str) -> None:
+    """Assert exit code 2 and one line with these words, without a traceback."""
     assert ran.code == 2, ran.err
     lines = [line for line in ran.err.splitlines() if line.startswith("frostline: ")]
     assert len(lines) == 1, ran.err
@@ -95,31 +95,31 @@ def refused(ran: Ran, *words: str) -> None:
         assert word in lines[0]
 
 
-def lake_of(home: Path) -> dict[Path, int]:
-    """The lake's files and their sizes, without the marks that SQLite leaves beside a catalog for whoever reads it."""
-    marks = {"catalog.sqlite-wal", "catalog.sqlite-shm"}
+def list_file_sizes(home: Path) -> dict[Path, int]:
+    """Return the sizes of the lake's files, without those that SQLite creates beside a catalog even to read it."""
+    sqlite_files = {"catalog.sqlite-wal", "catalog.sqlite-shm"}
     files = [path for path in home.rglob("*") if path.is_file() and "mlflow" not in path.parts]
-    return {path: path.stat().st_size for path in files if path.name not in marks}
+    return {path: path.stat().st_size for path in files if path.name not in sqlite_files}
 
 
-def test_run_plan_sql_and_status_answer_as_objects(frostline: Frostline, photos: Path, home: Path) -> None:
-    before = lake_of(home)
+def test_run_plan_sql_and_status_print_json(frostline: Frostline, photos: Path, home: Path) -> None:
+    before = list_file_sizes(home)
     plan = frostline("plan", str(photos), "--json").answer
     assert (plan["compute"], plan["reuse"], plan["reasons"]) == (60, 0, {"new_image": 60})
     assert plan["estimate"] == {"seconds": None, "bytes": None}
-    assert lake_of(home) == before
+    assert list_file_sizes(home) == before
     report = frostline("run", str(photos), "--json").answer
     assert report["features"]["computed"] == plan["compute"]
     write_image(photos / "red" / "new.png", "red", seed=500)
     write_image(photos / "red" / "000.png", "red", seed=501)
     (photos / "red" / "001.png").rename(photos / "red" / "renamed.png")
-    before = lake_of(home)
+    before = list_file_sizes(home)
     plan = frostline("plan", str(photos), "--json").answer
     assert (plan["compute"], plan["reuse"]) == (2, 59)
     assert plan["reasons"] == {"bytes_changed": 1, "new_image": 1}
     assert plan["estimate"]["seconds"] > 0
     assert plan["estimate"]["bytes"] > 0
-    assert lake_of(home) == before
+    assert list_file_sizes(home) == before
     labels = frostline("sql", "select class, count(*) as n from labels group by all order by all", "--json").answer
     assert labels == {"columns": ["class", "n"], "rows": [["blue", 20], ["green", 20], ["red", 20]]}
     then = frostline("sql", "select count(*) from features", "--at", "1", "--json").answer
@@ -131,12 +131,14 @@ def test_run_plan_sql_and_status_answer_as_objects(frostline: Frostline, photos:
     refused(frostline("sql", "from labels", "--at", "9999"), "9999")
 
 
-def test_flags_go_before_the_environment_before_the_file_before_defaults(
+def test_flags_override_the_environment_the_environment_the_file_and_the_file_the_defaults(
     frostline: Frostline, photos: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "frostline.toml").write_text(f'source = "{photos}"\nname = "file"\n[embed]\nshard = 0\n')
     refused(frostline("plan"), "embed.shard", "greater than or equal to 1")
-    (tmp_path / "frostline.toml").write_text('[train]\nheads = ["tail"]\nfolds = 5\n')  # a command has this name, too
+    (tmp_path / "frostline.toml").write_text(
+        '[train]\nheads = ["tail"]\nfolds = 5\n'
+    )  # train is also the name of a command
     for command in ("run", "train", "plan"):
         refused(frostline(command, str(photos)), "train", ": folds 5 would train as many tails")
     (tmp_path / "frostline.toml").write_text(f'source = "{photos}"\nname = "file/"\n')
@@ -146,7 +148,7 @@ def test_flags_go_before_the_environment_before_the_file_before_defaults(
     assert frostline("plan", "--name", "flag", "--json").answer["compute"] == 60
 
 
-def test_a_misspelt_setting_is_refused_with_what_was_meant(frostline: Frostline, photos: Path, tmp_path: Path) -> None:
+def test_a_misspelt_setting_is_refused_with_a_suggestion(frostline: Frostline, photos: Path, tmp_path: Path) -> None:
     refused(frostline("plan", str(photos), "--embed.backbon", "x"), "--embed.backbon", "--embed.backbone")
     refused(frostline("plan", str(photos), env={"FROSTLINE_EMBED_BACKBON": "x"}), "FROSTLINE_EMBED_BACKBONE")
     (tmp_path / "mine.toml").write_text("[embed]\nbackbon = 'x'\n")
@@ -156,11 +158,11 @@ def test_a_misspelt_setting_is_refused_with_what_was_meant(frostline: Frostline,
     refused(frostline("plan", str(photos), "--config", "mine.toml"), "mine.toml", "TOML")
 
 
-def test_bad_use_is_one_line_with_exit_code_2_and_leaves_the_lake_as_it_was(
+def test_a_user_error_is_one_line_with_exit_code_2_and_leaves_the_lake_unchanged(
     frostline: Frostline, process: Frostline, photos: Path, home: Path, tmp_path: Path
 ) -> None:
     assert frostline("run", str(photos)).code == 0
-    before = lake_of(home)
+    before = list_file_sizes(home)
     (tmp_path / "empty").mkdir()
     one_class = write_folder(tmp_path / "one", 20, ("red",))
     refused(frostline("run", str(tmp_path / "missing")), "missing", "does not exist")
@@ -173,30 +175,28 @@ def test_bad_use_is_one_line_with_exit_code_2_and_leaves_the_lake_as_it_was(
     refused(frostline("run"), "source", "frostline run FOLDER")
     refused(process("rum"), "rum", "run")
     refused(frostline("run", str(photos), "--train.heads", "softmax", "ridge"), "ridge", "before each value")
-    assert lake_of(home) == before
+    assert list_file_sizes(home) == before
 
 
-def test_a_prefect_server_that_is_down_is_named(process: Frostline, photos: Path) -> None:
+def test_an_error_names_the_prefect_server_that_is_down(process: Frostline, photos: Path) -> None:
     refused(process("run", str(photos), env={"PREFECT_API_URL": "http://127.0.0.1:9/api"}), "Prefect", "127.0.0.1:9")
 
 
-def test_real_backbones_that_do_not_exist_or_do_not_fit_are_refused(real: Frostline, photos: Path, home: Path) -> None:
+def test_an_unknown_backbone_and_weights_that_do_not_fit_are_refused(real: Frostline, photos: Path, home: Path) -> None:
     from safetensors.numpy import save_file
 
     wrong = photos.parent / "wrong.safetensors"
     save_file({}, wrong)
-    before = lake_of(home)
+    before = list_file_sizes(home)
     for backbone, words in (
         ("torchvision/resnet19", ["resnet19", "resnet18"]),
         ("torchvision/resnet18", ["wrong.safetensors", "fit"]),
     ):
         refused(real("run", str(photos), "--embed.backbone", backbone, "--embed.weights", str(wrong)), *words)
-    assert lake_of(home) == before
+    assert list_file_sizes(home) == before
 
 
-def test_cuts_of_a_network_are_listed_and_an_unknown_one_is_refused_with_its_neighbours(
-    real: Frostline, tmp_path: Path
-) -> None:
+def test_cuts_lists_a_networks_cuts_and_suggests_a_name_for_an_unknown_network(real: Frostline, tmp_path: Path) -> None:
     answer = real("cuts", "torchvision/resnet18", "--embed.stored", "float32", "--json").answer
     assert (answer["backbone"], answer["stored"]) == ("torchvision/resnet18", "float32")
     assert answer["cuts"][-1] == {
@@ -211,7 +211,7 @@ def test_cuts_of_a_network_are_listed_and_an_unknown_one_is_refused_with_its_nei
 
 
 @pytest.mark.usefixtures("first_report")
-def test_training_at_a_tag_learns_what_the_lake_held_then(
+def test_training_at_a_tag_uses_the_lake_as_it_was(
     run: Callable[..., dict[str, Any]], frostline: Frostline, photos: Path, home: Path
 ) -> None:
     first = train(RunSettings(source=photos, home=home)).training

@@ -1,4 +1,4 @@
-"""The doctor: finds each way in which a lake can be broken, repairs it, and finds nothing wrong with a sound one."""
+"""The doctor finds every way in which a lake can be broken, repairs it, and finds nothing wrong with a sound lake."""
 
 import json
 import os
@@ -35,18 +35,18 @@ from tests.lakes import list_files
 from tests.servers import ROOT
 
 NOW = datetime.now(UTC)
-STRANGER = "00000000-0000-0000-0000-00000000beef"
+UNKNOWN_IMAGE = "00000000-0000-0000-0000-00000000beef"
 
 
 @pytest.fixture
 def template(first_run: FirstRun) -> Path:
-    """A home after one run over photos."""
+    """A home after one run."""
     return first_run.folder / "home"
 
 
 @pytest.fixture
 def home(template: Path, tmp_path: Path, tally: Tally) -> Home:  # noqa: ARG001
-    """A copy of it, to break."""
+    """A copy of that home, to break."""
     return open_home(Path(shutil.copytree(template, tmp_path / "home")))
 
 
@@ -90,7 +90,7 @@ def lose_head(home: Home) -> None:
 
 
 def flush(home: Home, table: str) -> list[Path]:
-    """Let a table's rows lie in files; gives them."""
+    """Write a table's rows to Parquet files and return these."""
     with open_lake(home) as lake:
         lake.rows(f"CALL ducklake_flush_inlined_data('lake', table_name => '{table}')")
         return [home.data / file.path for file in list_live(lake) if file.table == table]
@@ -116,12 +116,12 @@ def truncate_head(home: Home) -> None:
     os.truncate(next(home.heads.glob("*/head.safetensors")), 100)
 
 
-def truncate_figures(home: Home) -> None:
+def truncate_metrics(home: Home) -> None:
     os.truncate(next(home.heads.glob("*/evaluation.json")), 100)
 
 
 def add_canary(vector: str, made_with: str = "{}", times: int = 1) -> Callable[[Home], None]:
-    """Record a canary of an image of the lake: its vector is an expression over its feature."""
+    """Record a canary of one image, whose vector is an expression on that image's feature."""
     return write(
         f"""INSERT INTO canaries SELECT recipe_id, image_id::VARCHAR, NULL, {vector}, 0.01, '{made_with}', 9, now()
             FROM features, range({times}) WHERE image_id = (SELECT min(image_id) FROM features)"""
@@ -150,13 +150,19 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     "dropped row": ("lost row", write(f"DELETE FROM features WHERE image_id = {ONE}")),
     "foreign row": (
         "foreign image",
-        write(f"INSERT INTO features SELECT recipe_id, '{STRANGER}'::UUID, vector FROM features LIMIT 1"),
+        write(f"INSERT INTO features SELECT recipe_id, '{UNKNOWN_IMAGE}'::UUID, vector FROM features LIMIT 1"),
     ),
-    "foreign label": ("foreign image", write(f"INSERT INTO labels VALUES ('photos', '{STRANGER}', 'red', 'x', now())")),
-    "foreign file": ("foreign image", write(f"INSERT INTO files VALUES ('photos', 'x', 1, 1, NULL, '{STRANGER}')")),
+    "foreign label": (
+        "foreign image",
+        write(f"INSERT INTO labels VALUES ('photos', '{UNKNOWN_IMAGE}', 'red', 'x', now())"),
+    ),
+    "foreign file": (
+        "foreign image",
+        write(f"INSERT INTO files VALUES ('photos', 'x', 1, 1, NULL, '{UNKNOWN_IMAGE}')"),
+    ),
     "foreign prediction": (
         "foreign image",
-        write(f"INSERT INTO predictions VALUES ('photos', 1, '{STRANGER}', 'red', 1, now())"),
+        write(f"INSERT INTO predictions VALUES ('photos', 1, '{UNKNOWN_IMAGE}', 'red', 1, now())"),
     ),
     "foreign recipe": (
         "foreign recipe",
@@ -168,46 +174,49 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     ),
     "duplicate": ("duplicate", write("INSERT INTO features SELECT * FROM features LIMIT 2")),
     "wrong length": ("length", write(f"UPDATE features SET vector = [1.0, 2.0] WHERE image_id = {ONE}")),
-    "no number": (
+    "vector of NaN": (
         "numbers",
         write(f"UPDATE features SET vector = list_transform(vector, lambda x: 'nan'::FLOAT) WHERE image_id = {ONE}"),
     ),
-    "stale lease": ("lease", write(f"INSERT INTO leases VALUES ('r', '{STRANGER}', '{STRANGER}', 'h', '2020-01-01')")),
+    "stale lease": (
+        "lease",
+        write(f"INSERT INTO leases VALUES ('r', '{UNKNOWN_IMAGE}', '{UNKNOWN_IMAGE}', 'h', '2020-01-01')"),
+    ),
     "orphan": ("orphan", leave_orphan),
     "lost head": ("head", lose_head),
     "changed backbone": ("backbone", change_backbone),
     **{f"repeated {name}": ("duplicate", write(f"INSERT INTO {name} FROM {name} LIMIT 1")) for name in REPEATED},
     "unreadable head": ("head", truncate_head),
     "flipped bit of a head": ("head", flip_head),
-    "unreadable figures of a head": ("head", truncate_figures),
+    "unreadable metrics of a head": ("head", truncate_metrics),
     "short canary": ("length", add_canary("vector[2:]")),
     "canary without numbers": ("numbers", add_canary("list_transform(vector, lambda x: 'nan'::FLOAT)")),
-    "canary of unknown making": ("json", add_canary("vector", "{torch")),
+    "canary with unreadable versions": ("json", add_canary("vector", "{torch")),
     "repeated canary": ("duplicate", add_canary("vector", times=2)),
     "no guard": ("guard", write("DELETE FROM guard")),
     "several guards": ("guard", write("INSERT INTO guard VALUES (7)")),
     "lost file of seals": ("file", lose("checksums")),
     "lost file of shards": ("file", lose("shards")),
     "lost list of deleted rows": ("file", lose_deletes),
-    "image that is none": ("foreign image", write("INSERT INTO images (format) VALUES ('PNG')")),
-    "feature of none": (
+    "image without an id": ("foreign image", write("INSERT INTO images (format) VALUES ('PNG')")),
+    "feature of no image": (
         "foreign image",
         write("INSERT INTO features SELECT recipe_id, NULL, vector FROM features LIMIT 1"),
     ),
-    "half a vector": (
+    "null in a vector": (
         "numbers",
         write(f"UPDATE features SET vector = list_append(vector[2:], NULL) WHERE image_id = {ONE}"),
     ),
-    "failure under nothing": (
+    "failure of an unknown recipe": (
         "foreign recipe",
         write("INSERT INTO failures VALUES ('photos', 'x', NULL, 'nobody', 'decode', '', now())"),
     ),
-    "settings to nothing": ("foreign recipe", write("UPDATE recipe_requests SET recipe_id = 'nobody'")),
-    "prediction of nobody": (
+    "settings of an unknown recipe": ("foreign recipe", write("UPDATE recipe_requests SET recipe_id = 'nobody'")),
+    "prediction of an unknown model": (
         "foreign model",
         write("INSERT INTO predictions SELECT 'nobody', * EXCLUDE (name) FROM predictions LIMIT 1"),
     ),
-    "tag on nothing": ("tag", write("INSERT INTO tags VALUES ('release-1', 999, now())")),
+    "tag of an unknown snapshot": ("tag", write("INSERT INTO tags VALUES ('release-1', 999, now())")),
     "wrong columns of a recipe": ("recipe", write("UPDATE recipes SET dim = 7, weights = 'x'")),
     "lost recipe": ("recipe", write("DELETE FROM recipes")),
 }
@@ -221,7 +230,7 @@ def test_a_sound_lake_has_no_finding(home: Home) -> None:
     assert examine(home, NOW, deep=True) == []
 
 
-def test_where_there_is_no_lake_nothing_is_sound(home: Home) -> None:
+def test_a_home_without_a_lake_is_refused(home: Home) -> None:
     with pytest.raises(LakeError, match=r"nothing: has no lake\. Check --home"):
         examine(open_home(home.root / "nothing"), NOW, deep=True, repair=True)
 
@@ -239,7 +248,7 @@ def test_each_way_to_break_a_lake_is_found_and_repaired(home: Home, way: str) ->
     assert examine(home, NOW) == []
 
 
-def test_a_lost_recipe_comes_back_and_costs_no_feature(home: Home) -> None:
+def test_a_lost_recipe_is_restored_without_losing_features(home: Home) -> None:
     with read_lake(home) as lake:
         before = lake.rows("SELECT * EXCLUDE (made_at) FROM recipes"), lake.value("SELECT count(*) FROM features")
     write("DELETE FROM recipes")(home)
@@ -249,7 +258,7 @@ def test_a_lost_recipe_comes_back_and_costs_no_feature(home: Home) -> None:
     assert after == before
 
 
-def test_a_lost_guard_file_is_replaced_and_commits_go_on(home: Home) -> None:
+def test_a_lost_guard_file_is_replaced_and_commits_work_again(home: Home) -> None:
     lose("guard")(home)
     found = examine(home, NOW, repair=True)
     assert {outcome.finding.check: outcome.repaired for outcome in found} == {"file": True, "guard": True}
@@ -258,7 +267,7 @@ def test_a_lost_guard_file_is_replaced_and_commits_go_on(home: Home) -> None:
 
 
 @pytest.mark.parametrize("table", ["heads", "erasures", "recipes", "images"])
-def test_a_lost_file_of_what_cannot_be_made_again_is_for_a_person_to_mend(home: Home, table: str) -> None:
+def test_a_lost_file_that_cannot_be_made_again_is_left_to_a_person(home: Home, table: str) -> None:
     write("INSERT INTO erasures VALUES ('e', 'images', 1, 1, '[]', now())")(home)
     lose(table)(home)
     found = examine(home, NOW, repair=True)
@@ -269,7 +278,7 @@ def test_a_lost_file_of_what_cannot_be_made_again_is_for_a_person_to_mend(home: 
 @pytest.mark.parametrize(
     "sql", ["UPDATE models SET training_id = 'nobody'", "UPDATE heads SET recipe_id = 'nobody' WHERE true"]
 )
-def test_a_model_or_head_that_leads_to_nothing_is_for_a_person_to_mend(home: Home, sql: str) -> None:
+def test_a_model_or_head_with_a_dangling_reference_is_left_to_a_person(home: Home, sql: str) -> None:
     write(sql)(home)
     found = examine(home, NOW, repair=True)
     assert [outcome.repaired for outcome in found if outcome.finding.check.startswith("foreign")] == [False]
@@ -284,7 +293,7 @@ def test_a_model_or_head_that_leads_to_nothing_is_for_a_person_to_mend(home: Hom
            AND length(max_value) = 36""",
     ],
 )
-def test_going_deep_finds_a_catalog_that_is_wrong_about_a_file(home: Home, sql: str) -> None:
+def test_a_deep_check_finds_a_catalog_that_is_wrong_about_a_file(home: Home, sql: str) -> None:
     with closing(sqlite3.connect(home.catalog)) as con:
         assert con.execute(sql).rowcount == 1
         con.commit()
@@ -294,15 +303,15 @@ def test_going_deep_finds_a_catalog_that_is_wrong_about_a_file(home: Home, sql: 
 
 
 @pytest.mark.parametrize("sql", ["settings = '{\"c\": '", "metrics = '{'", "metrics = '[]'", "settings = NULL"])
-def test_a_head_whose_record_cannot_be_read_is_for_a_person_to_mend(home: Home, sql: str) -> None:
+def test_a_head_whose_record_cannot_be_read_is_left_to_a_person(home: Home, sql: str) -> None:
     write(f"UPDATE heads SET {sql}")(home)
-    lose_head(home)  # which cannot be trained again from settings that are none
+    lose_head(home)  # it cannot be trained again without settings
     found = examine(home, NOW, repair=True)
     assert ("json", False) in {(outcome.finding.check, outcome.repaired) for outcome in found}
     assert {outcome.finding.check for outcome in found if not outcome.repaired} == {"json"}
 
 
-def test_a_canary_that_is_not_its_images_feature_is_for_a_person_to_judge(home: Home) -> None:
+def test_a_canary_that_differs_from_its_images_feature_is_left_to_a_person(home: Home) -> None:
     add_canary("list_transform(vector, lambda x: x * 1.005)")(home)
     assert examine(home, NOW) == []
     write("UPDATE canaries SET vector = list_transform(vector, lambda x: x * 1.02)")(home)
@@ -311,8 +320,8 @@ def test_a_canary_that_is_not_its_images_feature_is_for_a_person_to_judge(home: 
     assert "canaries of probe" in found.finding.what
 
 
-def test_a_registered_model_whose_package_is_gone_is_found(home: Home, template: Path) -> None:
-    packages = template / "mlflow" / "artifacts" / "models"  # the copied store names them where they were made
+def test_a_missing_package_of_a_registered_model_is_found(home: Home, template: Path) -> None:
+    packages = template / "mlflow" / "artifacts" / "models"  # the copied store still names the original folder
     packages.rename(packages.with_name("lost"))
     try:
         (found,) = examine(home, NOW)
@@ -326,7 +335,7 @@ def test_a_registered_model_whose_package_is_gone_is_found(home: Home, template:
     assert (broken.finding.check, "does not answer" in broken.finding.what) == ("model", True)
 
 
-def test_a_catalog_that_is_gone_is_no_empty_lake(home: Home) -> None:
+def test_a_lost_catalog_is_not_taken_for_an_empty_lake(home: Home) -> None:
     for file in home.root.glob("catalog.sqlite*"):
         file.unlink()
     before = list_files(home)
@@ -353,19 +362,19 @@ def test_a_damaged_catalog_is_found(home: Home) -> None:
     assert found == "catalog"
 
 
-def test_checksums_tell_how_far_they_are(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checksums_show_their_progress(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     examine(home, NOW)
     assert "checksums 1/1 files" in capsys.readouterr().err
 
 
-def test_a_recipe_that_was_tampered_with_is_for_a_person_to_mend(home: Home) -> None:
+def test_an_altered_recipe_is_left_to_a_person(home: Home) -> None:
     write("UPDATE recipes SET recipe = replace(recipe, 'bilinear', 'bicubic')")(home)
     (found,) = examine(home, NOW, repair=True)
     assert (found.finding.check, found.repaired) == ("recipe", False)
     assert "backup" in found.finding.repair
 
 
-def test_a_row_whose_image_and_snapshot_are_gone_is_for_a_person_to_mend(home: Home) -> None:
+def test_a_row_whose_image_and_snapshot_are_gone_is_left_to_a_person(home: Home) -> None:
     write(f"DELETE FROM files WHERE image_id = {ONE}")(home)
     write(f"DELETE FROM features WHERE image_id = {ONE}")(home)
     flip_bit(home)
@@ -373,7 +382,7 @@ def test_a_row_whose_image_and_snapshot_are_gone_is_for_a_person_to_mend(home: H
     assert {outcome.finding.check: outcome.repaired for outcome in found} == {"file": True, "lost row": False}
 
 
-def test_going_deep_finds_a_vector_that_the_backbone_does_not_give_and_puts_the_right_one_there(home: Home) -> None:
+def test_a_deep_check_finds_and_replaces_a_vector_that_differs_from_the_backbones(home: Home) -> None:
     write("UPDATE features SET vector = list_transform(vector, lambda x: x + 0.5)")(home)
     assert examine(home, NOW) == []
     found = examine(home, NOW, deep=True)
@@ -382,7 +391,7 @@ def test_going_deep_finds_a_vector_that_the_backbone_does_not_give_and_puts_the_
     assert examine(home, NOW, deep=True) == []
 
 
-def test_going_deep_reads_every_page_of_what_was_never_sealed(home: Home) -> None:
+def test_a_deep_check_reads_every_page_of_an_unsealed_file(home: Home) -> None:
     write("DELETE FROM checksums")(home)
     file = find_file(home)
     data = bytearray(file.read_bytes())
@@ -393,14 +402,14 @@ def test_going_deep_reads_every_page_of_what_was_never_sealed(home: Home) -> Non
     assert examine(home, NOW) == []
 
 
-def test_fresh_files_of_a_run_at_work_are_no_orphans(home: Home) -> None:
+def test_recent_files_of_a_running_run_are_not_orphans(home: Home) -> None:
     find_file(home).with_name("fresh.unfinished").write_bytes(b"half")
     assert examine(home, NOW) == []
     found = examine(home, NOW + timedelta(days=2))
     assert checks(found) == {"orphan"}
 
 
-def test_sealing_covers_live_files_and_forgets_those_that_are_gone(home: Home) -> None:
+def test_sealing_covers_live_files_and_forgets_missing_ones(home: Home) -> None:
     write("INSERT INTO checksums VALUES ('main/features/gone.parquet', 1, 'x', now())")(home)
     write("DELETE FROM checksums WHERE path LIKE '%images%'")(home)
     with open_lake(home) as lake:
@@ -412,7 +421,7 @@ def test_sealing_covers_live_files_and_forgets_those_that_are_gone(home: Home) -
     assert examine(home, NOW) == []
 
 
-def test_broken_files_of_other_tables_are_for_a_person_to_mend(home: Home) -> None:
+def test_broken_files_of_other_tables_are_left_to_a_person(home: Home) -> None:
     with open_lake(home) as lake:
         lake.rows("CALL ducklake_flush_inlined_data('lake')")
         path = next(file.path for file in list_live(lake) if file.table == "labels")
@@ -422,7 +431,7 @@ def test_broken_files_of_other_tables_are_for_a_person_to_mend(home: Home) -> No
     assert any(f"{path} of labels: is gone" in outcome.finding.what for outcome in found)
 
 
-def test_the_command_says_it_in_lines_and_objects_and_by_its_exit_code(home: Home) -> None:
+def test_the_command_reports_in_text_in_json_and_by_its_exit_code(home: Home) -> None:
     sound = call(home, "--json")
     assert (sound.returncode, json.loads(sound.stdout)) == (0, {"sound": True, "findings": []})
     delete_file(home)
@@ -435,18 +444,18 @@ def test_the_command_says_it_in_lines_and_objects_and_by_its_exit_code(home: Hom
 
 
 def call(home: Home, *flags: str) -> subprocess.CompletedProcess[str]:
-    """Run ``frostline doctor`` over the counting backbone in a process of its own."""
+    """Run ``frostline doctor`` in its own process, with the counting backbone."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COUNTING_LOG": str(home.root / "calls")}
     command = [sys.executable, "-m", "tests.counting", "doctor", "--home", str(home.root), *flags]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 
-def test_a_lake_in_each_place_is_sound_and_a_deleted_file_is_found_and_repaired(place: Home) -> None:
+def test_a_deleted_file_is_found_and_repaired_with_every_catalog_and_store(place: Home) -> None:
     with open_lake(place) as lake:
         recipe = decide_recipe(EmbedSettings(), Weights(Path("w"), "0" * 64))
         save_recipe(lake, {}, recipe, NOW)
-        lake.commit(lambda: lake.execute(f"INSERT INTO images (image_id) VALUES ('{STRANGER}')"))
-        file = write_features(place, recipe.recipe_id, [STRANGER], np.ones((1, 48), np.float32))
+        lake.commit(lambda: lake.execute(f"INSERT INTO images (image_id) VALUES ('{UNKNOWN_IMAGE}')"))
+        file = write_features(place, recipe.recipe_id, [UNKNOWN_IMAGE], np.ones((1, 48), np.float32))
         commit_shard(lake, Shard(recipe.recipe_id, SourceName("photos"), file, (), 1, 1.0), NOW)
     assert examine(place, NOW) == []
     system, _ = open_data(place)

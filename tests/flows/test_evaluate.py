@@ -39,7 +39,7 @@ from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
 from tests.counting import decide_recipe
 from tests.first_run import copy_homes
-from tests.flows.test_cli import ROOT, Ran, refused
+from tests.flows.test_cli import ROOT, CommandResult, refused
 from tests.pictures import write_image
 from tests.storage.lake.test_migrate import first as first  # noqa: PLC0414 - a fixture
 from tests.test_layers import COMMAND, run_python
@@ -103,9 +103,9 @@ def train_overlapping(place: Home, tmp_path: Path) -> Trained:
 
 
 @pytest.fixture
-def frostline(frostline_in: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def frostline(frostline_in: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """Run the command in a folder."""
-    return lambda folder, *arguments: Ran(frostline_in(folder, *arguments), *capsys.readouterr())
+    return lambda folder, *arguments: CommandResult(frostline_in(folder, *arguments), *capsys.readouterr())
 
 
 def read_page(file: Path) -> Reader:
@@ -222,12 +222,14 @@ def test_what_cannot_be_shown_is_one_line(trained: Trained, place: Home, tmp_pat
         evaluate_head(place, LabelSetName("photos"), ModelName("photos"), None)
 
 
-def test_a_lake_without_a_head_says_how_to_get_one(frostline: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_lake_without_a_head_says_how_to_get_one(frostline: Callable[..., CommandResult], tmp_path: Path) -> None:
     refused(frostline(tmp_path, "evaluate", "photos"), "photos", "frostline run FOLDER")
     refused(frostline(tmp_path, "evaluate"), "source")
 
 
-def test_the_documented_commands_show_a_head_of_the_first_release(frostline: Callable[..., Ran], first: Home) -> None:
+def test_the_documented_commands_show_a_head_of_the_first_release(
+    frostline: Callable[..., CommandResult], first: Home
+) -> None:
     folder = first.root.rename(first.root.with_name(".frostline")).parent
     (block,) = re.findall(r"```sh\n(.*?)```", DOCS.read_text(), re.DOTALL)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]

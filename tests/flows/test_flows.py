@@ -1,4 +1,4 @@
-"""Each flow runs alone; the pipeline chains them and leaves an artifact."""
+"""Each flow runs on its own; the pipeline chains them and leaves an artifact."""
 
 import logging
 import threading
@@ -22,7 +22,7 @@ from tests.counting import Tally
 Run = Callable[..., dict[str, Any]]
 
 
-def test_the_flows_run_alone_one_after_the_other(prefect_api: str, tally: Tally, photos: Path, home: Path) -> None:
+def test_each_flow_runs_on_its_own(prefect_api: str, tally: Tally, photos: Path, home: Path) -> None:
     assert prefect_api
     settings = RunSettings(source=photos, home=home)
     assert ingest(settings).new == 60
@@ -34,14 +34,14 @@ def test_the_flows_run_alone_one_after_the_other(prefect_api: str, tally: Tally,
     assert tally.images == 60
 
 
-def test_a_shards_pace_and_what_a_thread_warns_of_stand_in_the_runs_log(
+def test_a_shards_pace_and_the_warnings_of_threads_are_in_the_runs_log(
     prefect_api: str, tally: Tally, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert prefect_api
     assert not tally.images
     write = FeatureFile.write
 
-    def warn(*args: Any) -> None:  # noqa: ANN401 - whatever it takes
+    def warn(*args: Any) -> None:  # noqa: ANN401 - any arguments
         logging.getLogger("tasks.embed.pipeline").warning("from %s", threading.current_thread().name)
         write(*args)
 
@@ -59,7 +59,7 @@ def test_a_shards_pace_and_what_a_thread_warns_of_stand_in_the_runs_log(
             assert f"embed {photos}" in names
 
 
-def test_a_run_leaves_an_artifact_that_says_what_it_did(run: Run) -> None:
+def test_a_run_leaves_an_artifact_that_describes_it(run: Run) -> None:
     run(name="An Artifact")
     with get_client(sync_client=True) as client:
         artifact = client.read_latest_artifacts()

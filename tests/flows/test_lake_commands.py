@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md, run, and what they refuse."""
+"""The commands of docs/operations.md, each in its own process."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def frostline(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     )
 
 
-def test_the_documented_commands_run_one_after_the_other(
+def test_the_documented_commands_run_in_order(
     frostline_in: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
@@ -49,7 +49,7 @@ def test_the_documented_commands_run_one_after_the_other(
     assert json.loads(capsys.readouterr().out)["rows"] == [["blue", 4]]
 
 
-def test_a_source_in_the_settings_is_not_thereby_erased(
+def test_erase_ignores_the_source_in_the_settings_file(
     frostline_in: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     open_lake(open_home(tmp_path / ".frostline")).close()
@@ -58,7 +58,7 @@ def test_a_source_in_the_settings_is_not_thereby_erased(
     assert (code, "must name images" in capsys.readouterr().err) == (2, True)
 
 
-def test_the_doctor_exits_with_1_where_something_is_wrong(tmp_path: Path) -> None:
+def test_the_doctor_exits_with_1_if_something_is_wrong(tmp_path: Path) -> None:
     with open_lake(open_home(tmp_path / ".frostline")) as lake:
         lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('photos', uuid(), 'red', 'photos', now())"))
     ran = frostline(tmp_path, "doctor", "--json")

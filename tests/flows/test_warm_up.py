@@ -1,4 +1,4 @@
-"""While Prefect's server starts: what a run needs is loaded, and nothing where it needs nothing."""
+"""While Prefect's server starts, the libraries that the run needs are imported, and no others."""
 
 import json
 from pathlib import Path
@@ -23,20 +23,16 @@ print(*sorted({"mlflow", "torch"} & set(sys.modules)))
 
 @pytest.mark.usefixtures("first_report")
 @pytest.mark.parametrize(("grown", "loaded"), [(False, "mlflow\n"), (True, "mlflow torch\n")])
-def test_the_backbone_is_opened_only_where_something_is_new(
-    photos: Path, home: Path, *, grown: bool, loaded: str
-) -> None:
+def test_the_backbone_is_opened_only_if_something_is_new(photos: Path, home: Path, *, grown: bool, loaded: str) -> None:
     if grown:
         write_image(photos / "red" / "new.png", "red", 999)
     assert run_python(WARM_UP, photos, home) == loaded
 
 
 @pytest.mark.usefixtures("tally", "prefect_api")
-def test_where_a_server_runs_already_nothing_is_warmed_up(
+def test_with_a_named_server_nothing_is_warmed_up(
     photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        "flows.orchestrator.warm_up.warm_up", lambda _: pytest.fail("it looked through the folder twice")
-    )
+    monkeypatch.setattr("flows.orchestrator.warm_up.warm_up", lambda _: pytest.fail("it would scan the folder twice"))
     run_command(["run", str(photos), "--home", str(home), "--json"])
     assert json.loads(capsys.readouterr().out)["images"]["new"] == 60

@@ -1,4 +1,4 @@
-"""The gate: first, better on the same test rows, or not champion."""
+"""The gate: a version becomes champion if it is the first, or better on the same test images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +34,7 @@ WEAK, MIDDLE, STRONG = ({"l2": (value,)} for value in (1e-3, 1.0, 100.0))
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[Lake]:
-    """A lake in which image n has the feature +1 where it shows a cat (n is even), else -1; eight images."""
+    """A lake of eight images: image n is a cat with the feature +1 if n is even, else a dog with -1."""
     with open_lake(Home(tmp_path)) as opened:
         embed(opened, "recipe", range(8))
         yield opened
@@ -50,10 +50,10 @@ def image(number: int) -> str:
     return str(UUID(int=number))
 
 
-def train(lake: Lake, name: str, sureness: float, rows: Rows = TEST, recipe_id: str = "recipe") -> Training:
-    """Record a head whose logit for a cat is ``sureness`` times the feature."""
+def train(lake: Lake, name: str, scale: float, rows: Rows = TEST, recipe_id: str = "recipe") -> Training:
+    """Record a head whose logit for a cat is ``scale`` times the feature."""
     one = np.array([1.0])
-    head = Head(CLASSES, np.array([0.0]), one, np.array([[sureness, 0.0]]), np.zeros(2))
+    head = Head(CLASSES, np.array([0.0]), one, np.array([[scale, 0.0]]), np.zeros(2))
     training = Training(name, LabelSetName("photos"), recipe_id, 1, {}, "softmax", {})
     save_head(head, head_path(lake.home, name))
     image_ids, names, splits = zip(*((image(number), label, split) for number, label, split in rows), strict=True)
@@ -66,11 +66,11 @@ def test_the_first_version_becomes_champion(lake: Lake) -> None:
     assert (verdict.promoted, verdict.reason) == (True, "first")
 
 
-def test_the_champion_stays_what_it_is(lake: Lake) -> None:
+def test_the_champion_stays_champion(lake: Lake) -> None:
     assert compare_with_champion(lake.home, lake, train(lake, "old", CRUDE), "old").promoted
 
 
-def test_a_version_with_a_higher_accuracy_passes_and_says_on_what(lake: Lake) -> None:
+def test_a_version_with_a_higher_accuracy_passes_with_the_reason(lake: Lake) -> None:
     train(lake, "old", BAD)
     verdict = compare_with_champion(lake.home, lake, train(lake, "new", CRUDE), "old")
     assert verdict.promoted
@@ -96,7 +96,7 @@ def test_images_that_the_champion_was_trained_on_do_not_count(lake: Lake) -> Non
     assert compare_with_champion(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("2 images")
 
 
-def test_images_that_the_champion_has_no_feature_of_do_not_count(lake: Lake) -> None:
+def test_images_without_a_feature_of_the_champion_do_not_count(lake: Lake) -> None:
     embed(lake, "other", [0, 1, 2])
     train(lake, "old", CRUDE, TEST[:3], "other")
     assert compare_with_champion(lake.home, lake, train(lake, "new", GOOD), "old").reason.endswith("3 images")
@@ -109,7 +109,7 @@ def test_a_class_that_the_champion_does_not_know_counts_against_it(lake: Lake) -
     assert "against 0.5000" in verdict.reason
 
 
-def test_without_a_common_test_image_the_champion_stays(lake: Lake) -> None:
+def test_without_shared_test_images_the_champion_stays(lake: Lake) -> None:
     train(lake, "old", BAD, [(number, name, "train") for number, name, _ in TEST])
     assert not compare_with_champion(lake.home, lake, train(lake, "new", GOOD), "old").promoted
 
@@ -122,16 +122,16 @@ def test_a_champion_that_cannot_be_measured_stays(lake: Lake, champion_id: str) 
 BOTH = [(0, "cat", "test"), (0, "dog", "test"), (1, "dog", "test"), (2, "cat", "test")]
 
 
-def train_labels(lake: Lake, name: str, sureness: float) -> Training:
-    """Record a head of labels, whose logit for a cat is ``sureness`` times the feature."""
-    training = train(lake, name, sureness, BOTH)
+def train_labels(lake: Lake, name: str, scale: float) -> Training:
+    """Record a multi-label head whose logit for a cat is ``scale`` times the feature."""
+    training = train(lake, name, scale, BOTH)
     head = load_head(head_path(lake.home, name))
     assert isinstance(head, Head)
     save_head(replace(head, thresholds=(0.5, 0.5)), head_path(lake.home, name))
     return training
 
 
-def test_heads_of_labels_are_compared_by_their_mean_average_precision(lake: Lake) -> None:
+def test_multi_label_heads_are_compared_by_mean_average_precision(lake: Lake) -> None:
     old, new = train_labels(lake, "old", BAD), train_labels(lake, "new", CRUDE)
     verdict = compare_with_champion(lake.home, lake, new, "old")
     assert verdict.promoted
@@ -140,14 +140,14 @@ def test_heads_of_labels_are_compared_by_their_mean_average_precision(lake: Lake
     assert not compare_with_champion(lake.home, lake, old, "new").promoted
 
 
-def test_a_head_of_labels_and_one_of_classes_are_compared_by_hand(lake: Lake) -> None:
+def test_a_multi_label_head_is_not_compared_with_a_single_label_head(lake: Lake) -> None:
     train(lake, "old", BAD)
     verdict = compare_with_champion(lake.home, lake, train_labels(lake, "new", CRUDE), "old")
     assert not verdict.promoted
     assert verdict.reason == "one head gives a single class, the other several labels: compare by hand"
 
 
-def test_a_worse_version_is_registered_without_the_alias_and_a_human_may_give_it_the_alias(
+def test_a_worse_version_is_registered_without_the_alias_and_a_person_may_give_it_the_alias(
     run: Run, home: Path
 ) -> None:
     first, worse = run(train=WEAK), run(train=STRONG)
@@ -158,9 +158,9 @@ def test_a_worse_version_is_registered_without_the_alias_and_a_human_may_give_it
     assert client.get_model_version("photos", "2").tags["gate"] == worse["model"]["gate"]
     assert champion(home) == "1"
     client.set_registered_model_alias("photos", "champion", "2")
-    assert run(train=WEAK)["model"]["alias"] is None  # registered before, so nothing to judge
+    assert run(train=WEAK)["model"]["alias"] is None  # registered before, so it is not compared
     assert champion(home) == "2"
-    assert run(train=MIDDLE)["model"]["gate"].startswith("better")  # than version 2, though not than version 1
+    assert run(train=MIDDLE)["model"]["gate"].startswith("better")  # than version 2, though worse than version 1
     assert champion(home) == "3"
 
 

@@ -1,4 +1,4 @@
-"""The registry: down, up again, or cut off half way; and nobody phones home."""
+"""The registry: down, up again, or interrupted half way; and no telemetry."""
 
 import os
 import subprocess
@@ -31,7 +31,7 @@ from tests.servers import environment, free_port, mlflow_server
 
 Run = Callable[..., dict[str, Any]]
 
-LONGEST = 40
+MAX_SECONDS = 40
 TELEMETRY = """
 from tasks.register.registry.client import open_registry
 from tasks.register.registry.client import open_registry
@@ -45,15 +45,15 @@ with open_registry(Home(Path({home!r})), RegisterSettings()):
 """
 
 
-def test_a_registry_that_is_down_is_one_line_and_the_head_waits_for_it(
+def test_a_registry_that_is_down_is_one_line_and_the_head_is_kept_for_it(
     run: Run, tally: Tally, home: Path, registry_template: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
     registry = {"tracking_uri": f"http://127.0.0.1:{port}"}
-    began = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(RegistryUnreachableError) as error:
         run(registry=registry)
-    assert time.monotonic() - began < LONGEST
+    assert time.monotonic() - start < MAX_SECONDS
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(f"MLflow at http://127.0.0.1:{port}: does not answer")
     assert "then run again: the trained head is kept" in str(error.value)
@@ -75,7 +75,7 @@ def test_a_registry_that_is_down_is_one_line_and_the_head_waits_for_it(
     assert printed == ""  # stdout belongs to --json
 
 
-def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not_repeated(
+def test_a_registration_killed_before_its_commit_is_recorded_and_not_repeated(
     run: Run, home: Path, photos: Path
 ) -> None:
     from flows.embed import embed
@@ -99,7 +99,7 @@ def test_a_registration_that_was_killed_before_the_lake_knew_is_recorded_and_not
 
 
 @pytest.mark.parametrize("off", [0.01, 0.1])
-def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance_and_no_further(
+def test_a_machine_registers_only_within_the_recipes_tolerance(
     home: Path, prefect_api: str, tally: Tally, photos: Path, monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
     from flows.embed import embed
@@ -115,13 +115,13 @@ def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance
         ((training_id, recipe_id),) = lake.rows("SELECT training_id, recipe_id FROM heads")
         probes = Canaries((Probe("drawn", b""),), np.ones((1, 48), np.float32), 0.05, {}, 1.0)
         save_canaries(lake, recipe_id, probes, datetime.now(UTC))
-    as_ever = open_images
+    original = open_images
 
-    def open_elsewhere(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
-        embed_as_ever = as_ever(folder, batch, views)
-        return lambda images: embed_as_ever(images) * np.float32(1 + off)
+    def open_with_error(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
+        embed = original(folder, batch, views)
+        return lambda images: embed(images) * np.float32(1 + off)
 
-    monkeypatch.setattr("tasks.register.register.open_images", open_elsewhere)
+    monkeypatch.setattr("tasks.register.register.open_images", open_with_error)
     if off < 0.05:
         assert register_head(Home(home), ModelName("photos"), training_id, write_page, None, RegisterSettings()) == "1"
     else:
@@ -129,23 +129,23 @@ def test_a_machine_registers_where_its_vectors_lie_within_the_recipe_s_tolerance
             register_head(Home(home), ModelName("photos"), training_id, write_page, None, RegisterSettings())
 
 
-def test_a_lake_that_forgot_and_a_store_that_was_emptied_are_filled_again_without_training(
+def test_lost_rows_and_an_emptied_store_are_filled_again_without_training(
     first_report: dict[str, Any], run: Run, home: Path, registry_template: Path, tally: Tally
 ) -> None:
     first = first_report
-    forget_versions(home)  # as a kill does once the version is champion and before the lake's commit
+    forget_versions(home)  # as a kill between the promotion and the lake's commit does
     second = run()
     assert (second["model"]["version"], second["model"]["alias"]) == (1, "champion")
     with read_lake(Home(home)) as lake:
         assert lake.rows("SELECT version, training_id, alias FROM models") == [(1, first["training"], "champion")]
     assert len(versions(home)) == 1
-    (home / "mlflow" / "mlflow.db").write_bytes(registry_template.read_bytes())  # as a move to another server
+    (home / "mlflow" / "mlflow.db").write_bytes(registry_template.read_bytes())  # as if moved to another server
     third = run()
     assert (third["trained"], third["training"], tally.images) == (False, first["training"], 60)
     assert (third["model"]["version"], third["model"]["new"], third["model"]["alias"]) == (1, True, "champion")
 
 
-def test_the_address_is_the_setting_else_the_environment_else_the_home(
+def test_the_tracking_uri_is_the_setting_else_the_variable_else_the_home(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -156,7 +156,7 @@ def test_the_address_is_the_setting_else_the_environment_else_the_home(
     assert resolve_tracking_uri(home, given) == "http://set"
 
 
-def test_homes_that_are_used_one_after_another_keep_to_their_own_stores(
+def test_homes_used_in_turn_keep_their_own_stores(
     tmp_path: Path, registry_template: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -169,7 +169,7 @@ def test_homes_that_are_used_one_after_another_keep_to_their_own_stores(
     assert "MLFLOW_TRACKING_URI" not in os.environ
 
 
-def test_mlflow_does_not_phone_home(home: Path) -> None:
+def test_mlflow_sends_no_telemetry(home: Path) -> None:
     decided = {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK", "CI", "GITHUB_ACTIONS", "PYTEST_CURRENT_TEST"}
     env = {name: value for name, value in environment().items() if name not in decided}
     command = [sys.executable, "-c", TELEMETRY.format(home=str(home))]
@@ -177,19 +177,19 @@ def test_mlflow_does_not_phone_home(home: Path) -> None:
     assert said.split() == ["True", "None"]
 
 
-def test_telemetry_is_left_as_the_user_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_telemetry_setting_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
     configure_mlflow()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
 
 
-def test_the_link_to_a_model_whose_name_has_spaces_is_one_link() -> None:
+def test_the_link_to_a_model_with_spaces_in_its_name_is_quoted() -> None:
     made = RegisteredVersion(ModelName("my photos"), 1, None, "run", "1", "http://127.0.0.1:5000", True, "first")  # noqa: FBT003
     assert model_url(made) == "http://127.0.0.1:5000/#/models/my%20photos/versions/1"
 
 
 def forget_versions(home: Path) -> None:
-    """Leave the lake as a kill just before its commit does."""
+    """Put the lake into the state before the commit of a registration."""
     from storage.lake.attach import open_lake
 
     with open_lake(Home(home)) as lake:

@@ -1,4 +1,4 @@
-"""The served model: real images over HTTP give what the lake's features gave, and the run says where it came from."""
+"""The served model gives the probabilities of the lake's features over HTTP, and its MLflow run names its origin."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ from tests.pictures import write_folder
 from tests.servers import environment, model_server, request
 
 CLASSES = ["blue", "green", "red"]
-ALONE = """
+LOAD_ALONE = """
 import sys, json, base64
 sys.path = [path for path in sys.path if path != {project!r}]
 import mlflow, pandas
@@ -41,8 +41,8 @@ print(json.dumps({{"probabilities": list(answer["probabilities"][0].values()), "
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A model that the real backbone and a run of the pipeline made, and what the lake says of its images."""
+class Example:
+    """A model registered by a run with the real backbone, and its images with their expected probabilities."""
 
     home: Home
     client: MlflowClient
@@ -60,11 +60,11 @@ class Registered:
 
 @pytest.fixture(scope="module")
 def registered(
-    prefect_api: str,  # noqa: ARG001 - the flows run in its harness
+    prefect_api: str,  # noqa: ARG001 - the flows run in Prefect's test harness
     tmp_path_factory: pytest.TempPathFactory,
     registry_template: Path,
-) -> Registered:
-    """The pipeline, run once over 60 images with the embedded backbone."""
+) -> Example:
+    """The pipeline, run once on 60 images with the embedded backbone."""
     from flows.pipeline import pipeline
     from flows.settings import RunSettings
 
@@ -87,12 +87,12 @@ def registered(
     version = client.get_model_version_by_alias("photos", "champion")
     place = client.get_logged_model(str(version.source).removeprefix("models:/")).artifact_location
     model = Path(unquote(urlparse(place).path))
-    return Registered(home, client, training, run, model, images, tuple(image_ids), expected)
+    return Example(home, client, training, run, model, images, tuple(image_ids), expected)
 
 
 @pytest.fixture(scope="module")
-def served(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``mlflow models serve`` on the champion."""
+def served(registered: Example, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URI of ``mlflow models serve`` for the champion."""
     folder = tmp_path_factory.mktemp("serving")
     with model_server(folder, registered.uri, "models:/photos@champion") as server:
         server.wait()
@@ -109,18 +109,18 @@ def to_array(answers: Sequence[dict[str, object]]) -> Floats:
     return np.array([[table[name] for name in CLASSES] for table in tables if isinstance(table, dict)])
 
 
-def test_many_images_in_one_request_have_the_lakes_probabilities(registered: Registered, served: str) -> None:
+def test_many_images_in_one_request_get_the_lakes_probabilities(registered: Example, served: str) -> None:
     answers = ask(served, registered.images)
     assert len(answers) == 6
     np.testing.assert_allclose(to_array(answers), registered.expected, rtol=0, atol=1e-5)
 
 
-def test_images_asked_one_by_one_have_the_lakes_probabilities(registered: Registered, served: str) -> None:
+def test_images_in_single_requests_get_the_lakes_probabilities(registered: Example, served: str) -> None:
     answers = [answer for image in registered.images for answer in ask(served, [image])]
     np.testing.assert_allclose(to_array(answers), registered.expected, rtol=0, atol=1e-5)
 
 
-def test_the_served_class_is_the_one_in_predictions(registered: Registered, served: str) -> None:
+def test_the_served_class_equals_the_one_in_predictions(registered: Example, served: str) -> None:
     with read_lake(registered.home) as lake:
         rows = lake.rows("SELECT image_id::VARCHAR, class, probability FROM latest_predictions WHERE name = 'photos'")
     known = {image_id: (name, probability) for image_id, name, probability in rows}
@@ -132,7 +132,7 @@ def test_the_served_class_is_the_one_in_predictions(registered: Registered, serv
         )
 
 
-def test_an_image_larger_than_the_crop_is_served_too(served: str, tmp_path: Path) -> None:
+def test_an_image_larger_than_the_crop_is_served(served: str, tmp_path: Path) -> None:
     path = tmp_path / "large.jpg"
     Image.new("CMYK", (640, 480), (10, 200, 200, 0)).save(path)
     (answer,) = ask(served, [path.read_bytes()])
@@ -140,7 +140,7 @@ def test_an_image_larger_than_the_crop_is_served_too(served: str, tmp_path: Path
     assert to_array([answer]).sum() == pytest.approx(1)
 
 
-def test_the_model_holds_its_signature_an_example_its_requirements_and_no_pickle(registered: Registered) -> None:
+def test_the_model_has_a_signature_an_example_its_requirements_and_no_pickle(registered: Example) -> None:
     model = Model.load(str(registered.model))
     assert model.signature.inputs.to_dict() == [{"type": "binary", "name": "image", "required": True}]
     assert [column["name"] for column in model.signature.outputs.to_dict()] == ["class", "probability", "probabilities"]
@@ -153,10 +153,10 @@ def test_the_model_holds_its_signature_an_example_its_requirements_and_no_pickle
     assert "__pycache__" not in {path.name for path in registered.model.rglob("*")}
 
 
-def test_the_model_loads_and_answers_where_this_project_is_not(registered: Registered, tmp_path: Path) -> None:
+def test_the_model_works_without_this_project_on_the_path(registered: Example, tmp_path: Path) -> None:
     project = str(Path(__file__).parents[2])
     image = base64.b64encode(registered.images[0]).decode()
-    script = ALONE.format(project=project, model=str(registered.model), image=image)
+    script = LOAD_ALONE.format(project=project, model=str(registered.model), image=image)
     done = subprocess.run(
         [sys.executable, "-I", "-c", script],
         cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=120,
@@ -168,7 +168,7 @@ def test_the_model_loads_and_answers_where_this_project_is_not(registered: Regis
     assert [file for file in said["files"] if not Path(file).is_relative_to(registered.model / "code")] == []
 
 
-def test_the_run_holds_its_parameters_and_metrics(registered: Registered) -> None:
+def test_the_run_has_its_parameters_and_metrics(registered: Example) -> None:
     data, training = registered.run.data, registered.training
     assert data.metrics == pytest.approx(training.metrics)
     assert {"accuracy", "accuracy_low", "accuracy_high", "calibration_error", "temperature"} <= set(data.metrics)
@@ -178,14 +178,14 @@ def test_the_run_holds_its_parameters_and_metrics(registered: Registered) -> Non
     assert sum(int(data.params[f"images.{split}"]) for split in ("train", "validation", "test")) == 60
 
 
-def test_the_run_holds_the_recipe_as_the_lake_has_it(registered: Registered) -> None:
+def test_the_run_has_the_same_recipe_as_the_lake(registered: Example) -> None:
     with read_lake(registered.home) as lake:
         assert read_artifact(registered, "recipe.json").decode() == get_recipe(lake, registered.training.recipe_id).text
         assert read_artifact(registered, "recipe.json").decode() == lake.value("SELECT recipe FROM recipes")
 
 
-def test_the_run_holds_the_table_of_classes_the_evaluation_its_pictures_and_its_page(
-    registered: Registered,
+def test_the_run_has_the_table_of_classes_and_the_evaluation_with_plots_and_page(
+    registered: Example,
 ) -> None:
     table = json.loads(read_artifact(registered, "classes.json"))
     assert table["columns"] == ["class", "precision", "recall", "recall_low", "recall_high", "f1", "images"]
@@ -198,7 +198,7 @@ def test_the_run_holds_the_table_of_classes_the_evaluation_its_pictures_and_its_
     assert b"<h1>photos</h1>" in read_artifact(registered, "evaluation.html")
 
 
-def test_the_run_names_its_data_by_lake_snapshot_and_training(registered: Registered) -> None:
+def test_the_run_names_its_data_by_lake_snapshot_and_training(registered: Example) -> None:
     assert registered.run.inputs
     (used,) = registered.run.inputs.dataset_inputs
     source = json.loads(used.dataset.source)
@@ -211,5 +211,5 @@ def test_the_run_names_its_data_by_lake_snapshot_and_training(registered: Regist
     assert [tag.value for tag in used.tags] == ["training"]
 
 
-def read_artifact(registered: Registered, name: str) -> bytes:
+def read_artifact(registered: Example, name: str) -> bytes:
     return Path(registered.client.download_artifacts(registered.run.info.run_id, name)).read_bytes()

@@ -1,4 +1,4 @@
-"""A tail from images to a served model, and against another one at the gate."""
+"""A tail, from images to a served model and through the gate."""
 
 import json
 from datetime import UTC, datetime
@@ -30,8 +30,8 @@ EMBED = {"cut": "blocks.5", "pooling": "flatten", "crop": 64, "resize": 64}
 TRAIN = {"heads": ["tail"], "l2": [0.1], "tail": {"epochs": 1}}
 
 
-def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_judged_against_it(
-    prefect_api: str,  # noqa: ARG001 - the flows run in its harness
+def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_compared_with_it(
+    prefect_api: str,  # noqa: ARG001 - the flows run in Prefect's test harness
     photos: Path,
     home: Path,
 ) -> None:

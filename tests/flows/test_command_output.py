@@ -1,4 +1,4 @@
-"""What the lake's commands answer, and refuse in one line, called in this process."""
+"""What the commands on the lake print, and how they fail in one line; called in this process."""
 
 import json
 import os
@@ -30,23 +30,23 @@ from tests.servers import ROOT
 
 
 @dataclass(frozen=True)
-class Said:
+class CommandResult:
     code: int
     out: str
     err: str
 
     @property
-    def answer(self) -> Any:  # noqa: ANN401 - as the command has it
+    def answer(self) -> Any:  # noqa: ANN401 - any JSON
         return json.loads(self.out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
 
 
-Call = Callable[..., Said]
+Call = Callable[..., CommandResult]
 
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder whose home holds eight images in two classes, made once."""
-    folder = tmp_path_factory.mktemp("answers")
+    """A folder whose home has eight images in two classes, made once."""
+    folder = tmp_path_factory.mktemp("output")
     with open_lake(open_home(folder / ".frostline")) as lake:
         label(lake, range(4), "red")
         label(lake, range(4, 8), "blue")
@@ -60,48 +60,48 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def frostline(
     template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Call:
-    """Call a command in a copy of that folder."""
+    """Run a command in a copy of that folder."""
     copy_homes(template, tmp_path)
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> Said:
+    def call(*arguments: str) -> CommandResult:
         code = 0
         try:
             run_command(arguments)
         except SystemExit as end:
             code = int(end.code or 0)
         out, err = capsys.readouterr()
-        return Said(code, out, err)
+        return CommandResult(code, out, err)
 
     return call
 
 
-def refused(said: Said, *words: str) -> None:
-    """Exit code 2 and one line with these words in it."""
-    assert (said.code, said.out) == (2, ""), said
-    (line,) = said.err.splitlines()
+def refused(result: CommandResult, *words: str) -> None:
+    """Assert exit code 2 and one line with these words."""
+    assert (result.code, result.out) == (2, ""), result
+    (line,) = result.err.splitlines()
     for word in words:
         assert word in line
 
 
 @pytest.mark.parametrize("query", ["", "  ", ";", "/* nothing */"])
-def test_a_query_that_says_nothing_is_refused(frostline: Call, query: str) -> None:
+def test_an_empty_query_is_refused(frostline: Call, query: str) -> None:
     refused(frostline("sql", query), "is empty", "from labels")
 
 
 @pytest.mark.parametrize("at", ["9999", "9" * 30])
-def test_a_snapshot_that_is_not_there_is_named_with_the_way_to_list_them(frostline: Call, at: str) -> None:
+def test_an_error_names_the_missing_snapshot_and_how_to_list_them(frostline: Call, at: str) -> None:
     refused(frostline("sql", "from labels", "--at", at), f"snapshot {at}", "has expired", "ducklake_snapshots")
 
 
-def test_what_looks_like_a_number_and_is_none_is_an_unknown_tag(frostline: Call) -> None:
+def test_a_snapshot_that_only_looks_like_a_number_is_an_unknown_tag(frostline: Call) -> None:
     refused(frostline("sql", "from labels", "--at", "\u00b2"), "tag '\u00b2'")
 
 
 @pytest.mark.parametrize(
     "command", [("diff", "0", "1"), ("tag", "first", "--at", "0"), ("sql", "from labels", "--at", "0")]
 )
-def test_the_snapshot_before_the_tables_is_refused_as_such(frostline: Call, command: tuple[str, ...]) -> None:
+def test_the_snapshot_before_the_tables_is_refused(frostline: Call, command: tuple[str, ...]) -> None:
     refused(frostline(*command), "has no tables yet", "Choose a later")
 
 
@@ -112,38 +112,36 @@ def test_the_snapshot_before_the_tables_is_refused_as_such(frostline: Call, comm
         *(("maintain", "--dry-run"), ("erase", "--source", "photos", "--dry-run"), ("doctor",), ("doctor", "--repair")),
     ],
 )
-def test_a_home_without_a_lake_is_refused_rather_than_shown_as_an_empty_one(
-    frostline: Call, command: tuple[str, ...]
-) -> None:
+def test_a_home_without_a_lake_is_refused_and_not_shown_as_empty(frostline: Call, command: tuple[str, ...]) -> None:
     refused(frostline(*command, "--home", "nowhere"), "nowhere: has no lake", "--home")
     assert not Path("nowhere").exists()
 
 
-def test_an_object_is_json_for_every_reader(frostline: Call) -> None:
-    said = frostline("sql", "select 'nan'::float as a, [1.5::float, '-inf'] as b, {'c': 'inf'::float} as d", "--json")
-    assert said.answer["rows"] == [[None, [1.5, None], {"c": None}]]
+def test_nan_and_infinities_become_null_in_json(frostline: Call) -> None:
+    result = frostline("sql", "select 'nan'::float as a, [1.5::float, '-inf'] as b, {'c': 'inf'::float} as d", "--json")
+    assert result.answer["rows"] == [[None, [1.5, None], {"c": None}]]
 
 
-def test_a_table_behind_a_pipe_has_each_row_in_one_line(frostline: Call) -> None:
+def test_a_table_in_a_pipe_has_one_line_per_row(frostline: Call) -> None:
     lines = frostline("sql", f"select image_id, '{'x' * 300}' as long from images").out.splitlines()
     assert len([line for line in lines if f"00000000-0000-0000-0000-000000000000 │ {'x' * 300} " in line]) == 1
 
 
 @pytest.mark.parametrize("flags", [(), ("--json",)])
-def test_a_reader_that_has_seen_enough_ends_it_quietly(
+def test_a_closed_pipe_ends_the_command_quietly(
     frostline: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as out:
         monkeypatch.setattr(sys, "stdout", out)
-        said = frostline("sql", "from range(20000)", *flags)
-    assert (said.code, said.err) == (1, "")
+        result = frostline("sql", "from range(20000)", *flags)
+    assert (result.code, result.err) == (1, "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("flags", [(), ("--json",)])
-def test_an_answer_that_finds_no_room_is_one_line(
+def test_a_full_disk_behind_stdout_is_one_line(
     frostline: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     with Path("/dev/full").open("w") as out:
@@ -151,7 +149,7 @@ def test_an_answer_that_finds_no_room_is_one_line(
         refused(frostline("sql", "from labels", *flags), "stdout", "No space left")
 
 
-def test_an_answer_that_nobody_wants_is_none(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_stdout_is_no_error(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert frostline("status").code == 0
 
@@ -170,26 +168,24 @@ def test_an_answer_that_nobody_wants_is_none(frostline: Call, monkeypatch: pytes
     ],
 )
 @pytest.mark.parametrize("command", [("erase", "--dry-run"), ("export", "there")])
-def test_what_is_no_single_condition_takes_nothing(
+def test_anything_but_a_single_condition_is_refused(
     frostline: Call, command: tuple[str, ...], where: str, rule: str
 ) -> None:
     refused(frostline(*command, "--where", where), rule)
 
 
-def test_a_condition_may_end_in_a_remark(frostline: Call) -> None:
-    assert frostline("erase", "--where", "class = 'red' -- all of it", "--dry-run", "--json").answer["images"] == 4
+def test_a_condition_may_end_in_a_comment(frostline: Call) -> None:
+    assert frostline("erase", "--where", "class = 'red' -- all of them", "--dry-run", "--json").answer["images"] == 4
 
 
 @pytest.mark.parametrize("age", ["-1d", "999999999d", "40000d"])
 @pytest.mark.parametrize("name", ["--older-than", "--grace"])
 @pytest.mark.parametrize("flags", [(), ("--dry-run",)])
-def test_an_age_that_is_none_expires_and_deletes_nothing(
-    frostline: Call, name: str, age: str, flags: tuple[str, ...]
-) -> None:
+def test_an_impossible_age_is_refused(frostline: Call, name: str, age: str, flags: tuple[str, ...]) -> None:
     refused(frostline("maintain", name, age, *flags), name.removeprefix("--").replace("-", "_"), "0 and 100 years")
 
 
-def test_an_image_that_nobody_knows_has_no_lineage(frostline: Call) -> None:
+def test_the_lineage_of_an_unknown_image_is_refused(frostline: Call) -> None:
     refused(frostline("lineage", "73bb729d-83a6-7c8c-56e3-5d678634ef7e"), "none that this lake knows", "from files")
     known = frostline("lineage", "00000000-0000-0000-0000-000000000001", "--json").answer
     assert known["used_by"] == []
@@ -206,18 +202,18 @@ def test_an_image_that_nobody_knows_has_no_lineage(frostline: Call) -> None:
         ("status", "--config", "list.toml"),
     ],
 )
-def test_a_password_in_the_wrong_place_is_in_no_message(frostline: Call, arguments: tuple[str, ...]) -> None:
+def test_no_message_shows_a_password_from_the_wrong_setting(frostline: Call, arguments: tuple[str, ...]) -> None:
     Path("list.toml").write_text('[lake]\ncatalog = ["postgresql://me:hunter2@db/lake"]\n')
-    said = frostline(*arguments)
-    assert (said.code, "hunter2" in said.err + said.out) == (2, False), said
+    result = frostline(*arguments)
+    assert (result.code, "hunter2" in result.err + result.out) == (2, False), result
 
 
-def test_a_message_without_a_password_is_shown_as_it_is() -> None:
+def test_a_message_without_a_password_is_unchanged() -> None:
     for text in ("lake postgres:dbname=lake host=127.0.0.1 port=1: no", "http://127.0.0.1:4200/api", "50%25 of a: b"):
         assert mask(text) == text
 
 
-def test_an_interrupt_while_the_command_is_still_loading_is_no_traceback(
+def test_an_interrupt_during_imports_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def load(_: str) -> None:
@@ -236,14 +232,14 @@ def test_an_interrupt_while_the_command_is_still_loading_is_no_traceback(
     assert (end.value.code, capsys.readouterr().err.count("\n")) == (130, 1)
 
 
-def test_the_process_listens_for_an_interrupt_before_it_loads_what_takes_long() -> None:
+def test_interrupts_are_handled_before_slow_imports() -> None:
     code = "import sys, flows.start; print(len({'cyclopts', 'pydantic', 'duckdb'} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == "0\n"
 
 
-def test_a_query_that_is_interrupted_is_an_interrupt(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(_: Lake, sql: str) -> None:  # noqa: ARG001 - as Lake.read has it
+def test_an_interrupted_query_is_an_interrupt(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(_: Lake, sql: str) -> None:  # noqa: ARG001 - the signature of Lake.read
         raise RuntimeError("Query interrupted")
 
     monkeypatch.setattr(Lake, "read", read)
@@ -251,5 +247,5 @@ def test_a_query_that_is_interrupted_is_an_interrupt(frostline: Call, monkeypatc
         frostline("sql", "from labels")
 
 
-def test_an_erasure_of_nothing_says_that_none_is_left_to_finish(frostline: Call) -> None:
+def test_an_erasure_without_arguments_reports_that_none_is_unfinished(frostline: Call) -> None:
     refused(frostline("erase", "--yes"), "must name images", "no interrupted erasure is left to finish")

@@ -1,4 +1,4 @@
-"""Views from images to a served model, whose answers average over them."""
+"""Views, from images to a served model that averages over them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +22,7 @@ from tasks.encoder.layers import open_layers
 from tasks.heads.load import read_head, read_head_inputs
 
 
-def test_views_are_trained_on_and_answers_average_over_them(
+def test_a_model_trains_on_views_and_averages_over_them(
     first_report: dict[str, Any], run: Callable[..., dict[str, Any]], home: Path
 ) -> None:
     beside = run(embed={"views": 2})

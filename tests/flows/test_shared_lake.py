@@ -1,4 +1,4 @@
-"""The pipeline over a lake in Postgres and an S3 server: the same commands, two settings, no credential anywhere."""
+"""The pipeline on a lake in Postgres and S3: the same commands with two settings, and no credential anywhere."""
 
 import json
 import os
@@ -23,18 +23,18 @@ from tests.pictures import write_image
 from tests.servers import ROOT, request
 
 Frostline = Callable[..., dict[str, Any]]
-PREFECTS = ("flow_runs", "task_runs", "logs", "artifacts")
+PREFECT_RECORDS = ("flow_runs", "task_runs", "logs", "artifacts")
 
 
 @pytest.fixture
-def said(tmp_path: Path) -> Path:
-    """A file of all that the commands said."""
-    return tmp_path / "said"
+def output_file(tmp_path: Path) -> Path:
+    """A file with everything that the commands printed."""
+    return tmp_path / "output"
 
 
 @pytest.fixture
-def frostline(prefect_api: str, home: Path, place: Home, tmp_path: Path, said: Path) -> Frostline:
-    """Run ``frostline`` in its own process, over the lake of ``place`` with the home of ``home``."""
+def frostline(prefect_api: str, home: Path, place: Home, tmp_path: Path, output_file: Path) -> Frostline:
+    """Run ``frostline`` in its own process, on the lake of ``place`` and the home of ``home``."""
     assert place.root == home
     variables = {
         **os.environ,
@@ -48,7 +48,7 @@ def frostline(prefect_api: str, home: Path, place: Home, tmp_path: Path, said: P
         where = (*at, "--lake.catalog", place.catalog_url or "", "--lake.data", place.data_url or "")
         command = [sys.executable, "-m", "tests.counting", *arguments, *(where if flags else ()), "--json"]
         ran = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
-        with said.open("a") as log:
+        with output_file.open("a") as log:
             log.write(ran.stdout + ran.stderr)
         assert ran.returncode == 0, ran.stderr
         answer: dict[str, Any] = json.loads(ran.stdout)
@@ -58,24 +58,24 @@ def frostline(prefect_api: str, home: Path, place: Home, tmp_path: Path, said: P
 
 
 def write_config(folder: Path, home: Home) -> None:
-    """Write the settings into frostline.toml."""
+    """Write the settings to frostline.toml."""
     lines = [f'source = "{folder / "photos"}"', f'home = "{home.root}"', "[lake]"]
     urls = [f'catalog = "{home.catalog_url}"', f'data = "{home.data_url}"']
     (folder / "frostline.toml").write_text("\n".join([*lines, *urls]))
 
 
-def read_all(home: Home, said: Path, api: str, postgres: Postgres) -> str:
-    """Gather all that a run leaves: what it said, the catalog, the data, the home, and what Prefect keeps."""
+def read_all(home: Home, output_file: Path, api: str, postgres: Postgres) -> str:
+    """Return all that a run leaves: its output, the catalog, the data, the home, and Prefect's records."""
     system, _ = open_data(home)
-    parts = [said.read_bytes(), postgres.dump(database_of(home)).encode()]
+    parts = [output_file.read_bytes(), postgres.dump(database_of(home)).encode()]
     parts += [system.open_input_file(path).read() for path in list_files(home)]
     parts += [path.read_bytes() for path in home.root.rglob("*") if path.is_file()]
-    parts += [json.dumps(request(f"{api}/{kind}/filter", {"limit": 200})).encode() for kind in PREFECTS]
+    parts += [json.dumps(request(f"{api}/{kind}/filter", {"limit": 200})).encode() for kind in PREFECT_RECORDS]
     return b"\n".join(parts).decode(errors="replace")
 
 
 @pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)
-def test_move_answers_with_where_the_lake_is_now(place: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_move_prints_where_the_lake_is_now(place: Home, capsys: pytest.CaptureFixture[str]) -> None:
     open_lake(open_home(place.root)).close()
     lake = {"catalog": place.catalog_url, "data": place.data_url}
     move(settings=HomeSettings.model_validate({"home": place.root, "lake": lake}), output=OutputOptions(json=True))
@@ -85,7 +85,13 @@ def test_move_answers_with_where_the_lake_is_now(place: Home, capsys: pytest.Cap
 
 @pytest.mark.parametrize("place", ["postgres+s3"], indirect=True)
 def test_homes_share_a_lake_in_postgres_and_s3_and_no_credential_is_left_anywhere(
-    frostline: Frostline, place: Home, photos: Path, tmp_path: Path, prefect_api: str, said: Path, postgres: Postgres
+    frostline: Frostline,
+    place: Home,
+    photos: Path,
+    tmp_path: Path,
+    prefect_api: str,
+    output_file: Path,
+    postgres: Postgres,
 ) -> None:
     other = Path(shutil.copytree(place.root, tmp_path / "other"))
     first = frostline("run", str(photos))
@@ -104,6 +110,6 @@ def test_homes_share_a_lake_in_postgres_and_s3_and_no_credential_is_left_anywher
     assert [path for path in (place.catalog, place.data) if path.exists()] == []
     assert isinstance(open_data(place)[0], fs.S3FileSystem)
     assert [name for name in list_files(place) if "/features/" in name]
-    left = read_all(place, said, prefect_api, postgres)
-    assert str(place.catalog_url) in left  # what is looked through has the urls
+    left = read_all(place, output_file, prefect_api, postgres)
+    assert str(place.catalog_url) in left  # the search below would find anything
     assert [secret for secret in (PASSWORD, SECRET) if secret in left] == []

@@ -1,4 +1,4 @@
-"""Models that give an image several labels, or none that is known: trained, registered, loaded and asked."""
+"""Models that give an image several labels, or the answer "neither": trained, registered, loaded and called."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -35,7 +35,7 @@ LABELS = {"multi_label": True}
 
 @pytest.fixture
 def scenes(tmp_path: Path) -> Path:
-    """90 images of one color or two, each in the folder of every color that it has."""
+    """90 images of one or two colors, each in the folder of every color that it has."""
     root = tmp_path / "scenes"
     for number in range(90):
         for name in SETS[number % 6]:
@@ -44,7 +44,7 @@ def scenes(tmp_path: Path) -> Path:
 
 
 def write_scene(path: Path, colors: Sequence[str], seed: int) -> None:
-    """Write an 8 x 8 PNG whose left half is of the first color and whose right half is of the last."""
+    """Write an 8 x 8 PNG with the first color on the left and the last on the right."""
     noise = np.random.default_rng(seed).integers(-30, 30, (8, 8, 3))
     halves = np.repeat(np.array([[COLORS[colors[0]]] * 4 + [COLORS[colors[-1]]] * 4]), 8, axis=0)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +63,8 @@ def ask(model: PyFuncModel, paths: Sequence[Path]) -> pd.DataFrame:
     return model.predict(pd.DataFrame({"image": [path.read_bytes() for path in paths]}))
 
 
-def list_said(home: Path) -> dict[str, list[str]]:
-    """List what the model says of each file."""
+def list_predictions(home: Path) -> dict[str, list[str]]:
+    """Return the predicted classes of each file."""
     with read_lake(Home(home)) as lake:
         rows = lake.rows(
             """SELECT path, list(p.class ORDER BY p.class) FROM files JOIN latest_predictions p USING (image_id)
@@ -73,21 +73,23 @@ def list_said(home: Path) -> dict[str, list[str]]:
     return dict(rows)
 
 
-def test_a_model_of_labels_gives_each_image_all_that_it_has(run: Run, scenes: Path, home: Path, tmp_path: Path) -> None:
+def test_a_multi_label_model_gives_each_image_all_its_labels(
+    run: Run, scenes: Path, home: Path, tmp_path: Path
+) -> None:
     report = run(source=scenes, train=LABELS)
     assert (report["backbone_calls"], report["conflicts"], report["model"]["gate"]) == (90, 0, "first")
     assert report["metrics"]["mean_average_precision"] > 0.9
     again = run(source=scenes, train=LABELS)
     assert (again["trained"], again["model"]["new"], again["backbone_calls"]) == (False, False, 0)
-    assert examine(Home(home), datetime.now(UTC)) == []  # several rows an image are no mistake
+    assert examine(Home(home), datetime.now(UTC)) == []  # several rows per image are fine
     check_answers(scenes, home, report["training"])
     check_review(home, report["name"], tmp_path)
     check_lineage(home)
-    check_worth(home, report, tmp_path / "page.html")
+    check_evaluation(home, report, tmp_path / "page.html")
 
 
 def check_review(home: Path, name: str, folder: Path) -> None:
-    """A decision is one class, which must not take the place of several labels."""
+    """Reviews are refused: a decision is one class and must not replace several labels."""
     with read_lake(Home(home)) as lake:
         image_id = lake.value("SELECT image_id::VARCHAR FROM labels LIMIT 1")
     table = folder / "review.csv"
@@ -99,12 +101,12 @@ def check_review(home: Path, name: str, folder: Path) -> None:
 
 
 def check_answers(scenes: Path, home: Path, training_id: str) -> None:
-    """Each image is given the labels above their thresholds, by the model and in the lake."""
+    """The model and the lake give each image the labels above their thresholds."""
     paths = sorted(scenes.rglob("*.png"))
     answers, head = ask(load_model(home), paths), load_head(head_path(Home(home), training_id))
     assert list(answers) == ["classes", "probabilities"]
     assert gives_labels(head)
-    least, said, right = dict(zip(head.classes, head.thresholds, strict=True)), list_said(home), 0
+    least, said, right = dict(zip(head.classes, head.thresholds, strict=True)), list_predictions(home), 0
     for path, classes, chances in zip(paths, answers["classes"], answers["probabilities"], strict=True):
         assert list(chances) == ["blue", "green", "red"]
         assert classes == [name for name, chance in chances.items() if chance >= least[name]]
@@ -114,7 +116,7 @@ def check_answers(scenes: Path, home: Path, training_id: str) -> None:
 
 
 def check_lineage(home: Path) -> None:
-    """An image has a row for each label that it has or is given."""
+    """An image has a row per label, true or predicted."""
     with open_lake(Home(home)) as lake:
         image_id = str(lake.value("SELECT image_id FROM files WHERE path = 'blue/3.png'"))
         used = trace(lake, image_id)["used_by"]
@@ -126,8 +128,8 @@ def check_lineage(home: Path) -> None:
         assert sum(row["images"] for row in trace(lake, "scenes")["rows"]) == 135
 
 
-def check_worth(home: Path, report: dict[str, Any], page: Path) -> None:
-    """People see figures of labels, and every image of which a label is wrong."""
+def check_evaluation(home: Path, report: dict[str, Any], page: Path) -> None:
+    """The evaluation shows metrics per label, and every image with a wrong label."""
     found = evaluate_head(Home(home), LabelSetName("scenes"), ModelName("scenes"), None)
     images = found["images"]
     assert sum(images.values()) == 90
@@ -140,12 +142,14 @@ def check_worth(home: Path, report: dict[str, Any], page: Path) -> None:
         assert words in page.read_text()
 
 
-def test_a_model_that_may_say_neither_says_it_served_and_in_the_lake(run: Run, photos: Path, home: Path) -> None:
+def test_a_model_that_may_answer_neither_does_so_when_served_and_in_the_lake(
+    run: Run, photos: Path, home: Path
+) -> None:
     least = run(train={"false_accept": 0.4})["metrics"]["refuse_below"]
     strange = photos.parent / "strange.png"
     Image.new("RGB", (8, 8), (110, 110, 110)).save(strange)
     paths = [*sorted(photos.rglob("*.png")), strange]
-    answers, said = ask(load_model(home), paths), list_said(home)
+    answers, said = ask(load_model(home), paths), list_predictions(home)
     for path, name, chance, chances in zip(paths, *(answers[each] for each in answers), strict=True):
         assert chance == max(chances.values())
         assert name == ("neither" if chance < least else max(chances, key=lambda each: chances[each]))
