@@ -1,85 +1,32 @@
 """Sigmoid heads: a logistic regression for each label, all labels at once, along a path of L2 strengths.
 
-The labels share their inputs and nothing else, so that a step for all of them is one product of matrices, and each has
-a step length and a memory of its own. The Hessian of a label's mean log loss is the mean of p (1 - p) x x' over the
-images. Taken as the product of the two means, with x along the principal axes of mean squares s and c the mean of
-p (1 - p), its inverse with the penalty is 1 / (s c + l2). L-BFGS (Liu & Nocedal, On the limited memory BFGS method,
-1989) starts from that inverse and mends it; each strength of L2 starts where the stronger one ended.
+The labels share their inputs and nothing else, so that one product of matrices serves a step of all of them. The
+Hessian of a label's mean log loss is the mean of p (1 - p) x x' over the images. It is approximated by the product of
+the two means: with x along principal axes of mean squares s, and c the mean of p (1 - p), its inverse with the penalty
+is 1 / (s c + l2). Each strength of L2 starts where the stronger one ended.
 """
 
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass
+from typing import ClassVar, cast
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.answers import Marks
 from tasks.heads.heads import Floats
 from tasks.train.fit.axes import Axes
-from tasks.train.fit.softmax import ARMIJO, HALVINGS, MEMORY, NEAR, TINY, Singles
-
-Columns = npt.NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Inputs [n, r + 1], the last of them 1, with mean squares [r + 1].
-
-    ``signs`` [n, labels] are 1 where an image has a label, else -1; ``counts`` [n, labels], which sum to 1 for each
-    label, are what an image counts for it.
-    """
-
-    inputs: Singles
-    squares: Floats
-    signs: Singles
-    counts: Singles
-
-
-@dataclass
-class Point:
-    """Weights [r + 1, labels], with their logits [n, labels], losses [labels] and the losses' slopes, all penalised."""
-
-    weights: Floats
-    logits: Singles
-    losses: Floats
-    slopes: Floats
-
-
-@dataclass
-class Curvature:
-    """Each label's Hessian: mean squares by axis [r + 1, labels], and pairs of a step and its bend.
-
-    A pair has the inverse of their product [labels], too: 0 where a label has no such pair. ``scale`` [labels] is what
-    the last step met of the bends.
-    """
-
-    bends: Floats
-    scale: Floats
-    pairs: deque[tuple[Floats, Floats, Floats]] = field(default_factory=lambda: deque(maxlen=MEMORY))
-
-    def solve(self, slopes: Floats) -> Floats:
-        """Multiply by the inverses: the two loops of L-BFGS."""
-        result, parts = slopes.copy(), list[Floats]()
-        for moved, bent, inverse in reversed(self.pairs):
-            parts.append(inverse * (moved * result).sum(axis=0))
-            result -= parts[-1] * bent
-        result *= self.scale / self.bends
-        for (moved, bent, inverse), part in zip(self.pairs, reversed(parts), strict=True):
-            result += (part - inverse * (bent * result).sum(axis=0)) * moved
-        return result
-
-    def learn(self, moved: Floats, bent: Floats) -> None:
-        """Keep a step and its bend, of the labels whose bend is more than rounding."""
-        product = (moved * bent).sum(axis=0)
-        sound = product > TINY * (bent**2).sum(axis=0)
-        inverse = np.divide(1, product, out=np.zeros_like(product), where=sound)
-        met = (bent**2 / self.bends).sum(axis=0)
-        self.scale = np.divide(product, met, out=self.scale.copy(), where=sound & (met > 0))
-        self.pairs.append((moved, bent, inverse))
+from tasks.train.fit.lbfgs import (
+    TINY,
+    Columns,
+    Objective,
+    Preconditioner,
+    Singles,
+    make_objective,
+    make_penalty,
+    minimise,
+)
 
 
 def fit_sigmoids(
@@ -98,18 +45,17 @@ def fit_sigmoids(
     Returns:
         For each l2 the weights [dim, labels] of the standardised features, and the biases [labels].
     """
-    inputs = np.hstack([axes.lay(features), np.ones((len(truth), 1), np.float32)])
     signs = np.where(truth, np.float32(1), np.float32(-1))
-    rows = Rows(inputs, np.append(axes.squares, 1.0), signs, _count(truth, balanced=balanced))
-    weights, path = _begin(rows), list[tuple[Floats, Floats]]()
+    loss = SigmoidLoss(signs, _weigh(truth, balanced=balanced))
+    objective = make_objective(axes, features, loss)
+    weights, path = _start(objective, loss), list[tuple[Floats, Floats]]()
     for l2 in strengths:
-        ridge = np.append(np.full(len(axes.squares), l2), 0.0)[:, None]  # biases are free
-        weights = _descend(rows, weights, ridge, steps)
+        weights = minimise(objective, objective.evaluate(weights), make_penalty(axes, l2), steps).weights
         path.append((axes.directions @ weights[:-1], weights[-1]))
     return path
 
 
-def _count(truth: Marks, *, balanced: bool) -> Singles:
+def _weigh(truth: Marks, *, balanced: bool) -> Singles:
     if not balanced:
         return np.broadcast_to(np.float32(1 / len(truth)), truth.shape)
     having = truth.sum(axis=0)
@@ -117,68 +63,50 @@ def _count(truth: Marks, *, balanced: bool) -> Singles:
     return counts
 
 
-def _begin(rows: Rows) -> Floats:
-    """Give each label the chance of its share."""
-    share = np.where(rows.signs > 0, rows.counts, 0).sum(axis=0, dtype=np.float64)
-    return np.vstack([np.zeros((len(rows.squares) - 1, len(share))), np.log(share / (1 - share))])
+def _start(objective: Objective, loss: "SigmoidLoss") -> Floats:
+    """Start where each label has the probability of its share."""
+    share = np.where(loss.signs > 0, loss.counts, 0).sum(axis=0, dtype=np.float64)
+    return np.vstack([np.zeros((len(objective.squares) - 1, len(share))), np.log(share / (1 - share))])
 
 
-def _descend(rows: Rows, weights: Floats, ridge: Floats, steps: int) -> Floats:
-    """Follow L-BFGS to where hardly anything is left to gain for any label."""
-    point = _stand(rows, weights, ridge)
-    chances = expit(point.logits)
-    bends = np.outer(rows.squares, (chances * (1 - chances) * rows.counts).sum(axis=0, dtype=np.float64)) + ridge
-    curvature = Curvature(np.maximum(bends, TINY), np.ones(bends.shape[1]))
-    done = np.zeros(bends.shape[1], np.bool_)
-    for _ in range(steps):
-        directions = -curvature.solve(point.slopes)
-        falls = (directions * point.slopes).sum(axis=0)
-        running = np.flatnonzero(~done & (-falls / 2 > NEAR * point.losses))
-        if not len(running):
-            break
-        before = point.weights.copy(), point.slopes.copy()
-        done[_search(rows, point, directions, falls, ridge, running)] = True
-        curvature.learn(point.weights - before[0], point.slopes - before[1])
-    return point.weights
+@dataclass(frozen=True)
+class SigmoidLoss:
+    """The mean log loss of each label.
 
-
-def _search(rows: Rows, point: Point, directions: Floats, falls: Floats, ridge: Floats, columns: Columns) -> Columns:
-    """Move the point: halve each label's step until its loss falls enough (Armijo).
-
-    Gives the labels whose loss falls by less than rounding errors; they stay.
+    ``signs`` [n, labels] are 1 if an image has a label, else -1; ``counts`` [n, labels] are the weights of the images,
+    which sum to 1 for each label.
     """
-    along, length, left = rows.inputs @ directions[:, columns].astype(np.float32), 1.0, np.arange(len(columns))
-    for _ in range(HALVINGS):
-        here = columns[left]
-        weights = point.weights[:, here] + length * directions[:, here]
-        logits = point.logits[:, here] + np.float32(length) * along[:, left]
-        losses = _lose(rows, weights, logits, ridge, here)
-        fell = losses <= point.losses[here] + ARMIJO * length * falls[here]
-        moved = here[fell]
-        point.weights[:, moved], point.logits[:, moved] = weights[:, fell], logits[:, fell]
-        point.losses[moved] = losses[fell]
-        left, length = left[~fell], length / 2
-        if not len(left):
-            break
-    point.slopes[:, columns] = _slope(rows, point, ridge, columns)
-    return columns[left]
+
+    signs: Singles
+    counts: Singles
+    coupled: ClassVar[bool] = False
+
+    def evaluate(self, logits: Singles, columns: Columns) -> tuple[Floats, Singles]:
+        """Return the losses of some labels, and their gradient with respect to the logits."""
+        signs, counts = self.signs[:, columns], self.counts[:, columns]
+        margins = signs * logits
+        losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps the digits of small losses
+        mean = (losses * counts).sum(axis=0, dtype=np.float64)
+        return cast("Floats", mean), -signs * expit(-margins) * counts
+
+    def precondition(self, logits: Singles, squares: Floats, penalty: Floats) -> Preconditioner:
+        """Invert the product of the means over the images."""
+        chances = expit(logits)
+        means = (chances * (1 - chances) * self.counts).sum(axis=0, dtype=np.float64)
+        curvature = np.maximum(np.outer(squares, means) + penalty, TINY)
+        return _DiagonalInverse(curvature)
 
 
-def _stand(rows: Rows, weights: Floats, ridge: Floats) -> Point:
-    logits, columns = rows.inputs @ weights.astype(np.float32), np.arange(weights.shape[1])
-    point = Point(weights.copy(), logits, _lose(rows, weights, logits, ridge, columns), np.empty_like(weights))
-    point.slopes[:] = _slope(rows, point, ridge, columns)
-    return point
+@dataclass(frozen=True)
+class _DiagonalInverse:
+    """The inverse of a diagonal ``curvature`` [r + 1, labels]."""
 
+    curvature: Floats
 
-def _lose(rows: Rows, weights: Floats, logits: Singles, ridge: Floats, columns: Columns) -> Floats:
-    margins = rows.signs[:, columns] * logits
-    losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps the digits of small losses
-    mean = (losses * rows.counts[:, columns]).sum(axis=0, dtype=np.float64)
-    return cast("Floats", mean + (ridge * weights**2).sum(axis=0) / 2)
+    def solve(self, gradient: Floats, scale: Floats) -> Floats:
+        """Multiply by a gradient."""
+        return gradient * (scale / self.curvature)
 
-
-def _slope(rows: Rows, point: Point, ridge: Floats, columns: Columns) -> Floats:
-    signs = rows.signs[:, columns]
-    errors = -signs * expit(-signs * point.logits[:, columns]) * rows.counts[:, columns]
-    return cast("Floats", (rows.inputs.T @ errors).astype(np.float64) + ridge * point.weights[:, columns])
+    def measure(self, change: Floats) -> Floats:
+        """Return the quadratic form of each label."""
+        return cast("Floats", (change**2 / self.curvature).sum(axis=0))
