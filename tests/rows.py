@@ -45,5 +45,5 @@ def label(lake: Lake, numbers: Iterable[int], class_: str) -> None:
         lake.execute("INSERT INTO files SELECT 'photos', ? || '/' || id, 99, 1, NULL, id::UUID FROM _ids", [class_])
         lake.execute("INSERT INTO labels SELECT 'photos', id::UUID, ?, 'photos', ? FROM _ids", [class_, NOW])
 
-    with lake.lend(_ids=ids):
+    with lake.temporary_tables(_ids=ids):
         lake.commit(write)

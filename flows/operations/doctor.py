@@ -11,7 +11,7 @@ from flows.settings import restore_train_settings
 from storage.care.doctor import can_read, check_lake, check_pages, list_lost_heads
 from storage.care.row_checks import Finding
 from storage.lake.attach import open_lake, read_existing_lake
-from storage.lake.checksums import seal_files
+from storage.lake.checksums import record_checksums
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.plural import pluralize
@@ -116,18 +116,18 @@ def _repair(home: Home, now: datetime, *, deep: bool) -> list[CheckResult]:
         with open_lake(home) as lake:
             remaining = check(lake, now, deep=deep)
             found |= dict.fromkeys(remaining)
-            if number == MAX_REPAIRS or not any(finding.mend for finding in remaining):
+            if number == MAX_REPAIRS or not any(finding.fix for finding in remaining):
                 break
             _run_repairs(remaining)
     if not _has(remaining, "file"):
         with open_lake(home) as lake:
-            seal_files(lake, now)
+            record_checksums(lake, now)
     return [CheckResult(finding, repaired=finding not in remaining) for finding in found]
 
 
 def _run_repairs(findings: Sequence[Finding]) -> None:
     """Run each repair once, even if several findings share it."""
-    for mend in dict.fromkeys(finding.mend for finding in findings if finding.mend):
+    for mend in dict.fromkeys(finding.fix for finding in findings if finding.fix):
         mend()
 
 

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from storage.care.erase import (
+    AffectedModel,
     Erasure,
-    Model,
-    Request,
+    ErasureRequest,
     count_open,
     erase,
     find_condition,
@@ -46,7 +46,7 @@ class ErasureResult:
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``frostline erase --json`` prints."""
         counts = {"finished": self.finished, "left": self.left, "erased": self.erased}
-        return {**(asdict(self.survey) if self.survey else {}), **counts}
+        return {**(self.survey.to_json() if self.survey else {}), **counts}
 
 
 def erase_images(
@@ -85,7 +85,7 @@ def describe_erasure(result: ErasureResult) -> list[str]:
     return lines
 
 
-def _make_request(home: Home, images: Sequence[str], source: SourceName | None, where: str | None) -> Request:
+def _make_request(home: Home, images: Sequence[str], source: SourceName | None, where: str | None) -> ErasureRequest:
     named = sum(map(bool, (images, source, where)))
     if named != 1:
         rule = "must name images, a source or a condition, and only one of them"
@@ -122,14 +122,14 @@ def _describe(surveyed: Erasure, *, erased: bool) -> list[str]:
         lines += [f"  tags       {', '.join(surveyed.tags)}: deleted with the snapshots that they name"]
     for model in surveyed.models:
         lines += _describe_model(model)
-    for source, count in surveyed.lying.items():
+    for source, count in surveyed.remaining_files.items():
         lines += [
             f"  source     {pluralize(count, 'file')} in {source}: delete them, or the next run reads them in again"
         ]
     return lines
 
 
-def _describe_model(model: Model) -> Iterator[str]:
+def _describe_model(model: AffectedModel) -> Iterator[str]:
     name = f"{model.name} version {model.version}" if model.version is not None else f"{model.name} (not registered)"
     alias = f", {model.alias}" if model.alias else ""
     learned = f"learned from {pluralize(model.images, 'erased image')}"

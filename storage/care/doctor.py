@@ -20,7 +20,7 @@ from storage.care.recipe_checks import check_recipes, is_of
 from storage.care.row_checks import BACKUP, CHECKS, NO_RECORD, Finding, RowCheck
 from storage.errors import LakeError
 from storage.lake.attach import read_lake
-from storage.lake.checksums import digest_files, name_live
+from storage.lake.checksums import digest_files, name_data_file
 from storage.lake.ducklake_files import (
     DataFile,
     delete_files,
@@ -32,7 +32,7 @@ from storage.lake.ducklake_files import (
 )
 from storage.lake.lake import Lake
 from storage.locations.home import Home
-from storage.locations.parquet_files import open_file, reach
+from storage.locations.parquet_files import explain_unreachable, open_file
 from storage.progress import Progress, silent
 from storage.tables.trainings import Training, evaluation_path, head_path, list_trainings
 
@@ -157,9 +157,9 @@ def _report(lake: Lake, file: DataFile, problem: str) -> Finding:
 
 def _read_whole(lake: Lake, file: DataFile, ends: tuple[str, str] | None) -> str | None:
     """Say what keeps a file from being read, or where the catalog is wrong about it: it would not be searched."""
-    name = name_live(lake, file.path)
+    name = name_data_file(lake, file.path)
     try:
-        with reach(f"file {name}"), open_file(lake.home, name) as opened:
+        with explain_unreachable(f"file {name}"), open_file(lake.home, name) as opened:
             parquet = pq.ParquetFile(opened)
             groups = [parquet.read_row_group(number) for number in range(parquet.num_row_groups)]
             ids = [str(image_id) for group in groups if ends for image_id in group["image_id"].to_pylist()]
@@ -173,9 +173,9 @@ def _read_whole(lake: Lake, file: DataFile, ends: tuple[str, str] | None) -> str
 
 
 def _check_rows(lake: Lake, check: RowCheck, now: datetime) -> Iterator[Finding]:
-    mend = partial(check.mend, lake, now) if check.mends else None
+    fix = partial(check.fix, lake, now) if check.fixable else None
     for what in check.find(lake, now):
-        yield Finding(check.name, what, check.repair, mend)
+        yield Finding(check.name, what, check.repair, fix)
 
 
 def _look(lake: Lake, tables: Sequence[str], find: Callable[[], Iterable[Finding]]) -> list[Finding]:
@@ -227,11 +227,11 @@ def _check_trained(lake: Lake, now: datetime) -> Iterator[Finding]:
     )
     for recipe_id, snapshot, image_ids, gone in lacking:
         kept = find_rows(lake, recipe_id, snapshot, image_ids)
-        mend = partial(restore_rows, lake, recipe_id, snapshot, sorted(kept), now)
+        fix = partial(restore_rows, lake, recipe_id, snapshot, sorted(kept), now)
         for image_id in image_ids:
             what = f"feature of image {image_id}, recipe {recipe_id}: a training names it and it is not there"
             if image_id in kept:
-                yield Finding("lost row", what, f"it is read from snapshot {snapshot}", mend)
+                yield Finding("lost row", what, f"it is read from snapshot {snapshot}", fix)
             elif image_id in (gone or []):
                 yield Finding("lost row", what, "restore the lake or the image from a backup")
 

@@ -9,7 +9,7 @@ import shlex
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,8 @@ from storage.errors import EraseError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.ducklake_files import META
 from storage.lake.lake import Lake
-from storage.locations.home import Home, text_to_path
+from storage.locations.home import Home
+from storage.locations.path_text import decode_path
 from storage.names import LabelSetName, SourceName
 from storage.tables.label_sets import find_root, list_sources
 from storage.tables.trainings import HEAD
@@ -48,16 +49,16 @@ ID_DIGITS = 32
 
 
 @dataclass(frozen=True)
-class Request:
+class ErasureRequest:
     """What shall be erased: images, or all that lies in a source. An image that lies in another as well stays there."""
 
-    asked: Literal["images", "source", "condition"]
+    kind: Literal["images", "source", "condition"]
     image_ids: tuple[str, ...] = ()
     source: SourceName | None = None
 
 
 @dataclass(frozen=True)
-class Model:
+class AffectedModel:
     """A model version that was trained or measured on doomed images; None where its head was never registered.
 
     ``example`` says whether its package may hold one of them, as its input example or among its head's neighbours;
@@ -75,28 +76,36 @@ class Model:
 
 @dataclass(frozen=True)
 class Erasure:
-    """What an erasure takes, or took: rows by table, snapshots, tags; ``lying`` counts files in their sources."""
+    """What an erasure takes, or took: rows by table, snapshots, tags, files of the lake, and models.
 
-    asked: str
+    ``remaining_files`` counts, by source, the image files that are still in their sources.
+    """
+
+    kind: str
     images: int
     rows: Mapping[str, int]
     snapshots: int
     tags: tuple[str, ...]
     files: int
-    models: tuple[Model, ...]
-    lying: Mapping[str, int]
+    models: tuple[AffectedModel, ...]
+    remaining_files: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that ``frostline erase --json`` prints."""
+        fields = asdict(self)
+        return {"asked": fields.pop("kind"), **fields, "lying": fields.pop("remaining_files")}
 
 
-def find_images(lake: Lake, named: Sequence[str]) -> Request:
+def find_images(lake: Lake, named: Sequence[str]) -> ErasureRequest:
     """Find images by their ids, or by what begins no other image's id.
 
     Raises:
         EraseError: where one is no image of the lake, or several.
     """
-    return Request("images", tuple(dict.fromkeys(_find_image(lake, name) for name in named)))
+    return ErasureRequest("images", tuple(dict.fromkeys(_find_image(lake, name) for name in named)))
 
 
-def find_source(lake: Lake, source: SourceName) -> Request:
+def find_source(lake: Lake, source: SourceName) -> ErasureRequest:
     """Find a source.
 
     Raises:
@@ -105,10 +114,10 @@ def find_source(lake: Lake, source: SourceName) -> Request:
     known = "SELECT (SELECT count(*) FROM scans WHERE source = $1) + (SELECT count(*) FROM files WHERE source = $1)"
     if not lake.value(known, [source]):
         raise EraseError(f"source {source!r}", "is none of this lake's", "See `frostline status`")
-    return Request("source", source=source)
+    return ErasureRequest("source", source=source)
 
 
-def find_condition(lake: Lake, where: str) -> Request:
+def find_condition(lake: Lake, where: str) -> ErasureRequest:
     """Find the images that meet a condition with at least one of their files and labels; the lake is open for reading.
 
     Raises:
@@ -120,17 +129,17 @@ def find_condition(lake: Lake, where: str) -> Request:
         found = lake.column(f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})")
     if not found:
         raise EraseError("--where", "is met by no image", "Try it with `frostline sql` over images, files and labels")
-    return Request("condition", tuple(found))
+    return ErasureRequest("condition", tuple(found))
 
 
-def survey(home: Home, request: Request) -> Erasure:
+def survey(home: Home, request: ErasureRequest) -> Erasure:
     """Say what an erasure would take; writes nothing."""
     with read_lake(home) as lake:
-        _pick(lake, request)
-        return _measure(lake, request)
+        _select_doomed(lake, request)
+        return _count(lake, request)
 
 
-def erase(home: Home, request: Request, now: datetime) -> tuple[Erasure, int]:
+def erase(home: Home, request: ErasureRequest, now: datetime) -> tuple[Erasure, int]:
     """Erase, and write down that it was done, never what.
 
     Returns:
@@ -140,7 +149,7 @@ def erase(home: Home, request: Request, now: datetime) -> tuple[Erasure, int]:
         LakeError: where the lake cannot be written; what broke off is finished by :func:`finish`.
     """
     with open_lake(home) as lake:
-        taken = lake.commit(lambda: _take(lake, request, now))
+        taken = lake.commit(lambda: _delete_rows(lake, request, now))
     return taken, finish(home, now)
 
 
@@ -194,25 +203,25 @@ def _find_image(lake: Lake, name: str) -> str:
     raise EraseError(f"image {name!r}", rule, f"{remedy}; see `frostline sql 'from files'`")
 
 
-def _take(lake: Lake, request: Request, now: datetime) -> Erasure:
+def _delete_rows(lake: Lake, request: ErasureRequest, now: datetime) -> Erasure:
     """Take the rows out of every table; part of a transaction."""
-    _pick(lake, request)
-    taken = _measure(lake, request)
+    _select_doomed(lake, request)
+    taken = _count(lake, request)
     rewrite_features(lake, f"NOT ({ROWS['features']})", now)
     for table, condition in ROWS.items():
         if taken.rows[table]:
             lake.execute(f"DELETE FROM {table} WHERE {condition}", _parameters(condition, request))
     lake.execute("DELETE FROM tags")
     models = json.dumps([{"name": model.name, "version": model.version} for model in taken.models])
-    row = [str(uuid.uuid4()), request.asked, taken.images, sum(taken.rows.values()), models]
+    row = [str(uuid.uuid4()), request.kind, taken.images, sum(taken.rows.values()), models]
     lake.execute("INSERT INTO erasures VALUES (?, ?, ?, ?, ?, NULL)", row)
     return taken
 
 
-def _pick(lake: Lake, request: Request) -> None:
+def _select_doomed(lake: Lake, request: ErasureRequest) -> None:
     """Make the tables that ``ROWS`` names: doomed images, those that only lose a source, and paths of the doomed."""
     if request.source is None:
-        with lake.lend(_named=pa.table({"image_id": to_uuids(request.image_ids)})):
+        with lake.temporary_tables(_named=pa.table({"image_id": to_uuids(request.image_ids)})):
             lake.execute("CREATE OR REPLACE TEMP TABLE _doomed AS FROM _named")
     else:
         lake.execute(
@@ -229,7 +238,7 @@ def _pick(lake: Lake, request: Request) -> None:
     lake.execute(f"CREATE OR REPLACE TEMP TABLE _paths AS {paths}")
 
 
-def _measure(lake: Lake, request: Request) -> Erasure:
+def _count(lake: Lake, request: ErasureRequest) -> Erasure:
     rows = {
         table: int(lake.value(f"SELECT count(*) FROM {table} WHERE {condition}", _parameters(condition, request)))
         for table, condition in ROWS.items()
@@ -240,18 +249,18 @@ def _measure(lake: Lake, request: Request) -> Erasure:
         [[table for table, count in rows.items() if count]],
     )
     return Erasure(
-        request.asked,
+        request.kind,
         int(lake.value("SELECT count(*) FROM _doomed")),
         rows,
         int(lake.value("SELECT count(*) FROM ducklake_snapshots('lake')")),
         tuple(lake.column("SELECT tag FROM tags ORDER BY tag")),
         int(files),
         tuple(_list_models(lake, request)),
-        _count_lying(lake, request),
+        _count_remaining_files(lake, request),
     )
 
 
-def _list_models(lake: Lake, request: Request) -> list[Model]:
+def _list_models(lake: Lake, request: ErasureRequest) -> list[AffectedModel]:
     condition = ROWS["training_sets"]
     found = lake.rows(
         f"""SELECT coalesce(m.name, h.label_set), m.version, m.alias, m.run_id, count(DISTINCT t.image_id),
@@ -262,30 +271,28 @@ def _list_models(lake: Lake, request: Request) -> list[Model]:
         _parameters(condition, request),
     )
     return [
-        Model(name, version, alias, run_id, images, example, _retrain(lake, label_set))
+        AffectedModel(name, version, alias, run_id, images, example, _retrain(lake, label_set))
         for name, version, alias, run_id, images, example, label_set in found
     ]
 
 
 def _retrain(lake: Lake, label_set: LabelSetName) -> str:
     root = find_root(lake, list_sources(lake, label_set))
-    folder = text_to_path(root) if root else "FOLDER"
+    folder = decode_path(root) if root else "FOLDER"
     command = ["frostline", "run", folder, "--name", label_set, "--home", str(lake.home.root)]
     return shlex.join(command)
 
 
-def _count_lying(lake: Lake, request: Request) -> dict[str, int]:
+def _count_remaining_files(lake: Lake, request: ErasureRequest) -> dict[str, int]:
     """Count, by source, the files that still lie where they were: the next run would take them in again."""
     found = lake.rows(
         f"""SELECT source, path, (SELECT arg_max(root, scanned_at) FROM scans s WHERE s.source = f.source)
             FROM files f WHERE {ROWS["files"]}""",
         [request.source],
     )
-    lying = (
-        source for source, path, root in found if root and (Path(text_to_path(root)) / text_to_path(path)).is_file()
-    )
+    lying = (source for source, path, root in found if root and (Path(decode_path(root)) / decode_path(path)).is_file())
     return dict(Counter(lying))
 
 
-def _parameters(condition: str, request: Request) -> list[Any]:
+def _parameters(condition: str, request: ErasureRequest) -> list[Any]:
     return [request.source] if "$1" in condition else []

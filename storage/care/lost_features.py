@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.lake.checksums import is_sealed, name_live
+from storage.lake.checksums import matches_checksum, name_data_file
 from storage.lake.ducklake_files import META, DataFile, list_live, list_ranges
 from storage.lake.lake import Lake
 from storage.locations.parquet_files import list_folder
@@ -34,7 +34,7 @@ def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
 
 def locate_lost(lake: Lake, recipe_id: str) -> tuple[LostFile, ...]:
     """Find the lost files of a recipe, with the ranges of images that they were of, which the catalog keeps."""
-    lost = {file.name: name_live(lake, file.path) for file in find_lost(lake, recipe_id)}
+    lost = {file.name: name_data_file(lake, file.path) for file in find_lost(lake, recipe_id)}
     if not lost:
         return ()
     return tuple(LostFile(lost[name], *ends) for name, ends in list_ranges(lake).items() if name in lost)
@@ -101,7 +101,7 @@ def _end(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
 
 def _read_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> pa.Table:
     """Read what is right of them: finite vectors of the right length, from files that are as they were sealed."""
-    with lake.lend(_lost=pa.table({"image_id": to_uuids(image_ids)})):
+    with lake.temporary_tables(_lost=pa.table({"image_id": to_uuids(image_ids)})):
         found = lake.table(
             f"""SELECT image_id, vector, filename FROM features{at_snapshot(at)} WHERE recipe_id = $1
                 AND image_id IN (SELECT image_id FROM _lost) AND isfinite(list_sum(vector))
@@ -109,5 +109,5 @@ def _read_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) ->
             [recipe_id],
         )
     names = set(found["filename"].to_pylist())
-    sound = [name for name in names if name.startswith(INLINED) or is_sealed(lake, name)]
+    sound = [name for name in names if name.startswith(INLINED) or matches_checksum(lake, name)]
     return found.filter(pc.is_in(found["filename"], pa.array(sound, pa.string())))

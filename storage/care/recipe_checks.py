@@ -33,8 +33,8 @@ def check_recipes(lake: Lake, now: datetime) -> Iterator[Finding]:
         text = packed.read_text(encoding="utf-8")
         if is_of(text, recipe_id):
             what = f"recipe {recipe_id}: its row is gone, its features are there"
-            mend = partial(_rewrite, lake, read_recipe(text), now)
-            yield Finding("recipe", what, f"it is read from {packed}", mend)
+            fix = partial(_rewrite, lake, read_recipe(text), now)
+            yield Finding("recipe", what, f"it is read from {packed}", fix)
 
 
 def is_of(text: str, recipe_id: str) -> bool:

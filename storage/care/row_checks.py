@@ -15,20 +15,20 @@ AGAIN = "the row is deleted, and the next run computes it"
 class Finding:
     """One thing that is wrong: which check found it, what it is with the file or row it names, and its repair.
 
-    ``mend`` does the repair; None where only a person can.
+    ``fix`` does the repair; None if only a person can.
     """
 
     check: str
     what: str
     repair: str
-    mend: Callable[[], object] | None = field(default=None, compare=False, repr=False)
+    fix: Callable[[], object] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
 class RowCheck:
     """A check of one table: ``wrong`` holds of rows that are; ``key`` names one; ``$now`` is the time.
 
-    ``others`` are the tables that the condition reads, too; ``mends`` is false where only a person can repair it.
+    ``others`` are the tables that the condition reads, too; ``fixable`` is false where only a person can repair it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class RowCheck:
     problem: str
     repair: str
     others: tuple[str, ...] = ()
-    mends: bool = True
+    fixable: bool = True
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class RowCheck:
         more = rows[0][1] - len(rows) if rows else 0
         return [*names, f"{self.table}: {more} more rows: {self.problem}"] if more > 0 else names
 
-    def mend(self, lake: Lake, now: datetime) -> None:
+    def fix(self, lake: Lake, now: datetime) -> None:
         """Delete them."""
         lake.commit(lambda: lake.execute(f"DELETE FROM {self.table} WHERE {self._condition(now)}"))
 
@@ -121,7 +121,7 @@ def _foreign(noun: str, table: str, key: str, unknown: str, repair: str = REMOVE
     """Check that what a row names is in the table of such things."""
     name = "foreign training" if noun == "head" else f"foreign {noun}"
     problem = f"the lake has no such {noun}"
-    return RowCheck(name, table, key, unknown, problem, repair, (f"{noun}s",), mends=repair != BACKUP)
+    return RowCheck(name, table, key, unknown, problem, repair, (f"{noun}s",), fixable=repair != BACKUP)
 
 
 def _twice(table: str, keys: tuple[str, ...]) -> str:
@@ -180,9 +180,9 @@ CHECKS = (
         "is not the vector that its image's feature is",
         "`--deep --repair` mends the feature where that is wrong; a wrong canary comes from a backup",
         ("features",),
-        mends=False,
+        fixable=False,
     ),
-    RowCheck("json", "heads", TRAINING, NO_RECORD, "its settings or metrics are no JSON", BACKUP, mends=False),
+    RowCheck("json", "heads", TRAINING, NO_RECORD, "its settings or metrics are no JSON", BACKUP, fixable=False),
     RowCheck("json", "canaries", CANARY, _is_no_object("made_with"), "what made it is no JSON", REMOVED),
     RowCheck(
         "lease",

@@ -11,10 +11,10 @@ from pathlib import Path
 import duckdb
 
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
-from storage.lake.extensions import connect, keep, list_wheels
-from storage.lake.lake import ATTEMPTS, Lake, is_race, quote, unwritable
+from storage.lake.extensions import connect, list_wheels, recycle
+from storage.lake.lake import ATTEMPTS, Lake, is_race, quote, unwritable_error
 from storage.lake.migrate import VERSION, make_tables, read_version, upgrade
-from storage.lake.snapshots import find_snapshot, is_number, no_snapshot
+from storage.lake.snapshots import find_snapshot, is_number, missing_snapshot_error
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
 from storage.locations.parquet_files import list_folder
@@ -87,7 +87,7 @@ def read_existing_lake(home: Home, at: int | str | None = None) -> Lake:
         LakeError: where there is none, or it cannot be opened.
     """
     lake = read_lake(home, at)
-    if lake.lasting:
+    if lake.exists:
         return lake
     lake.close()
     raise _absent(home)
@@ -103,7 +103,7 @@ def holds_files(home: Home) -> bool:
         write_secret(home.data_url)  # refuses what names no account
         con = connect(list_wheels(home))
         _let_in(con, home.data_url)  # before the store is asked, which takes its time to refuse a stranger
-        keep(con, list_wheels(home))
+        recycle(con, list_wheels(home))
         check_store(home.data_url)
     return any(file.extension == "parquet" for file in list_folder(home, ""))
 
@@ -138,7 +138,7 @@ def _find_snapshot(home: Home, at: int | str) -> Lake | None:
         return attach_if_present(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
     except LakeError as error:
         if "No snapshot found" in error.rule:
-            raise no_snapshot(home, at) from error
+            raise missing_snapshot_error(home, at) from error
         raise
 
 
@@ -180,7 +180,7 @@ def make_lake(home: Home, *, filled: bool = False) -> Lake:
 def _number(home: Home, at: int | str) -> int:
     if is_number(at):
         if int(at) >= NO_SNAPSHOT:
-            raise no_snapshot(home, at)
+            raise missing_snapshot_error(home, at)
         return int(at)
     with read_lake(home) as lake:
         return find_snapshot(lake, at)
@@ -192,7 +192,7 @@ def _empty_lake() -> Lake:
         con = connect(list_wheels(home))
         con.execute(f"ATTACH 'ducklake::memory:' AS lake (DATA_PATH '{folder}/')")
         con.execute("USE lake")
-        lake = Lake(home, con, lasting=False)
+        lake = Lake(home, con, exists=False)
         _race_to_make(lake)
     return lake
 
@@ -266,7 +266,7 @@ def _race_to_make(lake: Lake) -> None:
         with contextlib.suppress(duckdb.Error):
             lake.execute("ROLLBACK")
         if not read_version(lake):  # otherwise another process has made them at the same time
-            raise unwritable(lake.home, error) from error
+            raise unwritable_error(lake.home, error) from error
 
 
 def _check(lake: Lake, version: int) -> None:

@@ -13,7 +13,7 @@ import duckdb
 
 from storage.errors import LakeError
 from storage.locations.home import Home
-from storage.locations.stores import WHEELS, part_url
+from storage.locations.stores import WHEELS, split_url
 
 # An extension's entry point is named after its file, and these wheels carry the file under another name.
 LOADED_AS = {"sqlite": "sqlite_scanner", "postgres": "postgres_scanner"}
@@ -24,7 +24,7 @@ Wheels = tuple[str, ...]
 def list_wheels(home: Home) -> Wheels:
     """List the extensions that a lake needs."""
     catalog = "postgres" if home.catalog_url else "sqlite"
-    return ("ducklake", catalog, *(WHEELS[part_url(home.data_url)[0]] if home.data_url else ()))
+    return ("ducklake", catalog, *(WHEELS[split_url(home.data_url)[0]] if home.data_url else ()))
 
 
 def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
@@ -34,7 +34,7 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
         LakeError: where a wheel is missing or was built for another DuckDB.
     """
     with contextlib.suppress(queue.Empty):
-        return _kept()[wheels].get_nowait()
+        return _idle_connections()[wheels].get_nowait()
     con = duckdb.connect()
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     con.execute("SET enable_progress_bar = false")  # it would stand on stdout, among the answer
@@ -46,13 +46,13 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def keep(con: duckdb.DuckDBPyConnection, wheels: Wheels) -> None:
+def recycle(con: duckdb.DuckDBPyConnection, wheels: Wheels) -> None:
     """Keep a connection that has nothing attached for the next who needs the same extensions."""
-    _kept()[wheels].put(con)
+    _idle_connections()[wheels].put(con)
 
 
 @functools.cache
-def _kept() -> "defaultdict[Wheels, queue.SimpleQueue[duckdb.DuckDBPyConnection]]":
+def _idle_connections() -> "defaultdict[Wheels, queue.SimpleQueue[duckdb.DuckDBPyConnection]]":
     """Hold idle connections for the process: loading the extensions takes longer than most work on the lake."""
     return defaultdict(queue.SimpleQueue)
 

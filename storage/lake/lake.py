@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
-from storage.lake.extensions import keep, list_wheels
+from storage.lake.extensions import list_wheels, recycle
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
 
@@ -35,14 +35,14 @@ class Lake:
 
     All raise a LakeUnreachableError where the catalog's server or the object store does not answer.
 
-    ``lasting`` is false where there is no lake yet, and this is an empty one in memory.
+    ``exists`` is false where there is no lake yet, and this is an empty one in memory.
     """
 
-    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, lasting: bool = True) -> None:
+    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, exists: bool = True) -> None:
         self.home = home
-        self.lasting = lasting
+        self.exists = exists
         self._con = con
-        self._plain = True
+        self._reusable = True
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
         """Run one statement for its effect."""
@@ -78,7 +78,7 @@ class Lake:
         Raises:
             QueryError: where DuckDB refuses it.
         """
-        self._plain = False
+        self._reusable = False
         try:
             with self._reach():
                 if not duckdb.extract_statements(sql):
@@ -90,7 +90,7 @@ class Lake:
             raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for what is there") from error
 
     @contextlib.contextmanager
-    def lend(self, **tables: pa.Table) -> Iterator[None]:
+    def temporary_tables(self, **tables: pa.Table) -> Iterator[None]:
         """Make Arrow tables readable by their keyword's name for the length of a block.
 
         Those with UUIDs are copied: DuckDB cannot push every filter down into Arrow's.
@@ -98,15 +98,15 @@ class Lake:
         kinds = {name: "TABLE" if pa.uuid() in table.schema.types else "VIEW" for name, table in tables.items()}
         for name, kind in kinds.items():
             with self._reach():
-                self._con.register(f"{name}_lent", tables[name])
-                self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_lent")
+                self._con.register(f"{name}_arrow", tables[name])
+                self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_arrow")
         try:
             yield
         finally:
             for name, kind in kinds.items():
                 with contextlib.suppress(duckdb.Error):  # a transaction that failed takes it along
                     self._con.execute(f"DROP {kind} IF EXISTS temp.{name}")
-                self._con.unregister(f"{name}_lent")
+                self._con.unregister(f"{name}_arrow")
 
     @property
     def snapshot(self) -> int:
@@ -160,7 +160,7 @@ class Lake:
             except (duckdb.Error, LakeUnreachableError) as error:
                 self._roll_back()
                 if not is_race(error):
-                    raise unwritable(self.home, error) from error
+                    raise unwritable_error(self.home, error) from error
                 time.sleep(random.uniform(0.01, 0.1) * (1 + attempt))  # noqa: S311 - jitter, not cryptography
             except BaseException:
                 self._roll_back()
@@ -171,7 +171,7 @@ class Lake:
 
     def close(self) -> None:
         """Let go of the catalog; the connection is kept for the next lake, unless a user's query may have set it up."""
-        if not self._plain:
+        if not self._reusable:
             self._con.close()
             return
         try:
@@ -180,7 +180,7 @@ class Lake:
         except duckdb.Error:  # a transaction is open: what broke it has been raised already
             self._con.close()
         else:
-            keep(self._con, list_wheels(self.home))
+            recycle(self._con, list_wheels(self.home))
 
     def __enter__(self) -> Self:
         """Give the lake to a ``with`` block."""
@@ -196,7 +196,7 @@ class Lake:
             yield
         except duckdb.Error as error:
             if is_lost(error):
-                raise unreachable(self.home, error) from error
+                raise unreachable_error(self.home, error) from error
             raise
 
     def _roll_back(self) -> None:
@@ -214,7 +214,7 @@ def is_lost(error: BaseException) -> bool:
     return any(word in str(error).lower() for word in LOST)
 
 
-def unreachable(home: Home, error: BaseException) -> LakeUnreachableError:
+def unreachable_error(home: Home, error: BaseException) -> LakeUnreachableError:
     """Say which server does not answer."""
     reason = " ".join(str(error).partition("\n\nLINE")[0].rpartition('": ')[2].split()).rstrip("?.")
     if STORE in reason.lower():
@@ -231,8 +231,8 @@ def is_race(error: Exception) -> bool:
     return any(word in str(error).lower() for word in RACES)
 
 
-def unwritable(home: Home, error: Exception) -> LakeError:
+def unwritable_error(home: Home, error: Exception) -> LakeError:
     """Say that a lake cannot be written, and why."""
     if is_lost(error):
-        return unreachable(home, error.__cause__ or error)
+        return unreachable_error(home, error.__cause__ or error)
     return LakeError(f"lake {home.lake}", f"cannot be written: {error}", "Check the disk and permissions, run again")

@@ -55,7 +55,7 @@ def find_snapshot(lake: Lake, name: int | str) -> int:
     if not is_number(name):
         return _find_tagged(lake, name)
     if not lake.value("SELECT count(*) FROM ducklake_snapshots('lake') WHERE snapshot_id = ?", [int(name)]):
-        raise no_snapshot(lake.home, name)
+        raise missing_snapshot_error(lake.home, name)
     if int(name) < lake.value(f"SELECT min(begin_snapshot) FROM {META}.ducklake_table"):
         raise LakeError(f"snapshot {name} of lake {lake.home.lake}", "has no tables yet", "Choose a later one")
     return int(name)
@@ -66,7 +66,7 @@ def is_number(name: int | str) -> bool:
     return isinstance(name, int) or (name.isascii() and name.isdecimal())
 
 
-def no_snapshot(home: Home, name: int | str) -> LakeError:
+def missing_snapshot_error(home: Home, name: int | str) -> LakeError:
     """Say that a lake has no such snapshot."""
     return LakeError(
         f"snapshot {name} of lake {home.lake}",

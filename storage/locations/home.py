@@ -1,31 +1,11 @@
-"""Paths as text that every database takes, and back, whatever bytes a file system allows in a name."""
+"""The home: the folder that holds everything."""
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import LakeError
 from storage.locations.urls import check_catalog, check_data
-
-
-def path_to_text(path: str) -> str:
-    r"""Write a path as valid UTF-8: bytes that are not become ``\xNN``, a backslash becomes two."""
-    if path.isascii() and "\\" not in path:
-        return path
-    return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
-
-
-def text_to_path(text: str) -> str:
-    """Undo :func:`path_to_text`."""
-    if "\\" not in text:
-        return text
-    raw = re.sub(rb"\\(?:x([0-9a-f]{2})|\\)", _unescape, text.encode())
-    return os.fsdecode(raw)
-
-
-def _unescape(match: re.Match[bytes]) -> bytes:
-    return bytes([int(match[1], 16)]) if match[1] else b"\\"
 
 
 @dataclass(frozen=True)

@@ -10,21 +10,21 @@ from pyarrow import NativeFile, fs
 
 from storage.errors import LakeUnreachableError
 from storage.locations.home import Home
-from storage.locations.stores import open_store, part_url
+from storage.locations.stores import open_store, split_url
 
 
 def open_data(home: Home) -> tuple[fs.FileSystem, str]:
     """Give the file system of the lake's Parquet files and their folder in it."""
     if home.data_url is None:
         return fs.LocalFileSystem(), str(home.data)
-    return open_store(home.data_url), part_url(home.data_url)[1]
+    return open_store(home.data_url), split_url(home.data_url)[1]
 
 
 def open_file(home: Home, name: str) -> NativeFile:
     """Open a file of the lake, as the catalog names it, for reading."""
     system, _ = open_data(home)
-    with reach(f"file {name}"):
-        return system.open_input_file(name if home.data_url is None else part_url(name)[1])
+    with explain_unreachable(f"file {name}"):
+        return system.open_input_file(name if home.data_url is None else split_url(name)[1])
 
 
 def list_folder(home: Home, folder: str) -> list[fs.FileInfo]:
@@ -34,7 +34,7 @@ def list_folder(home: Home, folder: str) -> list[fs.FileInfo]:
         LakeUnreachableError: where the object store does not answer.
     """
     system, root = open_data(home)
-    with reach(f"data {home.data_url}"):
+    with explain_unreachable(f"data {home.data_url}"):
         infos = system.get_file_info(
             fs.FileSelector(f"{root}/{folder}".rstrip("/"), recursive=True, allow_not_found=True)
         )
@@ -42,7 +42,7 @@ def list_folder(home: Home, folder: str) -> list[fs.FileInfo]:
 
 
 @contextlib.contextmanager
-def reach(value: str) -> Iterator[None]:
+def explain_unreachable(value: str) -> Iterator[None]:
     """Tell a store that does not answer from a file that cannot be read.
 
     Raises:
@@ -59,4 +59,4 @@ def reach(value: str) -> Iterator[None]:
 
 def name_file(home: Home, path: str) -> str:
     """Name a path of the lake's file system as the catalog does."""
-    return path if home.data_url is None else f"{part_url(home.data_url)[0]}://{path}"
+    return path if home.data_url is None else f"{split_url(home.data_url)[0]}://{path}"

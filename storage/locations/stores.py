@@ -18,7 +18,7 @@ KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 ACCOUNT = "AZURE_STORAGE_ACCOUNT"
 
 
-def part_url(url: str) -> tuple[str, str]:
+def split_url(url: str) -> tuple[str, str]:
     """Part an object's url into its scheme, and its path from the bucket on."""
     scheme, _, path = url.partition("://")
     return scheme, path
@@ -30,7 +30,7 @@ def open_store(url: str) -> fs.FileSystem:
     Raises:
         LakeError: where the environment does not say which account.
     """
-    scheme, _ = part_url(url)
+    scheme, _ = split_url(url)
     return _open_azure(find_account()) if scheme == "az" else _open_s3(find_endpoint(scheme))
 
 
@@ -50,7 +50,7 @@ def check_store(url: str) -> None:
     Raises:
         LakeError: naming it.
     """
-    bucket = part_url(url)[1].partition("/")[0]
+    bucket = split_url(url)[1].partition("/")[0]
     try:
         found = open_store(url).get_file_info(bucket).type is not fs.FileType.NotFound
         reason = "does not exist"
@@ -62,19 +62,19 @@ def check_store(url: str) -> None:
 
 def write_secret(url: str) -> str:
     """Write the SQL that lets a DuckDB into a url's store, until it ends."""
-    scheme, _ = part_url(url)
+    scheme, _ = split_url(url)
     if scheme == "az":
         return _secret("azure", url, f"ACCOUNT_NAME '{find_account()}'")
     options = ["REFRESH auto"]
     if endpoint := find_endpoint(scheme):
-        protocol, host = part_url(endpoint.rstrip("/"))
+        protocol, host = split_url(endpoint.rstrip("/"))
         options += [f"ENDPOINT '{host}'", f"USE_SSL {protocol == 'https'}", "URL_STYLE 'path'"]
     return _secret("gcs" if scheme == "gs" else scheme, url, *options)
 
 
 def name_missing(url: str) -> str:
     """Name the credentials that the environment lacks for a url's store."""
-    scheme, _ = part_url(url)
+    scheme, _ = split_url(url)
     if scheme == "az":
         return "neither AZURE_* variables nor a login of the command line az open it"
     missing = [name for name in KEYS if not os.environ.get(name)] or ["AWS_PROFILE"]

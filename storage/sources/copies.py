@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from storage.lake.lake import Lake
-from storage.locations.home import text_to_path
+from storage.locations.path_text import decode_path
 
 
 def find_places(lake: Lake, image_ids: Sequence[str]) -> list[str | None]:
@@ -16,7 +16,7 @@ def find_places(lake: Lake, image_ids: Sequence[str]) -> list[str | None]:
 def _choose_place(copies: Sequence[tuple[str, str]]) -> str | None:
     """Choose where an image lies of (root, path), as text: rather where a file is."""
     places = [f"{root}/{path}" for root, path in copies]
-    return next((place for place in places if Path(text_to_path(place)).is_file()), next(iter(places), None))
+    return next((place for place in places if Path(decode_path(place)).is_file()), next(iter(places), None))
 
 
 def find_copies(lake: Lake, image_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:

@@ -56,7 +56,7 @@ def save_canaries(lake: Lake, recipe_id: str, made: Canaries, now: datetime) -> 
         }
     )
     given = [recipe_id, made.tolerance, json.dumps(made.made_with, sort_keys=True), made.images_per_second, now]
-    with lake.lend(_made=table):
+    with lake.temporary_tables(_made=table):
         lake.commit(
             lambda: lake.execute(
                 """INSERT INTO canaries SELECT $1, probe, image, vector, $2, $3, $4, $5 FROM _made

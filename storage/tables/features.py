@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.lake.checksums import digest_file, seal
+from storage.lake.checksums import digest_file, record_checksum
 from storage.lake.lake import Lake
 from storage.locations.parquet_files import open_file
 from storage.names import SourceName
 from storage.tables.leases import drop_lease
 from storage.vectors.feature_file import Matrix, Shard, to_uuids, write_rows
-from storage.vectors.gather import gather, locate
+from storage.vectors.gather import gather_vectors, locate_rows
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> i
 
 def filter_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
     """Keep those images that have a feature under a recipe."""
-    with lake.lend(_asked=pa.table({"image_id": to_uuids(image_ids)})):
+    with lake.temporary_tables(_asked=pa.table({"image_id": to_uuids(image_ids)})):
         found = lake.column(
             "SELECT image_id::VARCHAR FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _asked)",
             [recipe_id],
@@ -84,8 +84,8 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     if not len(image_ids):
         return np.empty((0, 0), np.float32)
     wanted = pa.table({"image_id": to_uuids(image_ids), "position": pa.array(np.arange(len(image_ids)))})
-    with lake.lend(_wanted=wanted):
-        _, pieces = locate(
+    with lake.temporary_tables(_wanted=wanted):
+        _, pieces = locate_rows(
             lake,
             """SELECT image_id, filename, file_row_number, position FROM features JOIN _wanted USING (image_id)
                WHERE recipe_id = ?""",
@@ -95,7 +95,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
     if found != len(image_ids):
         raise KeyError(f"{len(image_ids) - found} images have no feature under recipe {recipe_id}")
     dim = int(lake.value("SELECT len(vector) FROM features WHERE recipe_id = ? LIMIT 1", [recipe_id]))
-    return gather(lake, None, pieces, dim)
+    return gather_vectors(lake, None, pieces, dim)
 
 
 def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence[str]) -> Matrix:
@@ -117,7 +117,7 @@ def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence
 
 def add_file(lake: Lake, file: str, now: datetime, digest: tuple[int, str] | None = None) -> None:
     """Make a file of features one of the lake's; part of a transaction. ``digest`` is the file's, where it is known."""
-    seal(lake, file, digest or digest_file(lake.home, file), now)
+    record_checksum(lake, file, digest or digest_file(lake.home, file), now)
     lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
 
 
@@ -156,7 +156,7 @@ _FAILED = "concat(recipe_id) = $1"
 
 
 def _without_known(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str | None:
-    with lake.lend(_shard=pa.table({"image_id": ids})):
+    with lake.temporary_tables(_shard=pa.table({"image_id": ids})):
         known = lake.table(f"{_NEAR} AND image_id IN (SELECT image_id FROM _shard)", [recipe_id, *_find_ends(ids)])
         taken = set(known["image_id"].to_pylist())
         if lake.value("SELECT count(*) FROM erasures"):  # one of them may have been erased since the run read it
@@ -188,7 +188,7 @@ def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> N
         }
     )
     ends = _find_ends(pa.concat_arrays([ids, failed["image_id"].combine_chunks()]))
-    with lake.lend(_failed=failed):
+    with lake.temporary_tables(_failed=failed):
         lake.execute(
             f"""DELETE FROM failures WHERE {_FAILED}
                 AND (image_id IN (SELECT image_id FROM _failed) OR image_id IN ({_NEAR}))""",

@@ -19,7 +19,7 @@ def list_facts(lake: Lake, image_ids: Sequence[str]) -> pa.Table:
         Sizes fall into powers of two pixels and of ten bytes; an image in several sources has a row for each.
     """
     asked = pa.table({"image_id": to_uuids(image_ids), "image": pa.array(np.arange(len(image_ids)))})
-    with lake.lend(_asked=asked):
+    with lake.temporary_tables(_asked=asked):
         return lake.table(
             """WITH known AS (
                  SELECT image, format, mode, width, height, (2 ** floor(log2(least(width, height))))::INT AS side,

@@ -134,7 +134,7 @@ def explain_missing(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None
     missing = f"""SELECT image_id, min(class) AS class, bool_or(changed) AS changed
                   FROM ({_AFTER if scan else _NOW}) {_lacking(wanted)} GROUP BY image_id"""
     reasons = _REASONS.format(lost=_lies_in(wanted.lost), there=_is_there(wanted.lost))
-    with _lend(lake, scan):
+    with _with_scan(lake, scan):
         rows = lake.rows(f"WITH missing AS MATERIALIZED ({missing}) {reasons}", wanted.parameters)
     return [Missing(*row) for row in rows]
 
@@ -144,7 +144,7 @@ def count_present(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None) 
     sql = f"""SELECT count(DISTINCT image_id) FROM ({_AFTER if scan else _NOW})
               SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_is_there(wanted.lost)})
               USING (image_id)"""
-    with _lend(lake, scan):
+    with _with_scan(lake, scan):
         return int(lake.value(sql, wanted.parameters[:2]))
 
 
@@ -166,5 +166,5 @@ def _lies_in(lost: Sequence[LostFile]) -> str:
     return f"({' OR '.join(ranges)})" if ranges else "false"
 
 
-def _lend(lake: Lake, scan: Scan | None) -> AbstractContextManager[None]:
-    return lake.lend(_listing=scan.listing.files, _reads=scan.reads) if scan else nullcontext()
+def _with_scan(lake: Lake, scan: Scan | None) -> AbstractContextManager[None]:
+    return lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads) if scan else nullcontext()

@@ -63,5 +63,5 @@ def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datet
             [version.name, version.version, now],
         )
 
-    with lake.lend(_predictions=predictions):
+    with lake.temporary_tables(_predictions=predictions):
         lake.commit(write)

@@ -51,7 +51,7 @@ def save_decisions(
                 "Make a new table with `frostline review`",
             )
         changed = lake.table(_TO_CHANGE, [label_set])
-        with lake.lend(_changed=changed):
+        with lake.temporary_tables(_changed=changed):
             lake.execute(
                 "DELETE FROM labels WHERE label_set = ? AND image_id IN (SELECT image_id FROM _changed)", [label_set]
             )
@@ -61,7 +61,7 @@ def save_decisions(
             )
         return int(changed.num_rows)
 
-    with lake.lend(_decided=table):
+    with lake.temporary_tables(_decided=table):
         return lake.commit(write)
 
 

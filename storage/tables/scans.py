@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storage.errors import SourceError
 from storage.lake.lake import Lake
-from storage.locations.home import text_to_path
+from storage.locations.path_text import decode_path
 from storage.names import LabelSetName, SourceName
 from storage.tables.review_labels import REVIEWED, drop_reviewed
 
@@ -77,14 +77,14 @@ def check_root(lake: Lake, source: SourceName, root: str) -> None:
         SourceError: where the last scan of the name saw a folder that is still there and is not this one.
     """
     last = lake.rows("SELECT root FROM scans WHERE source = ? ORDER BY scanned_at DESC LIMIT 1", [source])
-    if not last or last[0][0] == root or not Path(text_to_path(last[0][0])).is_dir():
+    if not last or last[0][0] == root or not Path(decode_path(last[0][0])).is_dir():
         return
     raise SourceError(f"source {source}", f"is {last[0][0]}, not {root}", "Give this folder another name with --name")
 
 
 def list_changed(lake: Lake, source: SourceName, files: pa.Table, *, retry: bool = False) -> list[str]:
     """Name the files whose path, size or time the lake does not know; with ``retry`` also those that are no image."""
-    with lake.lend(_listing=files):
+    with lake.temporary_tables(_listing=files):
         return lake.column(
             """SELECT l.path FROM _listing l ANTI JOIN
                  (FROM files WHERE source = ? AND (image_id IS NOT NULL OR NOT ?)) f
@@ -119,7 +119,7 @@ def list_paths(lake: Lake, sources: Sequence[SourceName]) -> dict[str, list[str]
 
 def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
     """Foresee the distinct (image_id, class) that committing a scan will leave."""
-    with lake.lend(_listing=scan.listing.files, _reads=scan.reads):
+    with lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads):
         return lake.rows(
             f"""SELECT DISTINCT image_id::VARCHAR, coalesce(reviewed.class, found.class) FROM (
                  SELECT image_id, class FROM _listing JOIN (
@@ -135,7 +135,7 @@ def commit_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
     """Make the lake say what a scan saw: files, images, labels and failures, in one transaction."""
     if scan.unchanged:
         return lake.commit(lambda: _write_unchanged(lake, scan, now))
-    with lake.lend(_listing=scan.listing.files, _reads=scan.reads, _unreadable=_unreadable(scan.listing)):
+    with lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads, _unreadable=_unreadable(scan.listing)):
         return lake.commit(lambda: _write_scan(lake, scan, now))
 
 
@@ -155,7 +155,7 @@ def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
         _write_images(lake, now)
         _write_labels(lake, scan.listing, now)
     _write_failures(lake, source, now)
-    with lake.lend(_before=before):
+    with lake.temporary_tables(_before=before):
         seen, gone = lake.rows(
             """SELECT count(DISTINCT image_id),
                  (SELECT count(*) FROM _before WHERE image_id NOT IN

@@ -28,5 +28,5 @@ def summarize(lake: Lake) -> dict[str, Any]:
     found["images"] = int(lake.value("SELECT count(*) FROM images"))
     found["features"] = sum(row["features"] for row in found["recipes"])
     found["failed"] = int(lake.value("SELECT count(*) FROM failures"))
-    found["snapshot"] = lake.snapshot if lake.lasting else None
+    found["snapshot"] = lake.snapshot if lake.exists else None
     return found

@@ -97,7 +97,7 @@ def digest_labelled(
     names = lake.column("SELECT DISTINCT class FROM labels WHERE label_set = ?", [label_set])
     texts = pa.table({"class": names, "text": [json.dumps(name) for name in names]})
     hashed = hashlib.sha256()
-    with lake.lend(_texts=texts.cast(pa.schema([("class", pa.string()), ("text", pa.string())]))):
+    with lake.temporary_tables(_texts=texts.cast(pa.schema([("class", pa.string()), ("text", pa.string())]))):
         rows = lake.table(
             f"""SELECT concat('["', image_id::VARCHAR, '", ', text, ']') AS row
                 FROM ({_ALL_LABELS if several else _LABELLED}) JOIN _texts USING (class)
@@ -148,7 +148,7 @@ def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime,
                 "INSERT INTO training_sets SELECT ?, image_id::UUID, class, split FROM _rows", [training.training_id]
             )
 
-    with lake.lend(_rows=rows):
+    with lake.temporary_tables(_rows=rows):
         lake.commit(write)
 
 

@@ -21,7 +21,7 @@ from storage.names import LabelSetName
 from storage.release import name_release
 from storage.vectors.feature_file import Matrix
 from storage.vectors.features_reader import Features, to_lists
-from storage.vectors.gather import Places, at_snapshot
+from storage.vectors.gather import Indices, at_snapshot
 
 Format = Literal["parquet", "datasets"]
 ROWS_A_FILE, ROWS_A_GROUP = 131_072, 8_192
@@ -119,7 +119,7 @@ def _make_folder(folder: Path) -> Iterator[Path]:
 def _read_facts(features: Features, label_set: LabelSetName | None) -> pa.Table:
     """Read ``image_id`` as text, ``first_seen`` and ``class``, in the order of the features' ids."""
     asked = pa.table({"image_id": features.image_ids, "position": pa.array(np.arange(len(features)))})
-    with features.lake.lend(_asked=asked):
+    with features.lake.temporary_tables(_asked=asked):
         seen = features.lake.table(
             f"""SELECT image_id::VARCHAR AS image_id, first_seen
                 FROM _asked LEFT JOIN (FROM images{at_snapshot(features.at)}) USING (image_id) ORDER BY position"""
@@ -148,7 +148,7 @@ def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     )
 
 
-def _to_table(facts: pa.Table, positions: Places, matrix: Matrix) -> pa.Table:
+def _to_table(facts: pa.Table, positions: Indices, matrix: Matrix) -> pa.Table:
     return facts.take(pa.array(positions)).append_column("vector", to_lists(matrix))
 
 

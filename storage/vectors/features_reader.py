@@ -17,15 +17,15 @@ from storage.names import LabelSetName
 from storage.recipe import Recipe, read_recipe
 from storage.vectors.feature_file import Matrix
 from storage.vectors.gather import (
-    Group,
-    Piece,
-    Places,
+    FileRows,
+    Indices,
+    RowGroups,
     at_snapshot,
-    gather,
-    list_groups,
-    list_whole,
-    locate,
-    read_group,
+    gather_vectors,
+    list_row_groups,
+    locate_rows,
+    locate_whole_files,
+    read_row_groups,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Features:
     at: int | None
     where: str | None
     image_ids: pa.Array
-    pieces: tuple[Piece, ...]
+    pieces: tuple[FileRows, ...]
 
     def __len__(self) -> int:
         """Count the images."""
@@ -69,7 +69,7 @@ class Features:
         Raises:
             LakeError: where a file cannot be read, here and in all other ways to read.
         """
-        return Vectors(self.image_ids, gather(self.lake, self.at, self.pieces, self.recipe.dim))
+        return Vectors(self.image_ids, gather_vectors(self.lake, self.at, self.pieces, self.recipe.dim))
 
     def to_arrow(self) -> pa.Table:
         """Read ``image_id`` (UUID) and ``vector`` (float32, lists of one length)."""
@@ -95,9 +95,9 @@ class Features:
         for positions, vectors in self.parts(size):
             yield Vectors(self.image_ids.take(pa.array(positions)), vectors)
 
-    def parts(self, size: int) -> Iterator[tuple[Places, Matrix]]:
+    def parts(self, size: int) -> Iterator[tuple[Indices, Matrix]]:
         """Read as :meth:`batches` does, with places in ``image_ids`` in the ids' place."""
-        held: list[tuple[Places, Matrix]] = []
+        held: list[tuple[Indices, Matrix]] = []
         room = size
         for group in self.groups():
             positions, vectors = group.positions, self.read(group)
@@ -111,13 +111,13 @@ class Features:
         if held:
             yield _join(held)
 
-    def groups(self) -> list[Group]:
+    def groups(self) -> list[RowGroups]:
         """List the row groups in which the vectors lie, in one order for one snapshot."""
-        return list(list_groups(open_data(self.lake.home)[0], self.pieces))
+        return list(list_row_groups(open_data(self.lake.home)[0], self.pieces))
 
-    def read(self, group: Group) -> Matrix:
+    def read(self, group: RowGroups) -> Matrix:
         """Read the vectors of one row group, [n, dim], of the images ``image_ids`` at its positions."""
-        return read_group(self.lake, self.at, group, self.recipe.dim)
+        return read_row_groups(self.lake, self.at, group, self.recipe.dim)
 
     def classes(self, label_set: LabelSetName | None = None) -> pa.Array:
         """Read each image's class, as text, in the order of ``image_ids``; null where it has none or several.
@@ -127,7 +127,7 @@ class Features:
         """
         chosen = self.find_label_set(label_set)
         asked = pa.table({"image_id": self.image_ids, "position": pa.array(np.arange(len(self)))})
-        with self.lake.lend(_asked=asked):
+        with self.lake.temporary_tables(_asked=asked):
             found = self.lake.table(
                 f"""SELECT CASE WHEN count(DISTINCT class) = 1 THEN min(class) END AS class FROM _asked
                     LEFT JOIN (FROM labels{at_snapshot(self.at)} WHERE label_set = ?) USING (image_id)
@@ -177,7 +177,7 @@ def find_features(lake: Lake, recipe: str, at: int | str | None = None, where: s
 
 def _find_at(lake: Lake, recipe: str, at: int | None, where: str | None) -> Features:
     found = _find_recipe(lake, recipe, at)
-    if not where and (whole := list_whole(lake, at, found.recipe_id)):
+    if not where and (whole := locate_whole_files(lake, at, found.recipe_id)):
         return Features(lake, found, at, where, *whole)
     kept = f"AND image_id IN ({select_images(at, where)})" if where else ""
     wanted = f"""SELECT image_id, filename, file_row_number, row_number() OVER (ORDER BY image_id) - 1 AS position
@@ -185,7 +185,7 @@ def _find_at(lake: Lake, recipe: str, at: int | None, where: str | None) -> Feat
     with explain_condition(f"where {where!r}"):
         if where:
             check_condition(lake, at, where)
-        image_ids, pieces = locate(lake, wanted, [found.recipe_id])
+        image_ids, pieces = locate_rows(lake, wanted, [found.recipe_id])
     return Features(lake, found, at, where, image_ids, pieces)
 
 
@@ -251,7 +251,7 @@ def _find_recipe(lake: Lake, recipe: str, at: int | None) -> Recipe:
     return read_recipe(found[0][0])
 
 
-def _join(held: list[tuple[Places, Matrix]]) -> tuple[Places, Matrix]:
+def _join(held: list[tuple[Indices, Matrix]]) -> tuple[Indices, Matrix]:
     positions, vectors = zip(*held, strict=True)
     return np.concatenate(positions), np.concatenate(vectors)
 

@@ -19,25 +19,25 @@ from pyarrow import fs
 
 from storage.errors import LakeError
 from storage.lake.lake import Lake
-from storage.locations.parquet_files import open_data, reach
+from storage.locations.parquet_files import explain_unreachable, open_data
 from storage.vectors.feature_file import Matrix, pack_uuids
 
-Places = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 RUN = 8  # row groups that are read at once: 4 MB a thread
 INLINED = "ducklake_inlined_data"  # how DuckLake names the file of rows that lie in the catalog itself
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileRows:
     """Rows of one file: their numbers in it, ascending, and where each belongs in the whole."""
 
     file: str
-    rows: Places
-    positions: Places
+    rows: Indices
+    positions: Indices
 
 
 @dataclass(frozen=True)
-class Group:
+class RowGroups:
     """What is wanted of some row groups of one file: numbers of rows in them, ascending, and where each belongs.
 
     ``footer`` is the file's, read once; None for rows that lie in the catalog.
@@ -45,8 +45,8 @@ class Group:
 
     file: str
     numbers: tuple[int, ...]
-    rows: Places
-    positions: Places
+    rows: Indices
+    positions: Indices
     footer: pq.FileMetaData | None
 
 
@@ -55,7 +55,7 @@ def at_snapshot(at: int | None) -> str:
     return "" if at is None else f" AT (VERSION => {int(at)})"
 
 
-def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Array, tuple[Piece, ...]]:
+def locate_rows(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Array, tuple[FileRows, ...]]:
     """Find where features lie that a query gives: image_id, filename, file_row_number, and position, from 0 on.
 
     Returns:
@@ -72,12 +72,12 @@ def locate(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Ar
     for name, (image_ids, rows, positions) in zip(found["filename"].to_pylist(), places, strict=True):
         ids[positions.to_numpy()] = to_bytes(image_ids)
         order = np.argsort(rows.to_numpy(), kind="stable")
-        pieces.append(Piece(name, rows.to_numpy()[order], positions.to_numpy()[order]))
+        pieces.append(FileRows(name, rows.to_numpy()[order], positions.to_numpy()[order]))
     pieces.sort(key=lambda piece: int(piece.positions.min()))
     return pack_uuids(ids), tuple(pieces)
 
 
-def list_whole(lake: Lake, at: int | None, recipe_id: str) -> tuple[pa.Array, tuple[Piece, ...]] | None:
+def locate_whole_files(lake: Lake, at: int | None, recipe_id: str) -> tuple[pa.Array, tuple[FileRows, ...]] | None:
     """List where all features of a recipe lie, by files that are read whole; None where one of them is not.
 
     A file is whole where DuckDB reads as many rows of the recipe from it as it has: then none is deleted, or of another
@@ -103,14 +103,14 @@ def list_whole(lake: Lake, at: int | None, recipe_id: str) -> tuple[pa.Array, tu
     places[order] = np.arange(len(raw))
     ends = np.cumsum([len(ids) for _, ids in parts])[:-1]
     pieces = [
-        Piece(name, np.arange(len(ids)), positions)
+        FileRows(name, np.arange(len(ids)), positions)
         for (name, ids), positions in zip(parts, np.split(places, ends), strict=True)
     ]
     pieces.sort(key=lambda piece: int(piece.positions.min()))
     return pack_uuids(raw[order]), tuple(pieces)
 
 
-def gather(lake: Lake, at: int | None, pieces: Sequence[Piece], dim: int) -> Matrix:
+def gather_vectors(lake: Lake, at: int | None, pieces: Sequence[FileRows], dim: int) -> Matrix:
     """Read pieces of a snapshot into one matrix [n, dim], float32, contiguous; row groups are decoded on every core.
 
     Raises:
@@ -119,10 +119,10 @@ def gather(lake: Lake, at: int | None, pieces: Sequence[Piece], dim: int) -> Mat
     matrix = _allocate(sum(len(piece.rows) for piece in pieces), dim)
     system, _ = open_data(lake.home)
 
-    def fill(group: Group) -> None:
-        matrix[_slice(group.positions)] = read_group(lake, at, group, dim)
+    def fill(group: RowGroups) -> None:
+        matrix[_slice(group.positions)] = read_row_groups(lake, at, group, dim)
 
-    groups = list(list_groups(system, pieces, RUN))
+    groups = list(list_row_groups(system, pieces, RUN))
     for group in groups:
         if group.footer is None:  # one connection cannot be read by several threads
             fill(group)
@@ -131,11 +131,11 @@ def gather(lake: Lake, at: int | None, pieces: Sequence[Piece], dim: int) -> Mat
     return matrix
 
 
-def list_groups(system: fs.FileSystem, pieces: Sequence[Piece], run: int = 1) -> Iterator[Group]:
+def list_row_groups(system: fs.FileSystem, pieces: Sequence[FileRows], run: int = 1) -> Iterator[RowGroups]:
     """Part pieces by the row groups of their files in which something is wanted, ``run`` of them at a time."""
     for piece in pieces:
         if piece.file.startswith(INLINED):
-            yield Group(piece.file, (), piece.rows, piece.positions, None)
+            yield RowGroups(piece.file, (), piece.rows, piece.positions, None)
             continue
         footer = _open(system, piece.file).metadata
         sizes = np.array([footer.row_group(number).num_rows for number in range(footer.num_row_groups)])
@@ -146,10 +146,10 @@ def list_groups(system: fs.FileSystem, pieces: Sequence[Piece], run: int = 1) ->
             part = slice(cuts[numbers[0]], cuts[numbers[-1] + 1])
             left_out = ends[numbers] - np.cumsum(sizes[numbers]) + sizes[numbers]
             rows = piece.rows[part] - np.repeat(left_out, counts[numbers])
-            yield Group(piece.file, tuple(numbers.tolist()), rows, piece.positions[part], footer)
+            yield RowGroups(piece.file, tuple(numbers.tolist()), rows, piece.positions[part], footer)
 
 
-def read_group(lake: Lake, at: int | None, group: Group, dim: int) -> Matrix:
+def read_row_groups(lake: Lake, at: int | None, group: RowGroups, dim: int) -> Matrix:
     """Read the wanted vectors of row groups, or of the catalog, [n, dim], float32.
 
     Raises:
@@ -158,7 +158,7 @@ def read_group(lake: Lake, at: int | None, group: Group, dim: int) -> Matrix:
     return read_rows(open_data(lake.home)[0], group, dim) if group.footer else _read_inlined(lake, at, group, dim)
 
 
-def read_rows(system: fs.FileSystem, group: Group, dim: int) -> Matrix:
+def read_rows(system: fs.FileSystem, group: RowGroups, dim: int) -> Matrix:
     """Read the wanted vectors of row groups of a file, [n, dim], float32; needs no catalog.
 
     Raises:
@@ -186,7 +186,7 @@ def _allocate(n: int, dim: int) -> Matrix:
     return np.frombuffer(pa.allocate_buffer(n * dim * 4), np.float32).reshape(n, dim)
 
 
-def _part(numbers: Places, size: int) -> list[Places]:
+def _part(numbers: Indices, size: int) -> list[Indices]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
@@ -196,7 +196,7 @@ def _read_ids(named: tuple[str, pq.ParquetFile]) -> tuple[str, npt.NDArray[np.ui
         return name, to_bytes(file.read(columns=["image_id"], use_threads=False)["image_id"].combine_chunks())
 
 
-def _sort(ids: npt.NDArray[np.uint8]) -> Places:
+def _sort(ids: npt.NDArray[np.uint8]) -> Indices:
     """Find the order of ids [n, 16], that of their bytes; files of shards, which are ranges, have it already."""
     high, low = np.ascontiguousarray(ids).view(">u8").T.astype(np.uint64)
     if np.all((high[:-1] < high[1:]) | (high[:-1] == high[1:]) & (low[:-1] < low[1:])):
@@ -204,7 +204,7 @@ def _sort(ids: npt.NDArray[np.uint8]) -> Places:
     return np.lexsort((low, high))
 
 
-def _read_inlined(lake: Lake, at: int | None, group: Group, dim: int) -> Matrix:
+def _read_inlined(lake: Lake, at: int | None, group: RowGroups, dim: int) -> Matrix:
     found = lake.table(
         f"SELECT file_row_number AS row, vector FROM features{at_snapshot(at)} WHERE filename = ? ORDER BY row",
         [group.file],
@@ -213,7 +213,7 @@ def _read_inlined(lake: Lake, at: int | None, group: Group, dim: int) -> Matrix:
     return cast("Matrix", vectors[np.searchsorted(found["row"].to_numpy(), group.rows)])
 
 
-def _slice(places: Places) -> Places | slice:
+def _slice(places: Indices) -> Indices | slice:
     """Write consecutive places as a slice, which copies less."""
     first, n = int(places[0]), len(places)
     return slice(first, first + n) if np.array_equal(places, np.arange(first, first + n)) else places
@@ -227,7 +227,7 @@ def _open(system: fs.FileSystem, name: str, footer: pq.FileMetaData | None = Non
 @contextlib.contextmanager
 def _explain(name: str) -> Iterator[None]:
     try:
-        with reach(f"file {name}"):
+        with explain_unreachable(f"file {name}"):
             yield
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(name, str(error)) from error

@@ -9,7 +9,8 @@ from pathlib import Path
 from storage.errors import NumbersChangedError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
-from storage.locations.home import Home, text_to_path
+from storage.locations.home import Home
+from storage.locations.path_text import decode_path
 from storage.names import SourceName
 from storage.recipe import Transform
 from storage.sources.copies import find_copies
@@ -80,7 +81,7 @@ def _read(lake: Lake, known: Canaries) -> Iterator[tuple[Probe, bytes]]:
 def read_image(lake: Lake, image_id: str) -> bytes | None:
     """Read an image from where it lies; None where it is there no more."""
     for root, path in find_copies(lake, [image_id]).get(image_id, []):
-        file = Path(text_to_path(root)) / text_to_path(path)
+        file = Path(decode_path(root)) / decode_path(path)
         data = file.read_bytes() if file.is_file() else b""
         if matches_id(data, image_id):
             return data

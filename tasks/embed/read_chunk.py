@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from storage.locations.home import text_to_path
+from storage.locations.path_text import decode_path
 from storage.recipe import Transform
 from storage.vectors.feature_file import Failure
 from tasks.encoder.pixels.decode import decode_all
@@ -64,7 +64,7 @@ def matches_id(data: bytes, image_id: str) -> bool:
 def _read(root: Path, item: Item) -> bytes | Failure:
     image_id, path = item
     try:
-        data = (root / text_to_path(path)).read_bytes()
+        data = (root / decode_path(path)).read_bytes()
     except OSError as error:
         return Failure(image_id, path, "read", error.strerror or type(error).__name__)
     if not matches_id(data, image_id):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
 from storage.formats import FORMATS
-from storage.locations.home import text_to_path
+from storage.locations.path_text import decode_path
 from storage.progress import Advance
 from storage.tables.scans import READS
 from tasks.ingest.settings import IngestSettings
@@ -53,7 +53,7 @@ def probe(root: Path, path: str, max_pixels: int) -> ProbedFile:
     An image's identity is the first 128 bits of the SHA-256 (FIPS 180-4) of its bytes.
     """
     try:
-        with (root / text_to_path(path)).open("rb") as file:
+        with (root / decode_path(path)).open("rb") as file:
             identity = hashlib.file_digest(file, "sha256").digest()[:16]
             size = file.tell()
             file.seek(0)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from storage.errors import RegistryError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
-from storage.locations.home import Home, text_to_path
+from storage.locations.home import Home
+from storage.locations.path_text import decode_path
 from storage.names import ModelName
 from storage.sources.copies import find_copies
 from storage.tables.canaries import Canaries, find_canaries
@@ -151,7 +152,7 @@ def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]
     """Read the test images whose files still exist."""
     for image_id in dict(list_split(lake, training.training_id, "test")):
         copies = find_copies(lake, [image_id]).get(image_id, [])
-        files = (Path(text_to_path(root)) / text_to_path(path) for root, path in copies)
+        files = (Path(decode_path(root)) / decode_path(path) for root, path in copies)
         if file := next((file for file in files if file.is_file()), None):
             yield image_id, file.read_bytes()
 

@@ -8,7 +8,7 @@ import pytest
 from flows.command.app import run_command
 from storage.errors import LakeUnreachableError
 from storage.lake.attach import open_lake, read_lake
-from storage.lake.extensions import _kept
+from storage.lake.extensions import _idle_connections
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
 from storage.tables.features import read_features
@@ -55,7 +55,7 @@ def cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
         for variable, value in env.items():
             monkeypatch.setenv(variable, value)
         fill(home)
-    _kept.cache_clear()  # as in a process that starts now, which has read nothing yet
+    _idle_connections.cache_clear()  # as in a process that starts now, which has read nothing yet
     return home
 
 

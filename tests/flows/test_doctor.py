@@ -19,7 +19,7 @@ from flows.operations.doctor import CheckResult, examine
 from storage.care.compaction import prepare_deletes
 from storage.errors import LakeError
 from storage.lake.attach import open_lake, read_lake
-from storage.lake.checksums import seal_files
+from storage.lake.checksums import record_checksums
 from storage.lake.ducklake_files import list_live
 from storage.locations.home import Home, open_home
 from storage.locations.parquet_files import open_data
@@ -330,7 +330,7 @@ def test_a_missing_package_of_a_registered_model_is_found(home: Home, template: 
         (broken,) = examine(home, NOW)
     finally:
         packages.with_name("lost").rename(packages)
-    assert (found.finding.check, found.finding.mend) == ("model", None)
+    assert (found.finding.check, found.finding.fix) == ("model", None)
     assert "model photos version 1: its package" in found.finding.what
     assert (broken.finding.check, "does not answer" in broken.finding.what) == ("model", True)
 
@@ -415,9 +415,9 @@ def test_sealing_covers_live_files_and_forgets_missing_ones(home: Home) -> None:
     with open_lake(home) as lake:
         live = {file.path for file in list_live(lake)}
         before = lake.value("SELECT count(*) FROM checksums WHERE path LIKE '%/features/recipe%'")
-        sealed = seal_files(lake, NOW)
+        sealed = record_checksums(lake, NOW)
         assert {path for (path,) in lake.rows("SELECT path FROM checksums")} == live
-        assert (before, sealed, seal_files(lake, NOW)) == (1, len(live) - 1, 0)
+        assert (before, sealed, record_checksums(lake, NOW)) == (1, len(live) - 1, 0)
     assert examine(home, NOW) == []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import SourceError
-from storage.locations.home import path_to_text, text_to_path
+from storage.locations.path_text import decode_path, encode_path
 from storage.names import SourceName
 from storage.tables.scans import Listing
 from tasks.ingest.sources.folder import list_folder
@@ -142,8 +142,8 @@ def test_a_name_of_any_bytes_is_listed_and_leads_back_to_its_file(tmp_path: Path
     (folder / os.fsdecode(name)).write_bytes(b"123")
     (row,) = list_folder(SourceName("photos"), tmp_path).files.to_pylist()
     assert row["path"].encode()
-    assert row["class"] == path_to_text(os.fsdecode(name + b"-class"))
-    assert (tmp_path / text_to_path(row["path"])).read_bytes() == b"123"
+    assert row["class"] == encode_path(os.fsdecode(name + b"-class"))
+    assert (tmp_path / decode_path(row["path"])).read_bytes() == b"123"
 
 
 def test_a_root_of_any_bytes_is_named_as_text(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_root_of_any_bytes_is_named_as_text(tmp_path: Path) -> None:
     touch(root / "a" / "1.jpg")
     listing = list_folder(SourceName("photos"), root)
     assert listing.root.endswith(r"/\xff\\root")
-    assert text_to_path(listing.root) == str(root)
+    assert decode_path(listing.root) == str(root)
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from PIL import Image
 from storage.errors import SourceError
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
-from storage.locations.home import Home, text_to_path
+from storage.locations.home import Home
+from storage.locations.path_text import decode_path
 from storage.names import SourceName
 from storage.progress import silent
 from storage.tables.scans import ScanCounts, commit_scan
@@ -253,9 +254,9 @@ def test_names_of_any_bytes_go_through_the_lake_and_back(place: Place, root: Pat
     for seed, path in enumerate(files):
         write_image(path, "blue", 100 + seed)
     assert look(place, root).seen == 4 + len(names)
-    found = {root / text_to_path(path) for (path,) in rows(place, "SELECT path FROM files")}
+    found = {root / decode_path(path) for (path,) in rows(place, "SELECT path FROM files")}
     assert set(files) < found
-    assert {os.fsencode(text_to_path(name)) for name in classes(place)} == {*names, b"red", b"green"}
+    assert {os.fsencode(decode_path(name)) for name in classes(place)} == {*names, b"red", b"green"}
     assert look(place, root).opened == 0
 
 

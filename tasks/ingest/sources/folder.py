@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storage.errors import SourceError
 from storage.formats import SUFFIXES
-from storage.locations.home import path_to_text
+from storage.locations.path_text import encode_path
 from storage.names import LabelSetName, SourceName
 from storage.tables.scans import FILES, Listing
 
@@ -33,7 +33,7 @@ class _Seen:
         """Make a piece of one folder's files, which takes a fraction of their memory; empties the lists."""
         together = "".join(names)
         plain = together.isascii() and "\\" not in together
-        paths = [prefix + (name if plain else path_to_text(name)) for name in names]
+        paths = [prefix + (name if plain else encode_path(name)) for name in names]
         columns = (paths, self.sizes, self.times, [class_] * len(names))
         arrays = [pa.array(column, kind.type) for column, kind in zip(columns, FILES, strict=True)]
         self.pieces.append(pa.record_batch(arrays, schema=FILES))
@@ -56,7 +56,7 @@ def list_folder(source: SourceName, root: Path, label_set: LabelSetName | None =
         raise SourceError(f"folder {root}", f"cannot be listed ({seen.unreadable[0][1]})", "Mend its permissions")
     files = pa.Table.from_batches(seen.pieces, FILES)
     return Listing(
-        source, path_to_text(str(root)), files, seen.ignored, tuple(seen.unreadable), label_set or LabelSetName(source)
+        source, encode_path(str(root)), files, seen.ignored, tuple(seen.unreadable), label_set or LabelSetName(source)
     )
 
 
@@ -95,7 +95,7 @@ def _walk(root: str) -> _Seen:
         if here not in visited and inode not in above:
             visited.add(here)
             below = sorted(_take(entries, prefix, seen), reverse=True)
-            pending += [(f"{folder}/{name}", f"{prefix}{path_to_text(name)}/", above | {inode}) for name in below]
+            pending += [(f"{folder}/{name}", f"{prefix}{encode_path(name)}/", above | {inode}) for name in below]
     return seen
 
 
@@ -116,7 +116,7 @@ def _take(entries: Iterable[os.DirEntry[str]], prefix: str, seen: _Seen) -> list
             else:
                 seen.ignored += 1
         except OSError as error:  # a link that leads round in circles, a file that went away
-            seen.unreadable.append((prefix + path_to_text(name), _reason(error)))
+            seen.unreadable.append((prefix + encode_path(name), _reason(error)))
         if len(names) >= PIECE:
             seen.pack(prefix, names, class_)
     seen.pack(prefix, names, class_)

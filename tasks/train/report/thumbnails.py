@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from storage.formats import FORMATS
-from storage.locations.home import text_to_path
+from storage.locations.path_text import decode_path
 
 SIDE = 160
 
@@ -35,7 +35,7 @@ def to_uri(kind: str, data: bytes) -> str:
 
 
 def _read(place: str | None, image_id: str | None) -> bytes | None:
-    path = Path(text_to_path(place)) if place else None
+    path = Path(decode_path(place)) if place else None
     if path is None or not path.is_file():
         return None
     data = path.read_bytes()

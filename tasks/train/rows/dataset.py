@@ -14,7 +14,7 @@ from storage.locations.parquet_files import open_data
 from storage.names import LabelSetName
 from storage.vectors.feature_file import Matrix
 from storage.vectors.features_reader import find_features
-from storage.vectors.gather import Group, read_rows
+from storage.vectors.gather import RowGroups, read_rows
 
 
 class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
@@ -85,7 +85,7 @@ class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
             chosen = slice(start, start + self._batch)
             yield torch.from_numpy(vectors[chosen]), torch.from_numpy(targets[shuffled[chosen]])
 
-    def _vectors(self, group: Group) -> Matrix:
+    def _vectors(self, group: RowGroups) -> Matrix:
         if group.footer is None:
             return self._read_already[group.file]
         return read_rows(open_data(self._home)[0], group, self._dim)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from storage.formats import FORMATS
-from storage.locations.home import text_to_path
+from storage.locations.path_text import decode_path
 from storage.progress import Advance
 from storage.vectors.feature_file import Matrix
 
@@ -108,7 +108,7 @@ def compare_files(places: Sequence[str | None]) -> Same:
     @cache
     def look(number: int) -> "imagehash.ImageHash | None":
         place = places[number]
-        return _hash(Path(text_to_path(place))) if place else None
+        return _hash(Path(decode_path(place))) if place else None
 
     def same(first: int, second: int) -> bool:
         one, other = look(first), look(second)

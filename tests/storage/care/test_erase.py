@@ -17,7 +17,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage.care.doctor import list_lost_heads
-from storage.care.erase import Request, count_open, erase, find_condition, find_images, find_source, finish, survey
+from storage.care.erase import (
+    ErasureRequest,
+    count_open,
+    erase,
+    find_condition,
+    find_images,
+    find_source,
+    finish,
+    survey,
+)
 from storage.errors import EraseError, QueryError, TrainError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
@@ -92,7 +101,7 @@ def add_images(lake: Lake, image_ids: list[str], source: str, *, known: bool = F
         lake.execute("INSERT INTO labels SELECT $1, image_id, 'red', $1, $2 FROM _added", [source, NOW])
         lake.execute("INSERT INTO scans (source, root, scanned_at) VALUES (?, '/nowhere', ?)", [source, NOW])
 
-    with lake.lend(_added=rows):
+    with lake.temporary_tables(_added=rows):
         lake.commit(write)
 
 
@@ -176,7 +185,7 @@ def test_nothing_is_left_of_erased_images_and_all_of_the_others(place: Home, req
 
 
 def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(home: Home) -> None:
-    erase(home, Request("images", tuple(DOOMED)), NOW)
+    erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
     file = write_features(home, "d" * 32, IDS, VECTORS)  # what the run had read before
     with open_lake(home) as lake:
         assert commit_shard(lake, Shard("d" * 32, SourceName("photos"), file, (), len(IDS), 1.0), NOW) == len(STAY)
@@ -186,7 +195,7 @@ def test_a_run_that_was_embedding_an_erased_image_does_not_bring_it_back(home: H
 
 
 def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(home: Home) -> None:
-    taken, _ = erase(home, Request("images", tuple(DOOMED)), NOW)
+    taken, _ = erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
     assert [(model.name, model.version, model.images, model.example) for model in taken.models] == [
         ("photos", 1, 2, True)
     ]
@@ -209,7 +218,7 @@ def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(ho
         vectors = VECTORS[[IDS.index(image_id) for image_id in image_ids]]
         labels, one = np.zeros(len(vectors), np.int64), np.ones(1, np.int64)
         save_head(Neighbours(("red",), np.zeros(DIM), np.ones(DIM), vectors, labels, one), head_path(home, name))
-    erase(home, Request("images", tuple(DOOMED)), NOW)
+    erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
     assert [head_path(home, name).is_file() for name in kept] == [False, True]
     with read_lake(home) as lake:
         assert "gone" not in [head.training_id for head in list_lost_heads(lake)]
@@ -262,7 +271,7 @@ def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes
         "    if sys.argv[2] in function: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return call(lake, function)\n"
         "Lake.call = die\n"
-        "erase(open_home(Path(sys.argv[1])), Request('images', tuple(DOOMED)), NOW)"
+        "erase(open_home(Path(sys.argv[1])), ErasureRequest('images', tuple(DOOMED)), NOW)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(home.root), step], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -278,7 +287,7 @@ def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes
 
 def test_leavings_of_killed_runs_go_too(home: Home) -> None:
     write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]])
-    _, left = erase(home, Request("images", tuple(DOOMED)), NOW)
+    _, left = erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
     assert (left, find_traces(home, DOOMED)) == (0, set())
 
 
@@ -289,7 +298,7 @@ def test_a_living_runs_file_stays_until_the_run_is_over(home: Home) -> None:
         row = [RECIPE, IDS[5], IDS[5], holder, now + timedelta(minutes=5)]
         lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", row))
     file = Path(write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]]))
-    _, left = erase(home, Request("images", tuple(DOOMED)), now)
+    _, left = erase(home, ErasureRequest("images", tuple(DOOMED)), now)
     assert (left, file.exists()) == (1, True)
     with open_lake(home) as lake:
         end_leases(lake, holder)
@@ -312,7 +321,7 @@ def test_nothing_that_others_commit_meanwhile_is_lost(home: Home) -> None:
         writer = others.submit(write_on, home.root, rounds)
         while not writer.running():
             time.sleep(0.01)
-        erase(home, Request("images", tuple(DOOMED)), NOW)
+        erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
         writer.result(60)
     check_rest(home)
     with read_lake(home) as lake:
@@ -329,7 +338,7 @@ def test_rewritten_vectors_stay_as_small_as_they_were(tmp_path: Path) -> None:
         commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), 2000, 1.0), NOW)
         lake.commit(lambda: lake.execute("INSERT INTO images (image_id) SELECT image_id FROM features"))
     before = Path(file).stat().st_size
-    erase(home, Request("images", (ids[7],)), NOW)
+    erase(home, ErasureRequest("images", (ids[7],)), NOW)
     [after] = [size for path, size in list_files(home).items() if "/features/" in path]
     assert after < 1.01 * before
 
@@ -339,7 +348,7 @@ def test_a_training_that_an_erasure_overtakes_is_refused_and_leaves_no_vector(ho
     ends = (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))
     head = Neighbours(("red",), *ends, vectors, np.zeros(len(IDS), np.int64), np.array([1]))
     save_head(head, head_path(home, "killed"))  # and its training came to no row
-    erase(home, Request("images", tuple(DOOMED)), NOW)
+    erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
     assert not head_path(home, "killed").exists()
     save_head(head, head_path(home, "living"))
     rows = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "split": ["train"] * len(IDS)})

@@ -15,7 +15,7 @@ import pytest
 
 from storage.errors import LakeError, SettingsError
 from storage.lake.attach import open_lake, read_lake
-from storage.lake.extensions import connect, find_extension, keep, list_wheels
+from storage.lake.extensions import connect, find_extension, list_wheels, recycle
 from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
 from storage.locations.parquet_files import open_data, open_file
@@ -160,7 +160,7 @@ def test_a_lake_whose_data_lie_elsewhere_than_the_settings_say_is_refused(place:
 def test_reading_an_empty_database_gives_an_empty_lake_and_makes_nothing(place: Home, postgres: Postgres) -> None:
     with read_lake(place) as lake:
         assert lake.value("SELECT count(*) FROM features") == 0
-        assert not lake.lasting
+        assert not lake.exists
     assert "ducklake" not in postgres.dump(database_of(place))
 
 
@@ -177,7 +177,7 @@ def test_lakes_of_both_kinds_take_turns_in_one_process(place: Home, tmp_path: Pa
 def test_a_connection_is_kept_for_those_who_need_what_is_loaded_in_it(tmp_path: Path) -> None:
     local, far = list_wheels(open_home(tmp_path)), list_wheels(open_home(tmp_path, "postgres:dbname=x", "s3://b"))
     kept = connect(local)
-    keep(kept, local)
+    recycle(kept, local)
     other = connect(far)
     assert other is not kept
     loaded = "SELECT extension_name FROM duckdb_extensions() WHERE loaded"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.locations.home import path_to_text, text_to_path
+from storage.locations.path_text import decode_path, encode_path
 
 NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
 # Names that look like escapes are rare among arbitrary bytes.
@@ -18,17 +18,17 @@ ESCAPES = st.lists(st.sampled_from([b"\\", b"\\\\", b"x", b"ff", b"\xff", b"\xc3
 @given(NAMES | ESCAPES)
 def test_any_bytes_come_back_from_their_text(name: bytes) -> None:
     path = os.fsdecode(name)
-    assert text_to_path(path_to_text(path)) == path
+    assert decode_path(encode_path(path)) == path
 
 
 @given(NAMES | ESCAPES)
 def test_the_text_is_valid_utf_8(name: bytes) -> None:
-    path_to_text(os.fsdecode(name)).encode("utf-8")
+    encode_path(os.fsdecode(name)).encode("utf-8")
 
 
 @given(NAMES | ESCAPES, NAMES | ESCAPES)
 def test_two_paths_never_share_a_text(one: bytes, other: bytes) -> None:
-    texts = {path_to_text(os.fsdecode(name)) for name in (one, other)}
+    texts = {encode_path(os.fsdecode(name)) for name in (one, other)}
     assert len(texts) == len({one, other})
 
 
@@ -43,4 +43,4 @@ def test_two_paths_never_share_a_text(one: bytes, other: bytes) -> None:
     ],
 )
 def test_the_text_is_readable(name: bytes, text: str) -> None:
-    assert path_to_text(os.fsdecode(name)) == text
+    assert encode_path(os.fsdecode(name)) == text
