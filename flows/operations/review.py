@@ -1,4 +1,4 @@
-"""A review of labels: what a person should look at goes out, decisions come back; needs neither torch nor Prefect."""
+"""Review labels: write out the images to check, and apply decisions; needs neither torch nor Prefect."""
 
 import shlex
 from collections import Counter
@@ -22,58 +22,111 @@ from storage.sources.copies import find_places
 from storage.tables.features import read_features
 from storage.tables.review_labels import list_conflicts, save_decisions
 from storage.tables.trainings import find_newest, list_labelled
-from tasks.train.review.review_table import Entry, read_table, write_sheet, write_table
-from tasks.train.review.suspects import Suspect, count_problems, find_suspects
+from storage.vectors.feature_file import Matrix
+from tasks.train.report.image_files import ImageFile, find_image_files
+from tasks.train.review.contact_sheet import ContactSheet, ReviewItem, write_sheet
+from tasks.train.review.issues import Issue, Problem, find_issues
+from tasks.train.review.review_table import ReviewRow, read_table, write_table
 from tasks.train.rows.near_duplicates import compare_files
 from tasks.train.settings import TrainSettings
 
 TABLE, SHEET = "review.csv", "review.html"
+PROBLEMS: tuple[Problem, ...] = ("label", "duplicate", "outlier", "conflict")
+CONFLICT_SEPARATOR = " | "
+
+Paths = Mapping[str, str | None]
+Files = Mapping[str, ImageFile]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Images by their numbers: id, class, and where each lies."""
+class LabelledImages:
+    """What a review looks at: images with one class, their features [n, dim], and images with several classes.
+
+    ``paths`` has the path of every image, as text; None if no source lists it any more.
+    """
 
     image_ids: Sequence[str]
-    names: Sequence[str]
-    places: Sequence[str | None]
+    classes: Sequence[str]
+    features: Matrix
+    conflicts: Sequence[tuple[str, Sequence[str]]]
+    paths: Paths
+    files: Files
 
 
 def review(home: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]:
-    """Look for suspects by the features of the newest training, and write table and contact sheet.
+    """Find label issues by the features of the newest training; write the table and the contact sheet.
 
     Raises:
-        ReviewError: where nothing was trained, there are too few labels, or decisions in the table would be lost.
+        ReviewError: if nothing was trained, there are too few labels, or the table has decisions that would be lost.
     """
     with read_lake(home) as lake:
         recipe_id, settings = _find_training(lake, label_set)
-        rows = list_labelled(lake, label_set, recipe_id)
-        features = read_features(lake, recipe_id, [image_id for image_id, _ in rows])
-        conflicts = list_conflicts(lake, label_set)
-        asked = [image_id for image_id, _ in (*rows, *conflicts)]
-        places = dict(zip(asked, find_places(lake, asked), strict=True))
-    ids, names = [image_id for image_id, _ in rows], [label for _, label in rows]
-    known = Labelled(ids, names, [places[image_id] for image_id in ids])
-    with show_progress("compare", len(ids)) as advance:
-        found = find_suspects(features, np.array(names), settings, compare_files(known.places), advance)
-    entries = [_enter(known, suspect) for suspect in found]
-    entries += [_enter_conflict(image_id, classes, places[image_id]) for image_id, classes in conflicts]
-    return {"name": label_set, "images": len(ids), **_write(label_set, entries, folder)}
+        images = _read_images(lake, label_set, recipe_id)
+    same = compare_files([images.paths[image_id] for image_id in images.image_ids])
+    with show_progress("compare", len(images.image_ids)) as advance:
+        issues = find_issues(images.features, np.array(images.classes), settings, same, advance)
+    items = [*(_make_item(images, issue) for issue in issues), *_list_conflicts(images)]
+    written = _write(label_set, images, items, folder)
+    return {"name": label_set, "images": len(images.image_ids), "suspects": _count_problems(items), **written}
 
 
-def apply_decisions(home: Home, label_set: LabelSetName, file: Path) -> dict[str, Any]:
-    """Make a person's decisions the labels of their images: a new version of the label set.
+def _read_images(lake: Lake, label_set: LabelSetName, recipe_id: str) -> LabelledImages:
+    rows, conflicts = list_labelled(lake, label_set, recipe_id), list_conflicts(lake, label_set)
+    image_ids, everything = [image_id for image_id, _ in rows], [image_id for image_id, _ in (*rows, *conflicts)]
+    return LabelledImages(
+        image_ids,
+        [name for _, name in rows],
+        read_features(lake, recipe_id, image_ids),
+        conflicts,
+        dict(zip(everything, find_places(lake, everything), strict=True)),
+        find_image_files(lake, everything),
+    )
 
-    Raises:
-        ReviewError: where the table has none, contradicts itself, or names images that are labelled no more.
-    """
-    decisions = _collect(file)
-    with read_lake(home) as lake:
-        _find_training(lake, label_set)  # refuses what has several labels an image
-    with open_lake(home) as lake:
-        changed = save_decisions(lake, label_set, decisions, file.name, datetime.now(UTC))
-    with read_lake(home) as lake:
-        return {"name": label_set, "decisions": len(decisions), "changed": changed, "snapshot": lake.snapshot}
+
+def _make_item(images: LabelledImages, issue: Issue) -> ReviewItem:
+    other_id = None if issue.other is None else images.image_ids[issue.other]
+    image_id, label = images.image_ids[issue.image], images.classes[issue.image]
+    return ReviewItem(issue.problem, image_id, label, issue.suggestion, issue.score, other_id)
+
+
+def _list_conflicts(images: LabelledImages) -> list[ReviewItem]:
+    return [ReviewItem("conflict", image_id, CONFLICT_SEPARATOR.join(names)) for image_id, names in images.conflicts]
+
+
+def _count_problems(items: Sequence[ReviewItem]) -> dict[str, int]:
+    problems = Counter(item.problem for item in items)
+    return {problem: problems[problem] for problem in PROBLEMS}
+
+
+def _write(
+    label_set: LabelSetName, images: LabelledImages, items: Sequence[ReviewItem], folder: Path
+) -> dict[str, Any]:
+    table, sheet = folder / TABLE, folder / SHEET
+    contents = ContactSheet(label_set, len(images.paths), items, images.files, str(table), _command(label_set, table))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_table([_make_row(item, images.paths) for item in items], table)
+        write_sheet(contents, sheet)
+    except OSError as error:
+        remedy = "Name another folder with --folder"
+        raise ReviewError(f"folder {folder}", f"cannot be written ({error.strerror})", remedy) from error
+    return {"table": str(table), "sheet": str(sheet)}
+
+
+def _make_row(item: ReviewItem, paths: Paths) -> ReviewRow:
+    return ReviewRow(
+        item.problem,
+        item.image_id,
+        paths[item.image_id] or "",
+        item.label,
+        item.suggestion,
+        "" if item.score is None else f"{item.score:.4f}",
+        (paths[item.other_id] or "") if item.other_id else "",
+    )
+
+
+def _command(label_set: str, table: Path | str) -> str:
+    return shlex.join(["frostline", "review", "--name", label_set, "--apply", str(table)])
 
 
 def _find_training(lake: Lake, label_set: LabelSetName) -> tuple[str, TrainSettings]:
@@ -84,52 +137,36 @@ def _find_training(lake: Lake, label_set: LabelSetName) -> tuple[str, TrainSetti
         )
     settings = restore_train_settings(training.settings)
     if settings.multi_label:
-        rule = "was trained with several labels an image, of which a review cannot say which one is wrong"
+        rule = "was trained with several labels per image; a review cannot tell which of them is wrong"
         raise ReviewError(label_set, rule, "Review another label set")
     return training.recipe_id, settings
 
 
-def _enter(known: Labelled, suspect: Suspect) -> Entry:
-    at, other = suspect.image, suspect.other
-    return Entry(
-        suspect.problem,
-        known.image_ids[at],
-        known.places[at] or "",
-        known.names[at],
-        suspect.suggestion,
-        f"{suspect.score:.4f}",
-        "" if other is None else known.places[other] or "",
-    )
+def apply_decisions(home: Home, label_set: LabelSetName, file: Path) -> dict[str, Any]:
+    """Save a person's decisions as labels: a new version of the label set.
+
+    Raises:
+        ReviewError: if the table has no decision, contradicts itself, or names images that have no label any more.
+    """
+    decisions = _read_decisions(file)
+    with read_lake(home) as lake:
+        _find_training(lake, label_set)  # refuses heads that give several labels
+    with open_lake(home) as lake:
+        changed = save_decisions(lake, label_set, decisions, file.name, datetime.now(UTC))
+    with read_lake(home) as lake:
+        return {"name": label_set, "decisions": len(decisions), "changed": changed, "snapshot": lake.snapshot}
 
 
-def _enter_conflict(image_id: str, classes: Sequence[str], place: str | None) -> Entry:
-    return Entry("conflict", image_id, place or "", " | ".join(classes), "", "", "")
-
-
-def _write(label_set: LabelSetName, entries: Sequence[Entry], folder: Path) -> dict[str, Any]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_table(entries, folder / TABLE)
-        write_sheet(label_set, entries, folder / SHEET)
-    except OSError as error:
-        remedy = "Name another folder with --folder"
-        raise ReviewError(f"folder {folder}", f"cannot be written ({error.strerror})", remedy) from error
-    problems = count_problems([entry.problem for entry in entries])
-    return {"suspects": problems, "table": str(folder / TABLE), "sheet": str(folder / SHEET)}
-
-
-def _collect(file: Path) -> dict[str, str]:
-    decided = {(entry.image_id, entry.decision) for entry in read_table(file) if entry.decision}
-    if not decided:
-        raise ReviewError(
-            f"table {file}", "has no decision", "Write classes into its column decision, then name it again"
-        )
-    for image_id, _ in decided:
+def _read_decisions(file: Path) -> dict[str, str]:
+    decisions = {(row.image_id, row.decision) for row in read_table(file) if row.decision}
+    if not decisions:
+        raise ReviewError(f"table {file}", "has no decision", "Fill in its column decision, then apply it again")
+    for image_id, _ in decisions:
         _check_id(image_id, file)
-    twice = [image_id for image_id, count in Counter(image_id for image_id, _ in decided).items() if count > 1]
-    if twice:
-        raise ReviewError(f"image {min(twice)}", f"has several decisions in {file}", "Leave one of them")
-    return dict(sorted(decided))
+    counts = Counter(image_id for image_id, _ in decisions)
+    if contradictory := [image_id for image_id, count in counts.items() if count > 1]:
+        raise ReviewError(f"image {min(contradictory)}", f"has several decisions in {file}", "Keep one of them")
+    return dict(sorted(decisions))
 
 
 def _check_id(image_id: str, file: Path) -> None:
@@ -142,15 +179,16 @@ def _check_id(image_id: str, file: Path) -> None:
 
 
 def describe(found: Mapping[str, Any]) -> list[str]:
-    """Tell what a review found, or what became of its decisions."""
+    """Describe a review, or the result of applying its decisions, for the terminal."""
     if "decisions" in found:
-        lines = [f"decisions {found['decisions']} · labels changed or confirmed {found['changed']}"]
-        return [*lines, f"lake      snapshot {found['snapshot']}", "next      frostline run: it computes no feature"]
-    suspects = " · ".join(f"{problem} {count}" for problem, count in found["suspects"].items())
-    apply = ["frostline", "review", "--name", found["name"], "--apply", found["table"]]
+        return [
+            f"decisions {found['decisions']} · labels changed or confirmed {found['changed']}",
+            f"lake      snapshot {found['snapshot']}",
+            "next      frostline run: trains on the new labels and computes no feature",
+        ]
     return [
         f"images    {found['images']}",
-        f"suspects  {suspects}",
+        f"suspects  {' · '.join(f'{problem} {images}' for problem, images in found['suspects'].items())}",
         f"look      {found['sheet']}",
-        f"decide    write classes into {found['table']}, then: {shlex.join(apply)}",
+        f"decide    write classes into {found['table']}, then: {_command(found['name'], found['table'])}",
     ]

@@ -1,4 +1,4 @@
-"""An evaluation as pictures."""
+"""Charts of evaluations and learning curves, as PNGs."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-MOST_NAMES = 40
+MAX_NAMES = 40
+"""Classes whose names and counts fit into a confusion matrix."""
+PIXELS_PER_CSS_PIXEL = 2
+"""Charts stay sharp on screens with twice the pixels."""
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> bytes:
-    """Draw counts as a PNG, true classes down and predicted ones across, each row shaded by its share."""
+    """Draw a confusion matrix as a PNG: labels down, predictions across, each row shaded by its shares."""
     counts = np.array(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(12.0, 3 + 0.4 * len(classes))
@@ -19,9 +22,9 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    if len(classes) <= MOST_NAMES:
-        names = [name.replace("$", r"\$") for name in classes]  # no formulas
+    axes.set_ylabel("label")
+    if len(classes) <= MAX_NAMES:
+        names = [name.replace("$", r"\$") for name in classes]  # no math text
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         for (row, column), count in np.ndenumerate(counts):
@@ -32,9 +35,9 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
 
 
 def draw_reliability(reliability: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
-    """Draw accuracy over probability as a PNG, with 95 % intervals, and below it how many images are how sure.
+    """Draw a reliability diagram as a PNG: accuracy over probability with 95 % intervals, above a histogram.
 
-    A reliability diagram (DeGroot & Fienberg 1983): calibrated probabilities lie on the diagonal.
+    Calibrated probabilities are on the diagonal (DeGroot & Fienberg 1983).
     """
     figure = Figure(figsize=(5, 6.5), layout="constrained")
     above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
@@ -49,12 +52,12 @@ def draw_reliability(reliability: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
         below.step(columns["probability"], columns["images"], where="mid", color=color)
     above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     above.legend()
-    below.set(xlabel="probability of the likeliest class", ylabel="images")
+    below.set(xlabel="probability of the predicted class", ylabel="images")
     return _to_png(figure)
 
 
 def draw_learning(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
-    """Draw validation accuracy over the share of the labels as a PNG, with 95 % intervals, a line a name.
+    """Draw validation accuracy over the share of labels, a line per name, with 95 % intervals.
 
     Each point has ``share``, ``accuracy``, ``accuracy_low`` and ``accuracy_high``.
     """
@@ -64,17 +67,17 @@ def draw_learning(curves: Mapping[str, Sequence[Mapping[str, float]]]) -> bytes:
         columns = {key: np.array([point[key] for point in points]) for key in points[0]}
         share, accuracy = columns["share"], columns["accuracy"]
         ends = np.abs(np.stack([accuracy - columns["accuracy_low"], columns["accuracy_high"] - accuracy]))
-        moved = share * (1 + 0.012 * number)  # so that intervals at one share do not hide each other
+        moved = share * (1 + 0.012 * number)  # intervals at the same share must not hide each other
         axes.errorbar(moved, accuracy, ends, marker="o", capsize=2, label=name.replace("$", r"\$"))
     shares = sorted({point["share"] for points in curves.values() for point in points})
     axes.set_xscale("log", base=2)
     axes.set_xticks(shares, [f"{100 * share:.3g} %" for share in shares])
-    axes.set(xlabel="share of the labels trained on", ylabel="accuracy on validation")
+    axes.set(xlabel="share of the labels used for training", ylabel="validation accuracy")
     axes.legend()
     return _to_png(figure)
 
 
 def _to_png(figure: Figure) -> bytes:
     file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
+    figure.savefig(file, format="png", dpi=100 * PIXELS_PER_CSS_PIXEL, metadata={"Software": None})
     return file.getvalue()

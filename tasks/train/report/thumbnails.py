@@ -1,56 +1,58 @@
-"""Where images lie, and how they look as small pictures within a page."""
+"""Thumbnails as data URIs, so that a page needs no other file."""
 
 import base64
 import hashlib
 import io
 import uuid
-from html import escape
-from pathlib import Path
+from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
 from storage.formats import FORMATS
-from storage.locations.path_text import decode_path
+from tasks.train.report.image_files import ImageFile
 
-SIDE = 160
+SIDE = 240
+"""Pixels of a thumbnail's longer side: sharp on a screen of two pixels to a point."""
+TINY = 64
+"""Images with no longer side are enlarged pixel by pixel."""
 
 
-def show(place: str | None, image_id: str | None) -> str:
-    """Give an image as HTML, or say that it cannot be shown: its file is gone, broken, or holds another image now.
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture as a data URI; ``tiny`` if the image itself is no larger than an icon."""
 
-    Args:
-        place: where the image lies, as text; None where nowhere.
-        image_id: what it has to be; None where that does not matter.
-    """
-    data = _read(place, image_id)
-    thumbnail = _shrink(data) if data else None
-    if thumbnail is None:
-        return "(cannot be shown)"
-    return f'<img alt="{escape(image_id or place or "")}" src="{to_uri("jpeg", thumbnail)}">'
+    uri: str
+    tiny: bool
+
+
+def make_thumbnail(file: ImageFile | None, image_id: str) -> Thumbnail | None:
+    """Make an image's thumbnail; None if its file is gone, broken, or holds another image now."""
+    data = _read(file, image_id)
+    return _shrink(data) if data else None
 
 
 def to_uri(kind: str, data: bytes) -> str:
-    """Write a picture so that a page can hold it."""
+    """Encode a picture as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def _read(place: str | None, image_id: str | None) -> bytes | None:
-    path = Path(decode_path(place)) if place else None
-    if path is None or not path.is_file():
+def _read(file: ImageFile | None, image_id: str) -> bytes | None:
+    if file is None or not file.full_path.is_file():
         return None
-    data = path.read_bytes()
-    same = image_id is None or hashlib.sha256(data).digest()[:16] == uuid.UUID(image_id).bytes
-    return data if same else None
+    data = file.full_path.read_bytes()
+    return data if hashlib.sha256(data).digest()[:16] == uuid.UUID(image_id).bytes else None
 
 
-def _shrink(data: bytes) -> bytes | None:
+def _shrink(data: bytes) -> Thumbnail | None:
     Image.init()
     file = io.BytesIO()
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            tiny = max(image.size) <= TINY
+            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # large JPEGs decode at an eighth of their size, or a quarter
             small = ImageOps.exif_transpose(image).convert("RGB")
         small.thumbnail((SIDE, SIDE))
         small.save(file, "JPEG", quality=80)
     except Exception:  # noqa: BLE001 - broken pixels raise anything; the page says that there is nothing to show
         return None
-    return file.getvalue()
+    return Thumbnail(to_uri("jpeg", file.getvalue()), tiny)

@@ -1,30 +1,18 @@
-"""A review as files: a table in which a person writes decisions, and a contact sheet to look at meanwhile."""
+"""The review table: a CSV file in which a person writes decisions."""
 
 import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from html import escape
 from pathlib import Path
 
 from storage.errors import ReviewError
-from tasks.train.report.page import frame
-from tasks.train.report.thumbnails import show
-
-SHOWN = 200
-"""Images of each problem on the contact sheet; the table has all."""
-TITLES = {
-    "label": "Labels that are likely wrong",
-    "duplicate": "Near-duplicates of another class",
-    "outlier": "Unlike all others",
-    "conflict": "Several classes",
-}
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A row of the table. ``file`` and ``other`` say where the image and its near-duplicate lie.
+class ReviewRow:
+    """A row of the table; ``file`` and ``other`` are the paths of the image and of its near-duplicate.
 
-    ``decision`` is a person's: the class that the image has, its own or another.
+    ``decision`` is for a person to fill in: the image's class, the one that it has or another.
     """
 
     problem: str
@@ -37,64 +25,41 @@ class Entry:
     decision: str = ""
 
 
-COLUMNS = tuple(field.name for field in fields(Entry))
+COLUMNS = tuple(field.name for field in fields(ReviewRow))
 
 
-def write_table(entries: Sequence[Entry], file: Path) -> None:
-    """Write the table as CSV, unless decisions stand in the one that is there.
+def write_table(rows: Sequence[ReviewRow], file: Path) -> None:
+    """Write the table as CSV.
 
     Raises:
-        ReviewError: where they do.
+        ReviewError: if the file exists and has decisions, which would be lost.
     """
-    if file.exists() and any(entry.decision for entry in read_table(file)):
+    if file.exists() and any(row.decision for row in read_table(file)):
         raise ReviewError(
-            f"table {file}", "has decisions, which would be lost", "Take them back with --apply, then delete it"
+            f"table {file}", "has decisions, which would be lost", "Apply them with --apply, then delete the file"
         )
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, COLUMNS)
         writer.writeheader()
-        writer.writerows(asdict(entry) for entry in entries)
+        writer.writerows(asdict(row) for row in rows)
 
 
-def read_table(file: Path) -> list[Entry]:
-    """Read the table, as a person left it.
+def read_table(file: Path) -> list[ReviewRow]:
+    """Read the table as a person left it: spreadsheets may have added a byte order mark, and other columns.
 
     Raises:
-        ReviewError: where it is no such table.
+        ReviewError: if the file cannot be read or is no review table.
     """
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines)
-            missing = {"image_id", "decision"} - set(rows.fieldnames or ())
-            found = [Entry(**{name: (row.get(name) or "").strip() for name in COLUMNS}) for row in rows]
+            records = csv.DictReader(lines)
+            missing = {"image_id", "decision"} - set(records.fieldnames or ())
+            rows = [ReviewRow(**{name: (record.get(name) or "").strip() for name in COLUMNS}) for record in records]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ReviewError(f"table {file}", f"cannot be read ({error})", "Name what `frostline review` wrote") from error
+        remedy = "Name the table that `frostline review` wrote"
+        raise ReviewError(f"table {file}", f"cannot be read ({error})", remedy) from error
     if missing:
         raise ReviewError(
             f"table {file}", f"has no column {' and no column '.join(sorted(missing))}", "Keep its first line"
         )
-    return found
-
-
-def write_sheet(name: str, entries: Sequence[Entry], file: Path) -> None:
-    """Write the contact sheet: one page of HTML that needs no other file."""
-    body = [f"<h1>{escape(name)}: review</h1>"]
-    for problem, title in TITLES.items():
-        some = [entry for entry in entries if entry.problem == problem]
-        if some:
-            more = f", {SHOWN} shown" if len(some) > SHOWN else ""
-            body += [f"<h2>{title}</h2><p>{len(some)}{more}.</p>", _lay_out(some[:SHOWN])]
-    file.write_text(frame(f"{name}: review", body), encoding="utf-8")
-
-
-def _lay_out(entries: Sequence[Entry]) -> str:
-    return f'<div class="gallery">{"".join(map(_show, entries))}</div>'
-
-
-def _show(entry: Entry) -> str:
-    words = f"{entry.label}, perhaps {entry.suggestion}" if entry.suggestion else entry.label
-    other = show(entry.other, None) if entry.other else ""
-    return (
-        f"<figure>{show(entry.file, entry.image_id)}{other}<figcaption>{escape(words)} {escape(entry.score)}"
-        f"<br><small>{escape(entry.file or entry.image_id)}</small></figcaption></figure>"
-    )
+    return rows

@@ -46,7 +46,7 @@ from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tasks.train.fit.sample import Sample
 from tasks.train.fit.tail import TailSchedule, fit_tail
-from tasks.train.report.recorded import read_evaluation
+from tasks.train.report.stored_evaluation import read_evaluation
 from tasks.train.settings import TailSettings, TrainSettings
 from tasks.train.train import TrainingData, train_head
 from tests.encoder.test_cuts import build

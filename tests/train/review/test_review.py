@@ -1,4 +1,4 @@
-"""Reviews: planted faults are found, and only a person's decisions change labels."""
+"""Reviews find planted errors, and only a person's decisions change labels."""
 
 import csv
 import shlex
@@ -15,62 +15,62 @@ from storage.errors import ReviewError
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
 from storage.names import LabelSetName
-from tasks.train.review.suspects import Suspect, find_suspects
+from tasks.train.review.issues import Issue, find_issues
 from tasks.train.settings import TrainSettings
 from tests.pictures import write_image
 
-PAGE = (Path(__file__).parents[2] / "docs" / "review.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "review.md").read_text(encoding="utf-8")
 COUNT, DIM = 240, 16
 RANDOM = np.random.default_rng(0)
 NAMES = np.array(["cat", "dog", "owl"])[np.arange(COUNT) % 3]
 FEATURES = (3 * np.eye(DIM)[np.arange(COUNT) % 3] + RANDOM.normal(size=(COUNT, DIM))).astype(np.float32)
 
 
-def find(features: np.ndarray[Any, Any], names: np.ndarray[Any, Any], *, same: bool = True) -> list[Suspect]:
-    return find_suspects(features, names, TrainSettings(l2=(0.1,)), lambda *_: same, lambda _: None)
+def find(features: np.ndarray[Any, Any], names: np.ndarray[Any, Any], *, same: bool = True) -> list[Issue]:
+    return find_issues(features, names, TrainSettings(l2=(0.1,)), lambda *_: same, lambda _: None)
 
 
-def test_labels_that_were_swapped_are_found_with_the_class_that_they_had() -> None:
+def test_swapped_labels_are_found_and_the_original_class_is_suggested() -> None:
     names = NAMES.copy()
     swapped = RANDOM.choice(COUNT, 12, replace=False)
     names[swapped] = np.array(["cat", "dog", "owl"])[(swapped + 1) % 3]
-    found = {suspect.image: suspect.suggestion for suspect in find(FEATURES, names) if suspect.problem == "label"}
+    found = {issue.image: issue.suggestion for issue in find(FEATURES, names) if issue.problem == "label"}
     hits = set(found) & set(swapped.tolist())
     assert len(hits) >= 10
     assert len(found) <= 24
-    assert all(found[at] == NAMES[at] for at in hits)
+    assert all(found[row] == NAMES[row] for row in hits)
 
 
-def test_the_worst_label_comes_first() -> None:
+def test_labels_are_listed_least_probable_first() -> None:
     names = NAMES.copy()
     names[5] = "dog" if NAMES[5] != "dog" else "cat"
-    scores = [suspect.score for suspect in find(FEATURES, names) if suspect.problem == "label"]
+    scores = [issue.score for issue in find(FEATURES, names) if issue.problem == "label"]
     assert scores == sorted(scores)
 
 
-def test_near_duplicates_of_different_classes_are_found_where_they_look_the_same() -> None:
+def test_near_duplicates_of_different_classes_are_found_if_they_look_the_same() -> None:
     features = FEATURES.copy()
     features[1] = features[0] + 0.01
-    pairs = [(each.image, each.other) for each in find(features, NAMES) if each.problem == "duplicate"]
+    pairs = [(issue.image, issue.other) for issue in find(features, NAMES) if issue.problem == "duplicate"]
     assert pairs == [(0, 1), (1, 0)]
-    assert not [each for each in find(features, NAMES, same=False) if each.problem == "duplicate"]
+    assert not [issue for issue in find(features, NAMES, same=False) if issue.problem == "duplicate"]
 
 
-def test_an_image_unlike_all_others_is_found() -> None:
+def test_an_outlier_is_found() -> None:
     features = FEATURES.copy()
-    features[:, :3] *= 10  # classes of which every image has neighbours
+    features[:, :3] *= 10  # every image has close neighbours in its class
     features[7] = -40
-    assert [each.image for each in find(features, NAMES) if each.problem == "outlier"] == [7]
+    assert [issue.image for issue in find(features, NAMES) if issue.problem == "outlier"] == [7]
 
 
-def test_a_class_of_one_image_is_not_judged() -> None:
+def test_a_class_with_one_image_is_skipped() -> None:
     names = NAMES.astype("<U9")
     names[9] = "once"
-    assert 9 not in {each.image for each in find(FEATURES, names) if each.problem == "label"}
+    assert 9 not in {issue.image for issue in find(FEATURES, names) if issue.problem == "label"}
 
 
-def test_classes_of_one_image_each_are_no_suspects() -> None:
-    assert not [each for each in find(FEATURES[:8], np.array(list("abcdefgh"))) if each.problem == "label"]
+def test_classes_with_one_image_each_raise_no_label_issue() -> None:
+    assert not [issue for issue in find(FEATURES[:8], np.array(list("abcdefgh"))) if issue.problem == "label"]
 
 
 def test_too_few_images_are_refused() -> None:
@@ -79,7 +79,7 @@ def test_too_few_images_are_refused() -> None:
 
 
 def decide(table: Path, **decisions: str) -> None:
-    """Write decisions by file name into a table."""
+    """Fill in decisions by file name."""
     with table.open(newline="") as lines:
         rows = list(csv.DictReader(lines))
     for row in rows:
@@ -97,7 +97,7 @@ def labels_of(home: Home, name: str) -> list[tuple[str, str]]:
         )
 
 
-def test_decisions_come_back_as_labels_and_compute_no_feature(
+def test_decisions_become_labels_and_compute_no_feature(
     run: Callable[..., dict[str, Any]],
     photos: Path,
     home: Path,
@@ -107,33 +107,33 @@ def test_decisions_come_back_as_labels_and_compute_no_feature(
 ) -> None:
     write_image(photos / "red" / "stray.png", "blue", 7)
     monkeypatch.chdir(tmp_path)
-    (_, first_run), look, take = (
+    (_, first_run), look, apply = (
         shlex.split(line, comments=True)[1:] for line in PAGE.split("```sh\n")[1].split("```")[0].splitlines()
     )
     assert first_run == "photos"
     first = run()
-    place, folder = Home(home), tmp_path / "review"
+    lake_home, folder = Home(home), tmp_path / "review"
     run_command([*look, "--home", str(home)])
     hint = capsys.readouterr().out.split("then: frostline ")[1]
     assert "stray.png" in (folder / "review.html").read_text()
-    assert run()["training"] == first["training"]  # nothing is changed by itself
+    assert run()["training"] == first["training"]  # a review changes nothing
     decide(folder / "review.csv", stray="blue")
-    run_command([*take, "--home", str(home)])
-    assert labels_of(place, "stray") == [("blue", "review:review.csv")]
-    run_command([*shlex.split(hint), "--home", str(home)])  # what it said to write is the same
-    assert labels_of(place, "stray") == [("blue", "review:review.csv")]
+    run_command([*apply, "--home", str(home)])
+    assert labels_of(lake_home, "stray") == [("blue", "review:review.csv")]
+    run_command([*shlex.split(hint), "--home", str(home)])  # the suggested command does the same
+    assert labels_of(lake_home, "stray") == [("blue", "review:review.csv")]
     with pytest.raises(SystemExit, match="2"):  # the decisions in the table would be lost
         run_command([*look, "--home", str(home)])
     again = run()
     assert again["backbone_calls"] == 0
     assert again["training"] != first["training"]
     write_image(photos / "red" / "new.png", "red", 8)
-    run()  # a scan that changes files leaves decisions alone
-    assert labels_of(place, "stray") == [("blue", "review:review.csv")]
-    assert apply_decisions(place, LabelSetName("photos"), folder / "review.csv")["changed"] == 0
+    run()  # a scan that finds changes keeps decisions
+    assert labels_of(lake_home, "stray") == [("blue", "review:review.csv")]
+    assert apply_decisions(lake_home, LabelSetName("photos"), folder / "review.csv")["changed"] == 0
     (photos / "red" / "stray.png").unlink()
     run()
-    with read_lake(place) as lake:
+    with read_lake(lake_home) as lake:
         assert lake.value("SELECT count(*) FROM labels WHERE starts_with(source, 'review:')") == 0
 
 
@@ -149,7 +149,7 @@ def test_decisions_come_back_as_labels_and_compute_no_feature(
         ),
     ],
 )
-def test_a_table_that_says_nothing_clear_is_refused(text: str, message: str, tmp_path: Path) -> None:
+def test_an_unclear_table_is_rejected(text: str, message: str, tmp_path: Path) -> None:
     table = tmp_path / "review.csv"
     table.write_text(text)
     with pytest.raises(ReviewError, match=message):

@@ -1,0 +1,73 @@
+"""The metrics of an evaluation, in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tasks.train.report.stored_evaluation import count_measured
+from tasks.train.report.verdict import gives_several_labels
+from tasks.train.report.wording import interval, percent
+
+BEFORE = "_before"
+MEANINGS = {
+    "accuracy": "share of images whose most probable class is their label",
+    "top_3_accuracy": "share of images whose label is among the three most probable classes",
+    "top_5_accuracy": "share of images whose label is among the five most probable classes",
+    "balanced_accuracy": "mean recall of the classes: each counts the same, however many images it has",
+    "macro_f1": "mean F1 of the classes",
+    "log_loss": "mean negative log probability of the label, in nats; lower is better",
+    "calibration_error": "mean distance between stated probability and accuracy; lower is better",
+    "false_accept": "share of images accepted as another class by a head that never saw their own",
+    "refused": 'share of test images answered "neither"',
+}
+MEANINGS_OF_LABELS = {
+    "mean_average_precision": "area under precision over recall, averaged over the labels",
+    "accuracy": "share of images with every label right, and no other",
+    "micro_f1": "F1 over all pairs of image and label",
+    "macro_f1": "mean F1 of the labels",
+    "log_loss": "mean negative log probability of each label's presence or absence, in nats; lower is better",
+}
+
+
+def list_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
+    """List the metrics that have an interval: name in words, value, lower end, upper end."""
+    return [(name_metric(key), *_read_interval(metrics, key)) for key in metrics if f"{key}_high" in metrics]
+
+
+def describe_metrics(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Describe each metric of the final head: ``name``, ``meaning``, ``value`` and the interval's ``ends``."""
+    metrics, images = evaluation["metrics"], count_measured(evaluation)
+    meanings = MEANINGS_OF_LABELS if gives_several_labels(evaluation) else MEANINGS
+    rows = []
+    for key in (key for key in metrics if f"{key}_high" in metrics and not key.endswith(BEFORE)):
+        value, low, high = _read_interval(metrics, key)
+        nats = "log_loss" in key
+        text = f"{value:.3f}" if nats else percent(value, images)
+        ends = f"{low:.3f} to {high:.3f}" if nats else interval(low, high, images)
+        name = name_metric(key)
+        rows.append({"name": name[0].upper() + name[1:], "meaning": meanings.get(key, ""), "value": text, "ends": ends})
+    return rows
+
+
+def describe_calibration(evaluation: Mapping[str, Any]) -> str:
+    """Describe what the temperature did; empty for heads that give several labels, which have none."""
+    metrics, images = evaluation["metrics"], count_measured(evaluation)
+    temperature, error = metrics.get("temperature"), f"calibration_error{BEFORE}"
+    if temperature is None or error not in metrics:
+        return ""
+    if temperature == 1:
+        return "The temperature is 1: probabilities are as trained."
+    before, after = percent(metrics[error], images), percent(metrics["calibration_error"], images)
+    return (
+        f"Dividing the logits by a temperature of {temperature:.2f} changed the calibration error from {before} to "
+        f"{after}."
+    )
+
+
+def name_metric(key: str) -> str:
+    """Spell out a metric's key: "cross-validated macro F1" for ``cv_macro_f1``."""
+    words = key.replace(BEFORE, " before scaling").replace("_", " ").replace("f1", "F1")
+    return f"cross-validated {words.removeprefix('cv ')}" if words.startswith("cv ") else words
+
+
+def _read_interval(metrics: Mapping[str, float], key: str) -> tuple[float, float, float]:
+    return metrics[key], metrics[f"{key}_low"], metrics[f"{key}_high"]
