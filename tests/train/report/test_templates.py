@@ -76,7 +76,7 @@ def test_the_contact_sheet_shows_each_pair_once_and_no_empty_section(tmp_path: P
     page = (tmp_path / "review.html").read_text()
     assert re.findall(r"<h2>(.*?)</h2>", page) == ["Next", "Near-duplicates with different labels"]
     assert page.count('class="pair"') == 1
-    assert "2 images of 9 to check" in page
+    assert "2 of 9 images to check" in page
 
 
 def test_a_review_without_issues_says_so(tmp_path: Path) -> None:
