@@ -1,4 +1,4 @@
-"""The page about reading: every block of it runs."""
+"""docs/reading.md: every block runs."""
 
 import os
 import re
@@ -19,7 +19,7 @@ FEAST = "<!-- runs where Feast is installed -->\n"
 
 
 def blocks(*kinds: str) -> list[tuple[str, str]]:
-    """List the (kind, text) of the page's blocks, without Feast's."""
+    """Return (kind, text) of the page's blocks, except Feast's."""
     page = PAGE.partition(FEAST)[0]
     return [(kind, text) for kind, text in re.findall(r"```(\w+)\n(.*?)```", page, re.DOTALL) if kind in kinds]
 
@@ -32,38 +32,38 @@ def run(folder: Path, *command: str) -> str:
 
 
 @pytest.fixture
-def place(first: Home) -> Path:
-    """A working directory with the lake of the page."""
+def folder(first: Home) -> Path:
+    """A working directory with the page's lake."""
     return first.root.rename(first.root.with_name(".frostline")).parent
 
 
-def test_commands_and_then_python_run_in_order(place: Path) -> None:
+def test_commands_and_then_python_run_in_order(folder: Path) -> None:
     pytest.importorskip("datasets")
     commands = [shlex.split(line) for _, text in blocks("sh") for line in text.splitlines()]
     assert len(commands) == 4
     for name, *arguments in commands:
         assert name == "frostline"
-        assert run(place, sys.executable, "-m", "flows.start", *arguments)
+        assert run(folder, sys.executable, "-m", "flows.start", *arguments)
     code = "\n".join(text for _, text in blocks("python"))
     assert code.count("import torch") == 1
-    printed = run(place, sys.executable, "-c", code)
-    assert printed.startswith("31 images of timm/tf_efficientnet_lite0")
+    printed = run(folder, sys.executable, "-c", code)
+    assert printed.startswith("31 images embedded by timm/tf_efficientnet_lite0")
     assert printed.endswith("['blue', 'green', 'red'] torch.Size([48])\n")
 
 
-def test_queries_have_rows(place: Path) -> None:
+def test_queries_have_rows(folder: Path) -> None:
     queries = [text for _, text in blocks("sql")]
     assert len(queries) == 5
-    read_lake(open_home(place / ".frostline")).close()  # upgraded first
-    with read_lake(open_home(place / ".frostline")) as lake:
+    read_lake(open_home(folder / ".frostline")).close()  # the first opening upgrades it
+    with read_lake(open_home(folder / ".frostline")) as lake:
         for query in queries:
             assert lake.read(query)[1], query
 
 
-def test_feast_reads_an_export(place: Path) -> None:
-    pytest.importorskip("feast", reason="Feast wants pandas 2 and does not install beside Frostline")
-    run(place, sys.executable, "-m", "flows.start", "export", "features")
-    (place / "feature_store.yaml").write_text("project: photos\nprovider: local\nregistry: registry.db\n")
+def test_feast_reads_an_export(folder: Path) -> None:
+    pytest.importorskip("feast", reason="Feast requires pandas 2 and cannot be installed next to Frostline")
+    run(folder, sys.executable, "-m", "flows.start", "export", "features")
+    (folder / "feature_store.yaml").write_text("project: photos\nprovider: local\nregistry: registry.db\n")
     code = re.search(re.escape(FEAST) + r"```python\n(.*?)```", PAGE, re.DOTALL)
     assert code
-    run(place, sys.executable, "-c", code[1] + "assert len(found) == 31")
+    run(folder, sys.executable, "-c", code[1] + "assert len(table) == 31")
