@@ -228,9 +228,9 @@ def to_ratios(name: str, turns: Sequence[Turn], kind: str) -> list[Ratio]:
     ratios = [
         against("files to Parquet / limit", parquet, limits, 0.9),
         against(
-            "files to Parquet / honest loop", parquet, [turn.honest for turn in turns], 1.5 if decode_bound else 1.0
+            "files to Parquet / tuned loop", parquet, [turn.honest for turn in turns], 1.5 if decode_bound else 1.0
         ),
-        against("files to Parquet / loop people write", parquet, [turn.common for turn in turns], 3),
+        against("files to Parquet / usual loop", parquet, [turn.common for turn in turns], 3),
     ]
     committed = [against("files to lake / limit", lake, limits, 0.9)] if lake[0] == lake[0] else []
     return ratios + committed
