@@ -48,6 +48,31 @@ def test_the_commands_run_one_after_the_other_and_plain_duckdb_reads_the_lake(
 
 
 def test_the_tree_names_every_room() -> None:
-    for room in ("flows", "tasks", "storage", "deployments", "benchmarks", "docs", "tests"):
+    for room in ("frostline", "flows", "tasks", "storage", "deployments", "benchmarks", "docs", "tests"):
         assert f"\n{room}/ " in README
         assert (ROOT / room).is_dir()
+
+
+def test_what_the_readme_and_the_guides_link_to_is_there() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks" / "README.md"]
+    links = [
+        (page, link)
+        for page in pages
+        for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8"))
+    ]
+    assert len(links) > 40
+    assert [(page.name, link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_map_names_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`((?:flows|tasks|storage|frostline|deployments|tests)/[\w/.*-]+)`", page))
+    assert len(files) > 30
+    assert {file for file in files if not list(ROOT.glob(file.rstrip("/")))} == set()
+
+
+def test_the_recording_is_of_this_program_and_names_no_other_machine() -> None:
+    svg = (ROOT / "docs" / "run.svg").read_text(encoding="utf-8")
+    assert svg.startswith("<svg")
+    assert "frostline" in svg
+    assert not re.search(r"/(root|home|tmp|work|usr)/|@font-face|cdn", svg)
