@@ -117,7 +117,7 @@ def run(settings: RunSettings) -> "RunReport":
     Raises:
         FrostlineError: if the settings, the source, the lake, the registry or Prefect do not allow the run.
     """
-    flows.settings.quiet_prefect(debug=False)
+    flows.settings.configure_prefect(debug=False)
     private = _start_server_once()
     from flows.orchestrator.server import orchestrate
     from flows.pipeline import pipeline
