@@ -19,8 +19,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, time_seconds
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats
-from tasks.train.fit import sample
-from tasks.train.fit.axes import find_axes
+from tasks.train.fit import examples
+from tasks.train.fit.axes import find_principal_axes
 from tasks.train.fit.ridge import fit_ridge
 from tasks.train.fit.softmax import fit_softmax
 
@@ -101,15 +101,15 @@ def standardise(train: Sample, *others: Sample) -> list[Sample]:
     return [Sample((each.features - mean) / scale, each.labels) for each in (train, *others)]
 
 
-def weigh(train: Sample) -> sample.Sample:
+def weigh(train: Sample) -> examples.Examples:
     """Let every row count the same."""
-    return sample.Sample(train.features, train.labels, np.full(len(train.labels), 1 / len(train.labels)))
+    return examples.Examples(train.features, train.labels, np.full(len(train.labels), 1 / len(train.labels)))
 
 
 def fit_together(train: Sample) -> Fitted:
     """Fit softmax heads along the path."""
     weighed = weigh(train)
-    return fit_softmax(find_axes(weighed.features, weighed.shares), weighed, STRENGTHS, STEPS)
+    return fit_softmax(find_principal_axes(weighed.features, weighed.weights), weighed, STRENGTHS, STEPS)
 
 
 def fit_apart(train: Sample) -> Fitted:
@@ -127,7 +127,7 @@ def fit_apart(train: Sample) -> Fitted:
 def fit_ridges(train: Sample) -> Fitted:
     """Fit ridge heads along the path."""
     weighed = weigh(train)
-    return list(fit_ridge(find_axes(weighed.features, weighed.shares), weighed, STRENGTHS))
+    return list(fit_ridge(find_principal_axes(weighed.features, weighed.weights), weighed, STRENGTHS))
 
 
 def fit_one_ridge(train: Sample) -> object:

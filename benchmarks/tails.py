@@ -33,8 +33,8 @@ from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.pack import open_images, pack_backbone
-from tasks.train.fit.candidates import Candidate, Pretrained, fit_heads
-from tasks.train.measure.intervals import resample, take_percentiles
+from tasks.train.fit.candidates import Candidate, TailContext, fit_heads
+from tasks.train.measure.intervals import bootstrap_sums, find_percentile_interval
 from tasks.train.settings import TailSettings, TrainSettings
 
 NETWORK = NETWORKS["tf_efficientnet_lite0"]
@@ -164,9 +164,9 @@ def make_fit(folder: Path, *, quick: bool) -> Fit:
 
     def fit(train: tuple[Matrix, Names], validation: tuple[Matrix, Names]) -> Candidate:
         with tempfile.TemporaryDirectory(dir=folder) as place:
-            found = fit_heads(train, validation, settings, Pretrained(backbone, Path(place)))
-        best = next(each for each in found if each.choice["learning_rate"])
-        print(f"tail: {best.choice}, log loss {best.loss:.4f}")
+            found = fit_heads(train, validation, settings, TailContext(backbone, Path(place)))
+        best = next(each for each in found if each.hyperparameters["learning_rate"])
+        print(f"tail: {best.hyperparameters}, log loss {best.loss:.4f}")
         return best
 
     return fit
@@ -187,7 +187,7 @@ def judge(photos: Photos, features: Matrix, fit: Fit) -> Rights:
 def count(name: str, one: Rights, other: Rights | None = None, target: float | None = None) -> Figure:
     """Give the accuracy of one side, or by how much it is better than the other, by the bootstrap over photos."""
     gained = one.astype(np.float64) - (0.0 if other is None else other)
-    low, high = take_percentiles(resample(csr_array(gained[:, None]), 0) / len(gained))
+    low, high = find_percentile_interval(bootstrap_sums(csr_array(gained[:, None]), 0) / len(gained))
     theirs = 0.0 if other is None else float(other.mean())
     return Figure(name, float(one.mean()), theirs, low, high, len(gained), target)
 

@@ -7,7 +7,7 @@ from flows.settings import RunSettings
 from storage.tables.scans import ScanCounts
 from tasks.ingest.scan import foresee_labels
 from tasks.ingest.step import commit_source, scan_source
-from tasks.train.rows.coverage import check_splits
+from tasks.train.rows.coverage import check_coverage
 from tasks.train.rows.splits import select_rows
 
 
@@ -28,5 +28,5 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
         retry=settings.retry,
     )
     if for_training and not found.unchanged and settings.train.plain:
-        check_splits(select_rows(foresee_labels(settings.resolved_home, found), settings.train), settings.train)
+        check_coverage(select_rows(foresee_labels(settings.resolved_home, found), settings.train), settings.train)
     return commit_source(settings.resolved_home, settings.source_name, found)

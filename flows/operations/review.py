@@ -27,7 +27,7 @@ from tasks.train.report.image_files import ImageFile, find_image_files
 from tasks.train.review.contact_sheet import ContactSheet, ReviewItem, write_sheet
 from tasks.train.review.issues import Issue, Problem, find_issues
 from tasks.train.review.review_table import ReviewRow, read_table, write_table
-from tasks.train.rows.near_duplicates import compare_files
+from tasks.train.rows.near_duplicates import make_file_comparison
 from tasks.train.settings import TrainSettings
 
 TABLE, SHEET = "review.csv", "review.html"
@@ -62,7 +62,7 @@ def review(home: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]:
     with read_lake(home) as lake:
         recipe_id, settings = _find_training(lake, label_set)
         images = _read_images(lake, label_set, recipe_id)
-    same = compare_files([images.paths[image_id] for image_id in images.image_ids])
+    same = make_file_comparison([images.paths[image_id] for image_id in images.image_ids])
     with show_progress("compare", len(images.image_ids)) as advance:
         issues = find_issues(images.features, np.array(images.classes), settings, same, advance)
     items = [*(_make_item(images, issue) for issue in issues), *_list_conflicts(images)]

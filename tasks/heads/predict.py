@@ -1,4 +1,4 @@
-"""Predictions for all images of a source, from their stored features."""
+"""Predict all images of a label set from their stored features."""
 
 import numpy as np
 import pyarrow as pa
@@ -9,23 +9,24 @@ from storage.tables.label_sets import list_sources
 from storage.tables.models import list_predictable
 from storage.tables.recipes import get_recipe
 from storage.tables.trainings import Training
-from tasks.heads.answers import gives_labels, mark_labels, name_likeliest
-from tasks.heads.heads import Classifier, OpenLayers
+from tasks.heads.answers import apply_thresholds, is_multi_label, predict_classes
+from tasks.heads.files import OpenLayers
+from tasks.heads.heads import Classifier
 from tasks.heads.load import read_head, read_head_inputs
 
-NUMBERS = 1 << 26
-"""In the features that are read at once: a quarter of a gigabyte."""
+CHUNK_VALUES = 1 << 26
+"""The number of feature values read at once: a quarter of a gigabyte."""
 
 
 def predict_stored(lake: Lake, home: Home, training: Training, open_layers: OpenLayers) -> pa.Table:
-    """Predict every image of the label set's sources from its stored feature.
+    """Predict every image of the label set's sources that has a feature.
 
     Returns:
-        image_id, class and probability, a row for each label.
+        Columns image_id, class and probability; one row per image, or per label if the head is multi-label.
     """
     head, recipe = read_head(home, training, open_layers), get_recipe(lake, training.recipe_id)
     image_ids = list_predictable(lake, list_sources(lake, training.label_set), recipe.recipe_id)
-    chunk = max(1, NUMBERS // (recipe.dim * head.views))
+    chunk = max(1, CHUNK_VALUES // (recipe.dim * head.views))
     parts = [
         _predict_chunk(lake, head, training, image_ids[start : start + chunk])
         for start in range(0, len(image_ids), chunk)
@@ -35,10 +36,10 @@ def predict_stored(lake: Lake, home: Home, training: Training, open_layers: Open
 
 def _predict_chunk(lake: Lake, head: Classifier, training: Training, image_ids: list[str]) -> pa.Table:
     probabilities = head.probabilities(read_head_inputs(lake, training, image_ids))
-    if gives_labels(head):
-        images, labels = np.nonzero(mark_labels(head, probabilities))
-        said, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]
+    if is_multi_label(head):
+        images, labels = np.nonzero(apply_thresholds(head, probabilities))
+        ids, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]
     else:
-        said, names, best = np.array(image_ids), name_likeliest(head, probabilities), probabilities.max(axis=1)
-    columns = {"image_id": said.astype(str), "class": names.astype(str), "probability": best.astype(np.float32)}
+        ids, names, best = np.array(image_ids), predict_classes(head, probabilities), probabilities.max(axis=1)
+    columns = {"image_id": ids.astype(str), "class": names.astype(str), "probability": best.astype(np.float32)}
     return pa.table(columns)

@@ -21,7 +21,7 @@ from storage.tables.trainings import Training, find_training, list_split
 from storage.vectors.feature_file import Matrix, measure_distances
 from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
-from tasks.heads.answers import gives_labels
+from tasks.heads.answers import is_multi_label
 from tasks.heads.load import read_head, read_head_inputs
 from tasks.heads.predict import predict_stored
 from tasks.register.gate.compare import compare_with_champion
@@ -132,7 +132,7 @@ def _make_package(
         write_page=write_page,
         examples=images,
         expected=head.probabilities(vectors),
-        multi_label=gives_labels(head),
+        multi_label=is_multi_label(head),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a user decides about training."""
+"""The settings of training and of a search."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -7,106 +7,104 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, fie
 
 Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2", "tail"]
 Frozen = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"]
-"""Kinds that leave the whole backbone frozen."""
+"""Kinds that keep the whole backbone frozen."""
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class TailSettings(BaseModel):
-    """The backbone's layers after the cut, trained with a new head."""
+    """Fine-tuning the backbone's layers after the cut, with a new head."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     learning_rates: tuple[Positive, ...] = Field(
-        (1e-4,), min_length=1, description="Learning rates of the pretrained layers to choose from."
+        (1e-4,), min_length=1, description="Learning rates of the pretrained layers, to choose from."
     )
-    head_factor: FiniteFloat = Field(10.0, ge=1, description="How many times faster the new head learns than they do.")
+    head_factor: FiniteFloat = Field(10.0, ge=1, description="Learning rate of the new head, as a multiple of theirs.")
     weight_decay: FiniteFloat = Field(0.01, ge=0, description="Weight decay of the pretrained layers' weights.")
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum 0.9.")
-    epochs: int = Field(10, ge=1, description="How often each image is seen; the best epoch is kept.")
-    batch: int = Field(32, ge=1, description="Most images a step.")
-    batch_norms: bool = Field(False, description="Let batch norms follow the batches; else they keep their statistics.")
+    epochs: int = Field(10, ge=1, description="Passes over the training images; the best epoch is kept.")
+    batch: int = Field(32, ge=1, description="Maximum number of images per step.")
+    batch_norms: bool = Field(False, description="Update the statistics of batch norm layers, instead of keeping them.")
 
 
 class TrainSettings(BaseModel):
-    """From features and labels to a head."""
+    """How heads are trained on features and labels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(
-        0, ge=0, description="Decides the split of each image, with its id or its group and nothing else."
+        0, ge=0, description="Random seed. The split of an image depends on it and on the image's id or group alone."
     )
-    validation: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the best head is chosen.")
-    test: float = Field(0.15, gt=0, lt=1, description="Share of the images on which the model is measured, once.")
+    validation: float = Field(0.15, gt=0, lt=1, description="Share of the images for choosing the best head.")
+    test: float = Field(0.15, gt=0, lt=1, description="Share of the images held out for testing.")
     split: Literal["hash", "time"] = Field(
         "hash",
-        description="By hash an image never moves; by time the newest images measure, those before them choose, and"
-        " images move as data grows.",
+        description="How images are split: by hash, an image never changes its split; by time, the newest images are"
+        " for testing, those before for validation, and images change splits as data grows.",
     )
     group: str | None = Field(
         None,
-        description="A group never straddles splits: a regular expression over each file's path below the source,"
-        r" whose first group in parentheses names the image's, such as '^[^/]+/(patient\d+)_'.",
+        description="Keep groups of images in one split: a regular expression for paths below the source, whose first"
+        r" capturing group is the name of the image's group, such as '^[^/]+/(patient\d+)_'.",
     )
-    near_duplicates: bool = Field(False, description="Near-duplicates share a split: alike in features and looks.")
+    near_duplicates: bool = Field(False, description="Keep near-duplicates, by features and looks, in one split.")
     folds: int = Field(
-        0, ge=0, description="Cross-validate the chosen head by group over so many folds, three or more; 0 is none."
+        0, ge=0, description="Cross-validate the chosen head by group over this many folds, at least 3; 0 to skip."
     )
     heads: tuple[Kind, ...] = Field(
         ("softmax",),
         min_length=1,
-        description="Kinds of heads to choose from; mlp2 has two hidden layers, tail the backbone's after the cut.",
+        description="Kinds of heads to choose from; mlp2 has two hidden layers, tail fine-tunes after the cut.",
     )
     l2: tuple[Positive, ...] = Field(
         (1e-4, 1e-3, 1e-2, 1e-1, 1.0),
         min_length=1,
-        description="Strengths of the L2 penalty to choose from, of softmax and ridge.",
+        description="Strengths of the L2 penalty to choose from, for softmax and ridge.",
     )
     nearest: tuple[PositiveInt, ...] = Field(
-        (1, 5, 20), min_length=1, description="Numbers of neighbours to choose from, of knn."
+        (1, 5, 20), min_length=1, description="Numbers of neighbours to choose from, for knn."
     )
-    hidden: int = Field(256, ge=1, description="Width of the first hidden layer; the second has half of it.")
+    hidden: int = Field(256, ge=1, description="Width of the first hidden layer; the second has half as many units.")
     learning_rates: tuple[Positive, ...] = Field(
-        (1e-3, 3e-3), min_length=1, description="Learning rates to choose from, of mlp and mlp2."
+        (1e-3, 3e-3), min_length=1, description="Learning rates to choose from, for mlp and mlp2."
     )
     weight_decays: tuple[Annotated[FiniteFloat, Field(ge=0)], ...] = Field(
-        (1e-2, 1e-1), min_length=1, description="Weight decays to choose from, of mlp and mlp2."
+        (1e-2, 1e-1), min_length=1, description="Weight decays to choose from, for mlp and mlp2."
     )
-    epochs: int = Field(30, ge=1, description="How often mlp and mlp2 see each image.")
-    tail: TailSettings = Field(TailSettings(), description="Training the backbone's layers after the cut.")
-    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Where tails are trained: cpu, cuda:0.")
-    class_weights: bool = Field(False, description="Weigh rare classes up, so that every class counts the same.")
+    epochs: int = Field(30, ge=1, description="Passes of mlp and mlp2 over the training images.")
+    tail: TailSettings = Field(TailSettings(), description="Fine-tuning the backbone's layers after the cut.")
+    device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device for training tails: cpu, cuda:0.")
+    class_weights: bool = Field(False, description="Weight rare classes up, so that all classes count equally.")
     leave_out: tuple[str, ...] = Field((), description="Classes to leave out.")
-    iterations: int = Field(500, ge=1, description="Most steps of L-BFGS.")
-    multi_label: bool = Field(
-        False, description="An image in several class folders has all those labels, each learned by a sigmoid."
-    )
+    iterations: int = Field(500, ge=1, description="Maximum number of L-BFGS steps.")
+    multi_label: bool = Field(False, description="Multi-label: an image in several class folders has all their labels.")
     false_accept: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="Answer 'neither' where the head is unsure, so that of images of unknown classes at most this share"
-        " is given a class; by default every image is.",
+        description="Answer 'neither' when unsure, so that at most this share of images of unknown classes is given a"
+        " class; by default every image is given one.",
     )
     average_views: bool = Field(
-        False, description="Answers average over the image and its embed.views, which a served model then computes."
+        False, description="Average predictions over the image and its embed.views; a served model computes them."
     )
 
     @field_validator("group")
     @classmethod
-    def _names_a_group(cls, pattern: str | None) -> str | None:
+    def _check_pattern(cls, pattern: str | None) -> str | None:
         try:
-            named = pattern is None or re.compile(pattern).groups
+            has_group = pattern is None or re.compile(pattern).groups
         except re.error as error:
-            raise ValueError(f"group {pattern!r} is no regular expression: {error}") from error
-        if not named:
-            raise ValueError(f"group {pattern!r} has no part in parentheses, which would name the group")
+            raise ValueError(f"group {pattern!r} is not a regular expression: {error}") from error
+        if not has_group:
+            raise ValueError(f"group {pattern!r} has no capturing group, which would be the name of the group")
         return pattern
 
     @field_validator("folds")
     @classmethod
-    def _are_enough(cls, folds: int) -> int:
+    def _check_folds(cls, folds: int) -> int:
         if folds in (1, 2):
-            raise ValueError(f"folds {folds} must be 3 or more: one is asked, one calibrates, the rest train")
+            raise ValueError(f"folds {folds} must be 3 or more: one to test, one to validate, the rest to train")
         return folds
 
     @property
@@ -115,41 +113,43 @@ class TrainSettings(BaseModel):
         return self.split == "hash" and self.group is None and not self.near_duplicates
 
     @model_validator(mode="after")
-    def _leaves_something_to_train_on(self) -> Self:
+    def _check_shares(self) -> Self:
         if self.validation + self.test >= 1:
             raise ValueError(f"validation {self.validation} and test {self.test} leave nothing to train on")
         return self
 
     @model_validator(mode="after")
-    def _labels_have_heads_of_their_own(self) -> Self:
+    def _check_combinations(self) -> Self:
         if self.multi_label and self.heads != type(self).model_fields["heads"].default:
             raise ValueError(
-                f"heads {self.heads} give one class an image: with multi_label leave them at their default"
+                f"heads {self.heads} predict one class per image: leave them at their default with multi_label"
             )
         if self.multi_label and self.false_accept is not None:
-            raise ValueError(f"false_accept {self.false_accept} has no use with multi_label, which may give no label")
+            raise ValueError(
+                f"false_accept {self.false_accept} is not supported with multi_label, which may predict no label"
+            )
         if "tail" in self.heads and self.false_accept is not None:
-            raise ValueError(f"false_accept {self.false_accept} would train ten tails, each without some classes")
+            raise ValueError(f"false_accept {self.false_accept} would train ten tails: leave false_accept or tail out")
         if "tail" in self.heads and self.folds:
             raise ValueError(f"folds {self.folds} would train as many tails: leave folds or tail out")
         if self.average_views and self.false_accept is not None:
-            raise ValueError(f"false_accept {self.false_accept} is chosen on images alone: leave average_views out")
+            raise ValueError(f"false_accept {self.false_accept} ignores views: leave average_views out")
         return self
 
 
 class SearchSettings(BaseModel):
-    """How deep to freeze, as `frostline train --cut auto` finds it."""
+    """How `frostline train --cut auto` searches for the best cut."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     minutes: float = Field(
-        30.0, gt=0, description="Minutes for a search; what would take longer is not begun, or is ended."
+        30.0, gt=0, description="Minutes for the search; what would take longer is skipped or stopped."
     )
     bytes: int = Field(
-        2_000_000_000, ge=0, description="Bytes, before compression, of features at cuts that are not embed's own."
+        2_000_000_000, ge=0, description="Bytes for features at other cuts than embed.cut, before compression."
     )
-    cuts: int = Field(5, ge=1, description="At how many cuts heads are tried.")
+    cuts: int = Field(5, ge=1, description="Number of cuts at which heads are tried.")
     heads: tuple[Frozen, ...] = Field(
-        ("softmax", "ridge", "prototypes"), min_length=1, description="Kinds of heads that are tried at each cut."
+        ("softmax", "ridge", "prototypes"), min_length=1, description="Kinds of heads to try at each cut."
     )
-    tails: int = Field(2, ge=0, description="At how many of the best cuts a tail is trained; 0 tries heads alone.")
+    tails: int = Field(2, ge=0, description="Number of best cuts at which to train a tail; 0 to try heads only.")

@@ -18,26 +18,26 @@ def fit_and_evaluate(home: Home, data: TrainingData, settings: TrainSettings, pr
 
 
 @step_task("read {data.label_set}")
-def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> trials.Rows:
-    """Read the images that trials train on and choose on."""
-    return trials.read_rows(home, data, settings)
+def read_search_data(home: Home, data: TrainingData, settings: TrainSettings) -> trials.SearchData:
+    """Read the training and validation images of a search."""
+    return trials.read_search_data(home, data, settings)
 
 
 @step_task("try {contender}")
-def try_head(rows: trials.Rows, contender: Contender, share: float, settings: TrainSettings) -> Trial:
+def try_head(search: trials.SearchData, contender: Contender, share: float, settings: TrainSettings) -> Trial:
     """Train a head on a share of the labels."""
-    return trials.try_head(rows, contender, share, settings)
+    return trials.try_head(search, contender, share, settings)
 
 
 @step_task("try a tail at {cut}")
 def try_tail(
-    home: Home, rows: trials.Rows, cut: str, settings: TrainSettings, progress: Progress, deadline: float
+    home: Home, search: trials.SearchData, cut: str, settings: TrainSettings, progress: Progress, deadline: float
 ) -> Trial | str:
-    """Train a tail on all labels; returns the reason if it was stopped at the deadline."""
-    return trials.try_tail(home, rows, cut, settings, progress, deadline)
+    """Train a tail on all labels; return the reason if it could not finish by the deadline."""
+    return trials.try_tail(home, search, cut, settings, progress, deadline)
 
 
 @step_task("estimate a tail at {cut}")
-def estimate_tail(home: Home, rows: trials.Rows, cut: str, settings: TrainSettings) -> float:  # noqa: ARG001 - names the task run
+def estimate_tail(home: Home, search: trials.SearchData, cut: str, settings: TrainSettings) -> float:  # noqa: ARG001 - names the task run
     """Estimate the seconds that training a tail takes."""
-    return trials.estimate_tail(home, rows, settings)
+    return trials.estimate_tail(home, search, settings)

@@ -1,4 +1,4 @@
-"""One training: rows of one snapshot, a head, its measure, and the record of all three."""
+"""Train a head on the rows of one snapshot, evaluate it, and record both."""
 
 import hashlib
 import json
@@ -29,30 +29,31 @@ from storage.tables.trainings import (
     head_path,
     save_training,
 )
-from tasks.heads.answers import mark_known
-from tasks.heads.heads import save_head
+from tasks.heads.answers import make_indicators
+from tasks.heads.files import save_head
 from tasks.train.cross_validate import (
     Folds,
+    assign_folds,
     cross_validate,
     cross_validate_labels,
-    deal,
-    measure_classes,
-    measure_labels,
+    measure_accuracy,
+    measure_mean_average_precision,
 )
-from tasks.train.fit.candidates import Candidate, Pretrained, fit_heads
+from tasks.train.fit.candidates import Candidate, TailContext, fit_heads
 from tasks.train.fit.multi_label import train_labels
-from tasks.train.fit.unknown_classes import add_neither
+from tasks.train.fit.unknown_classes import add_rejection
 from tasks.train.measure.evaluate import Evaluation, evaluate
-from tasks.train.rows.coverage import Coverage, check_splits, warn_bridges, warn_thin
-from tasks.train.rows.groups import read_arrivals
-from tasks.train.rows.inputs import Inputs, read_inputs
-from tasks.train.rows.splits import SPLITS, Division, Split, divide
+from tasks.train.rows.coverage import Coverage, check_coverage, warn_bridges, warn_thin
+from tasks.train.rows.groups import GroupingInputs, read_grouping_inputs
+from tasks.train.rows.split_features import SplitFeatures, read_split_features
+from tasks.train.rows.splits import SPLITS, Split, SplitAssignment, assign_splits
 from tasks.train.settings import TrainSettings
 
-FIRST = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
+FIRST_SETTINGS = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
 """Settings of the first release."""
-PLACE = {"device"}
-"""Settings that decide nothing about a head."""
+PLACEMENT_SETTINGS = {"device"}
+"""Settings that do not affect the head."""
+REQUEST_FILE = "asked"
 
 TrainingRow = tuple[str, str, Split]
 """(image_id, class, split)"""
@@ -60,7 +61,7 @@ TrainingRow = tuple[str, str, Split]
 
 @dataclass(frozen=True)
 class Trained:
-    """A training; ``new`` where it was done now and not found; ``warnings`` say what is thin about its labels."""
+    """A training, whether it is new rather than found, and warnings about its labels."""
 
     training: Training
     new: bool
@@ -69,12 +70,33 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Whose labels are learned, from features under which recipe, and under those of views, at which snapshot."""
+    """A label set, the recipes of the features and of their views, and a snapshot (None for the newest)."""
 
     label_set: LabelSetName
     recipe_id: str
     views: tuple[str, ...] = ()
     at: int | None = None
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is to be trained, identified before images are grouped; ``grouping`` is None if nothing groups them."""
+
+    identity: str
+    grouping: GroupingInputs | None
+
+
+@dataclass(frozen=True)
+class _TrainingInputs:
+    """Everything that training reads from the lake; ``facts`` are those of the test images."""
+
+    snapshot: int
+    rows: list[TrainingRow]
+    coverage: Coverage
+    bridges: int
+    features: SplitFeatures
+    facts: pa.Table
+    folds: Folds | None
 
 
 def train_head(
@@ -84,163 +106,202 @@ def train_head(
     now: datetime,
     progress: Progress = silent,
 ) -> Trained:
-    """Train a head on a snapshot's rows, or find the one that the same rows, recipes and settings gave before.
+    """Train a head, or find the training of the same rows, recipes and settings.
 
     Raises:
-        TrainError: where the labels cannot train or measure a head.
+        TrainError: if the labels are too few to train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        arrivals = read_arrivals(lake, data.label_set, data.recipe_id, settings)
-        asked = identify(lake, data, settings, arrivals.identity if arrivals else None)
-        known = _find_asked(home, lake, data, asked) if arrivals else _find(home, lake, asked)
-        if known:
-            return known
-        division = divide(lake, data.label_set, data.recipe_id, settings, arrivals, progress)
-        training_id = identify(lake, data, settings, division.identity) if arrivals else asked
-        known = _find(home, lake, training_id) if arrivals else None
-        if known:
-            _keep_asked(home, training_id, asked)
-            return known
-        rows, coverage = split_rows(division, settings)
-        snapshot = lake.snapshot if data.at is None else data.at
-        images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
-        inputs = read_inputs(lake, data.recipe_id, images, data.views, average=settings.average_views)
-        facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
-    folds = deal([division.keys[image_id] for image_id in _list_pool(rows)], settings) if settings.folds else None
+        request = _make_request(lake, data, settings)
+        recorded = _find_by_request(home, lake, data, request)
+        if recorded:
+            return recorded
+        assignment = assign_splits(lake, data.label_set, data.recipe_id, settings, request.grouping, progress)
+        training_id = identify(lake, data, settings, assignment.identity) if request.grouping else request.identity
+        recorded = _find_training(home, lake, training_id) if request.grouping else None
+        if recorded:
+            _save_request(home, training_id, request)
+            return recorded
+        inputs = _read_inputs(lake, data, settings, assignment)
     checkpoints = checkpoint_folder(home, training_id)
-    pretrained = Pretrained(home.backbones / data.recipe_id, checkpoints, progress)
-    candidates, evaluation = _fit(inputs, rows, facts, settings, pretrained)
-    if folds:
-        figures = _cross_validate(inputs, rows, folds, candidates[0], settings)
-        evaluation = replace(evaluation, metrics={**evaluation.metrics, **figures})
-    kind = str(candidates[0].choice["head"])
-    hyperparameters = {name: value for name, value in candidates[0].choice.items() if not isinstance(value, str)}
-    values = settings.model_dump()
-    named = training_id, data.label_set, data.recipe_id, snapshot
-    training = Training(*named, values, kind, evaluation.metrics, hyperparameters, data.views)
-    _keep(home, training, candidates, evaluation, coverage, division.bridges)
-    if arrivals:
-        _keep_asked(home, training_id, asked)
+    tail = TailContext(home.backbones / data.recipe_id, checkpoints, progress)
+    candidates, evaluation = _fit_and_evaluate(inputs, settings, tail)
+    evaluation = _add_cross_validation(inputs, candidates[0], evaluation, settings)
+    training = _make_training(training_id, inputs.snapshot, data, settings, candidates[0], evaluation)
+    _write_files(home, training, inputs, candidates, evaluation)
+    _save_request(home, training_id, request)
     with open_lake(home) as lake:
-        save_training(lake, training, _to_table(rows), now, name_release())
+        save_training(lake, training, _to_table(inputs.rows), now, name_release())
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return Trained(training, new=True, warnings=(*coverage.warnings, *warn_bridges(division.bridges)))
+    return Trained(training, new=True, warnings=(*inputs.coverage.warnings, *warn_bridges(inputs.bridges)))
 
 
-def split_rows(division: Division, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
-    """List the rows of a training, split by split.
+def split_rows(assignment: SplitAssignment, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
+    """List the rows of a training, sorted by split.
 
     Raises:
-        TrainError: where the labels cannot train or measure a head.
+        TrainError: if the labels are too few to train or measure a head.
     """
-    coverage = check_splits(division.rows, settings, division.places)
-    rows = [(image_id, name, division.places[image_id]) for image_id, name in division.rows]
-    rows.sort(key=lambda row: SPLITS.index(row[2]))  # so that a split is a slice, and no copy
+    coverage = check_coverage(assignment.rows, settings, assignment.splits)
+    rows = [(image_id, name, assignment.splits[image_id]) for image_id, name in assignment.rows]
+    rows.sort(key=lambda row: SPLITS.index(row[2]))  # makes each split a slice instead of a copy
     return rows, coverage
 
 
 def identify(lake: Lake, data: TrainingData, settings: TrainSettings, groups: str | None = None) -> str:
-    """Hash what decides a head: the recipes, the settings and the rows, whose splits follow from the settings.
+    """Hash everything that decides a head: the label set, the recipes, the settings and the rows.
 
-    Where they do not, as with groups, the identity of a division adds each image's group and split.
-    A setting that the first release had not counts where it is not the default, so that old heads stay known.
+    The splits follow from these, except with groups: ``groups`` identifies the group and split of each image.
+    A setting newer than the first release counts only if it differs from its default, so that ids of older trainings
+    stay the same.
     """
-    chosen = settings.model_dump(include=FIRST) | settings.model_dump(exclude=FIRST | PLACE, exclude_defaults=True)
+    chosen = settings.model_dump(include=FIRST_SETTINGS) | settings.model_dump(
+        exclude=FIRST_SETTINGS | PLACEMENT_SETTINGS, exclude_defaults=True
+    )
     rows = {
         recipe_id: digest_labelled(lake, data.label_set, recipe_id, settings.leave_out, several=settings.multi_label)
         for recipe_id in (data.recipe_id, *data.views)
     }
-    decides: dict[str, object] = {
+    content: dict[str, object] = {
         "label_set": data.label_set,
         "recipe": data.recipe_id,
         "settings": chosen,
         "rows": rows.pop(data.recipe_id),
     }
-    decides |= {"groups": groups} if groups else {}
-    return digest(decides | ({"views": rows} if data.views else {}))
+    content |= {"groups": groups} if groups else {}
+    return digest(content | ({"views": rows} if data.views else {}))
 
 
-def _find_asked(home: Home, lake: Lake, data: TrainingData, asked: str) -> Trained | None:
-    """Find the newest training, where the same was asked of the same images: none has to be compared again."""
+def _make_request(lake: Lake, data: TrainingData, settings: TrainSettings) -> _Request:
+    grouping = read_grouping_inputs(lake, data.label_set, data.recipe_id, settings)
+    return _Request(identify(lake, data, settings, grouping.identity if grouping else None), grouping)
+
+
+def _find_by_request(home: Home, lake: Lake, data: TrainingData, request: _Request) -> Trained | None:
+    """Find the training of a request; with groups, only the newest one, without comparing images."""
+    if request.grouping is None:
+        return _find_training(home, lake, request.identity)
     newest = find_newest(lake, data.label_set, data.recipe_id)
-    file = _asked_path(home, newest.training_id) if newest else None
-    same = file and file.exists() and file.read_text(encoding="utf-8") == asked
-    return _find(home, lake, newest.training_id) if newest and same else None
+    file = _request_path(home, newest.training_id) if newest else None
+    same = file and file.exists() and file.read_text(encoding="utf-8") == request.identity
+    return _find_training(home, lake, newest.training_id) if newest and same else None
 
 
-def _keep_asked(home: Home, training_id: str, asked: str) -> None:
-    _asked_path(home, training_id).write_text(asked, encoding="utf-8")
+def _save_request(home: Home, training_id: str, request: _Request) -> None:
+    if request.grouping:
+        _request_path(home, training_id).write_text(request.identity, encoding="utf-8")
 
 
-def _asked_path(home: Home, training_id: str) -> Path:
-    return head_path(home, training_id).with_name("asked")
+def _request_path(home: Home, training_id: str) -> Path:
+    return head_path(home, training_id).with_name(REQUEST_FILE)
 
 
-def _find(home: Home, lake: Lake, training_id: str) -> Trained | None:
+def _find_training(home: Home, lake: Lake, training_id: str) -> Trained | None:
+    """Find a recorded training whose files exist."""
     head, report = head_path(home, training_id), evaluation_path(home, training_id)
     training = find_training(lake, training_id) if head.exists() and report.exists() else None
     if training is None:
         return None
-    found = json.loads(report.read_text(encoding="utf-8"))
-    return Trained(training, new=False, warnings=(*warn_thin(found["splits"]), *warn_bridges(found.get("bridges", 0))))
+    evaluation = json.loads(report.read_text(encoding="utf-8"))
+    warnings = (*warn_thin(evaluation["splits"]), *warn_bridges(evaluation.get("bridges", 0)))
+    return Trained(training, new=False, warnings=warnings)
 
 
-def _fit(
-    inputs: Inputs, rows: Sequence[TrainingRow], facts: pa.Table, settings: TrainSettings, pretrained: Pretrained
+def _read_inputs(
+    lake: Lake, data: TrainingData, settings: TrainSettings, assignment: SplitAssignment
+) -> _TrainingInputs:
+    rows, coverage = split_rows(assignment, settings)
+    snapshot = lake.snapshot if data.at is None else data.at
+    images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
+    features = read_split_features(lake, data.recipe_id, images, data.views, average=settings.average_views)
+    facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
+    keys = [assignment.groups[image_id] for image_id in _list_pool(rows)]
+    folds = assign_folds(keys, settings) if settings.folds else None
+    return _TrainingInputs(snapshot, rows, coverage, assignment.bridges, features, facts, folds)
+
+
+def _fit_and_evaluate(
+    inputs: _TrainingInputs, settings: TrainSettings, tail: TailContext
 ) -> tuple[tuple[Candidate, ...], Evaluation]:
+    """Fit all candidates, best first, and evaluate the best on test images."""
+    rows, features, facts = inputs.rows, inputs.features, inputs.facts
     if settings.multi_label:
-        return train_labels(inputs, rows, facts, settings)
+        return train_labels(features, rows, facts, settings)
     names = [np.array([name for _, name, split in rows if split == part]) for part in SPLITS]
-    train = inputs.train, names[0][inputs.numbers]
-    validation, test = (inputs.validation, names[1]), (inputs.test, names[2])
-    candidates = fit_heads(train, validation, settings, pretrained)
+    train = features.train, names[0][features.image_rows]
+    validation, test = (features.validation, names[1]), (features.test, names[2])
+    candidates = fit_heads(train, validation, settings, tail)
     if settings.false_accept is None:
         return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)
-    found = add_neither(candidates[0], train, validation, test, settings, settings.false_accept)
-    evaluation = evaluate(found.candidate.head, *test, facts, settings.seed)
-    metrics = {**evaluation.metrics, **found.metrics}
-    return (found.candidate, *candidates[1:]), replace(evaluation, metrics=metrics, unknown=found.classes)
+    rejection = add_rejection(candidates[0], train, validation, test, settings, settings.false_accept)
+    evaluation = evaluate(rejection.candidate.head, *test, facts, settings.seed)
+    metrics = {**evaluation.metrics, **rejection.metrics}
+    return (rejection.candidate, *candidates[1:]), replace(evaluation, metrics=metrics, unknown=rejection.classes)
 
 
 def _list_pool(rows: Sequence[TrainingRow]) -> list[str]:
-    """List the images to train and choose on, in the order of the rows."""
+    """List the training and validation images, in the order of the rows."""
     return list(dict.fromkeys(image_id for image_id, _, split in rows if split != "test"))
 
 
-def _cross_validate(
-    inputs: Inputs, rows: Sequence[TrainingRow], folds: Folds, best: Candidate, settings: TrainSettings
-) -> dict[str, float]:
-    """Measure the chosen kind of head over folds, on the images alone, without their views."""
-    pool = _list_pool(rows)
-    own = inputs.train[: len(pool) - len(inputs.validation)]  # views come behind
-    features = np.concatenate([own, inputs.validation[:, : own.shape[1]]])
-    labels = [(image_id, name) for image_id, name, split in rows if split != "test"]
+def _add_cross_validation(
+    inputs: _TrainingInputs, best: Candidate, evaluation: Evaluation, settings: TrainSettings
+) -> Evaluation:
+    """Add the metrics of cross-validating the best candidate, on training and validation images without views."""
+    folds = inputs.folds
+    if folds is None:
+        return evaluation
+    pool = _list_pool(inputs.rows)
+    train = inputs.features.train[: len(pool) - len(inputs.features.validation)]  # views come after the images
+    features = np.concatenate([train, inputs.features.validation[:, : train.shape[1]]])
+    labels = [(image_id, name) for image_id, name, split in inputs.rows if split != "test"]
     if settings.multi_label:
-        truth = mark_known(pool, labels, sorted({name for _, name in labels}))
-        chances = cross_validate_labels(features, truth, folds, best.choice, settings)
-        return measure_labels(chances, truth, folds, settings.seed)
-    right = cross_validate(features, np.array([name for _, name in labels]), folds, best.choice, settings)
-    return measure_classes(right, folds, settings.seed)
+        truth = make_indicators(pool, labels, sorted({name for _, name in labels}))
+        probabilities = cross_validate_labels(features, truth, folds, best.hyperparameters, settings)
+        metrics = measure_mean_average_precision(probabilities, truth, folds, settings.seed)
+    else:
+        names = np.array([name for _, name in labels])
+        correct = cross_validate(features, names, folds, best.hyperparameters, settings)
+        metrics = measure_accuracy(correct, folds, settings.seed)
+    return replace(evaluation, metrics={**evaluation.metrics, **metrics})
 
 
-def _keep(
-    home: Home,
-    training: Training,
-    candidates: Sequence[Candidate],
+def _make_training(
+    training_id: str,
+    snapshot: int,
+    data: TrainingData,
+    settings: TrainSettings,
+    best: Candidate,
     evaluation: Evaluation,
-    coverage: Coverage,
-    bridges: int,
+) -> Training:
+    return Training(
+        training_id,
+        data.label_set,
+        data.recipe_id,
+        snapshot,
+        settings.model_dump(),
+        str(best.hyperparameters["head"]),
+        evaluation.metrics,
+        {name: value for name, value in best.hyperparameters.items() if not isinstance(value, str)},
+        data.views,
+    )
+
+
+def _write_files(
+    home: Home, training: Training, inputs: _TrainingInputs, candidates: Sequence[Candidate], evaluation: Evaluation
 ) -> None:
-    """Write the head and its measure as files; the lake's row, which comes after them, makes them count."""
+    """Write the head and its evaluation; they count once the lake has the training's row."""
     head = head_path(home, training.training_id)
     save_head(candidates[0].head, head)
     report = {
         **asdict(evaluation),
         "head_sha256": hashlib.sha256(head.read_bytes()).hexdigest(),
-        "splits": coverage.counts,
-        "images": coverage.images,
-        "bridges": bridges,
-        "candidates": [{**candidate.choice, "validation_log_loss": candidate.loss} for candidate in candidates],
+        "splits": inputs.coverage.counts,
+        "images": inputs.coverage.images,
+        "bridges": inputs.bridges,
+        "candidates": [
+            {**candidate.hyperparameters, "validation_log_loss": candidate.loss} for candidate in candidates
+        ],
     }
     evaluation_path(home, training.training_id).write_text(json.dumps(report, indent=1), encoding="utf-8")
 

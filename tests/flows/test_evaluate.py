@@ -31,7 +31,7 @@ from storage.tables.trainings import evaluation_path, head_path
 from storage.vectors.feature_file import Shard, write_features
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
-from tasks.heads.heads import load_head
+from tasks.heads.files import load_head
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tasks.train.report.page import write_page

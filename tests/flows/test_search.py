@@ -79,16 +79,16 @@ def test_a_second_search_decides_alike_and_computes_nothing(settings: RunSetting
 
 
 def list_decisions(found: SearchReport) -> list[tuple[object, ...]]:
-    return [(o.contender, o.share, o.verdict, o.trial and (o.trial.loss, o.trial.right)) for o in found.outcomes]
+    return [(o.contender, o.share, o.verdict, o.trial and (o.trial.loss, o.trial.correct)) for o in found.results]
 
 
 def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(
     settings: RunSettings, first: SearchReport
 ) -> None:
-    trials = [outcome.trial for outcome in first.outcomes if outcome.trial and outcome.trial.share == 1]
+    trials = [result.trial for result in first.results if result.trial and result.trial.share == 1]
     best = min((trial for trial in trials if trial.epoch != 0), key=lambda trial: trial.loss).contender
     assert (first.settings.embed.cut, first.settings.train.heads) == (best.cut, (best.kind,))
-    tried = {outcome.contender for outcome in first.outcomes if outcome.trial}
+    tried = {result.contender for result in first.results if result.trial}
     assert {kind for _, kind in tried} == {"softmax", "prototypes", "tail"}
     assert len([cut for cut, kind in tried if kind == "tail"]) == 2
     written = RunSettings.model_validate(
@@ -104,20 +104,20 @@ def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(
 def test_a_tail_that_was_tried_trains_no_epoch_again(
     settings: RunSettings, first: SearchReport, caplog: pytest.LogCaptureFixture
 ) -> None:
-    cut, *_ = [outcome.contender.cut for outcome in first.outcomes if outcome.contender.kind == "tail"]
+    cut, *_ = [result.contender.cut for result in first.results if result.contender.kind == "tail"]
     update = {"embed": settings.embed.model_copy(update={"cut": cut, "pooling": "flatten"})}
     asked = settings.model_copy(update=update | {"train": settings.train.model_copy(update={"heads": ("tail",)})})
     with caplog.at_level("INFO", logger="tasks.train.fit.tail"):
         trained = train(asked)
     assert trained.new
-    assert "tail: goes on after epoch 1" in caplog.messages
+    assert "tail: resumed after epoch 1" in caplog.messages
     assert not [message for message in caplog.messages if "log loss" in message]
 
 
 def check_told(found: SearchReport) -> None:
     told = search_to_json(found)
     assert Path(told["plot"]).read_bytes().startswith(b"\x89PNG")
-    assert len(told["table"]) == len(found.outcomes)
+    assert len(told["table"]) == len(found.results)
     rows = [row for row in told["table"] if row["accuracy"] is not None]
     assert all(row["accuracy_low"] <= row["accuracy"] <= row["accuracy_high"] for row in rows)
     lines = [line for line in describe_search(found) if isinstance(line, str)]
@@ -132,18 +132,18 @@ def test_nothing_is_embedded_beyond_the_bytes(make: Make) -> None:
     assert list_recipes(settings) == [("avgpool", 60)]
     assert found.computed == 0
     assert found.settings.embed.cut == "avgpool"
-    refused = [outcome for outcome in found.outcomes if outcome.trial is None]
-    assert {outcome.contender.cut for outcome in refused} > {"input"}
-    assert all("search.bytes leave 100" in outcome.verdict for outcome in refused)
+    refused = [result for result in found.results if result.trial is None]
+    assert {result.contender.cut for result in refused} > {"input"}
+    assert all("search.bytes leaves 100" in result.verdict for result in refused)
 
 
 def test_no_tail_is_trained_that_does_not_fit_the_minutes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make("minutes")
     monkeypatch.setattr("flows.search.estimate_tail", lambda *_: 1e6)
     found = search(settings)
-    tails = [outcome for outcome in found.outcomes if outcome.contender.kind == "tail"]
+    tails = [result for result in found.results if result.contender.kind == "tail"]
     assert len(tails) == 2
-    assert all(outcome.trial is None and "search.minutes leave it" in outcome.verdict for outcome in tails)
+    assert all(result.trial is None and "search.minutes leaves" in result.verdict for result in tails)
     with read_lake(open_home(settings.home)) as lake:
         assert not lake.value("SELECT count(*) FROM recipes WHERE cut = 'input'")  # by the estimate of the other tail
 
@@ -157,14 +157,14 @@ def test_a_tail_whose_epochs_take_longer_than_was_estimated_is_ended_and_goes_on
     slow = itertools.count(time.monotonic(), 600.0)
     with monkeypatch.context() as patched, caplog.at_level("INFO", logger="tasks.train.fit.tail"):
         patched.setattr("tasks.train.fit.tail.time", SimpleNamespace(monotonic=slow.__next__))
-        tails = [outcome for outcome in search(settings).outcomes if outcome.contender.kind == "tail"]
+        tails = [result for result in search(settings).results if result.contender.kind == "tail"]
         assert len([message for message in caplog.messages if "tail: epoch" in message]) == len(tails) == 2
-    assert all(outcome.trial is None for outcome in tails)
-    assert all("ended after epoch 1 of 3: the others would take about 1,200 s" in outcome.verdict for outcome in tails)
+    assert all(result.trial is None for result in tails)
+    assert all("stopped after epoch 1 of 3: the rest would take about 1,200 s" in result.verdict for result in tails)
     with caplog.at_level("INFO", logger="tasks.train.fit.tail"):
-        tails = [outcome for outcome in search(settings).outcomes if outcome.contender.kind == "tail"]
-    assert "tail: goes on after epoch 1" in caplog.messages
-    assert all(outcome.trial for outcome in tails)
+        tails = [result for result in search(settings).results if result.contender.kind == "tail"]
+    assert "tail: resumed after epoch 1" in caplog.messages
+    assert all(result.trial for result in tails)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from storage.names import LabelSetName, SourceName
 from storage.tables.features import commit_shard
 from storage.tables.trainings import Training, head_path, save_training
 from storage.vectors.feature_file import Shard, write_features
-from tasks.heads.heads import Head, load_head, save_head
+from tasks.heads.files import load_head, save_head
+from tasks.heads.heads import Head
 from tasks.register.gate.compare import compare_with_champion
 
 Run = Callable[..., dict[str, Any]]

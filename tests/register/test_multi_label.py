@@ -23,8 +23,8 @@ from storage.locations.home import Home
 from storage.names import LabelSetName, ModelName
 from storage.tables.lineage import trace
 from storage.tables.trainings import head_path
-from tasks.heads.answers import gives_labels
-from tasks.heads.heads import load_head
+from tasks.heads.answers import is_multi_label
+from tasks.heads.files import load_head
 from tests.pictures import COLORS
 
 Run = Callable[..., dict[str, Any]]
@@ -105,7 +105,7 @@ def check_answers(scenes: Path, home: Path, training_id: str) -> None:
     paths = sorted(scenes.rglob("*.png"))
     answers, head = ask(load_model(home), paths), load_head(head_path(Home(home), training_id))
     assert list(answers) == ["classes", "probabilities"]
-    assert gives_labels(head)
+    assert is_multi_label(head)
     least, said, right = dict(zip(head.classes, head.thresholds, strict=True)), list_predictions(home), 0
     for path, classes, chances in zip(paths, answers["classes"], answers["probabilities"], strict=True):
         assert list(chances) == ["blue", "green", "red"]

@@ -24,7 +24,8 @@ from storage.tables.features import read_features
 from storage.tables.models import list_predictable
 from storage.tables.recipes import get_recipe
 from storage.tables.trainings import Training, find_training, head_path
-from tasks.heads.heads import Floats, load_head
+from tasks.heads.files import load_head
+from tasks.heads.heads import Floats
 from tests.pictures import write_folder
 from tests.servers import environment, model_server, request
 

@@ -10,7 +10,7 @@ from storage.plural import pluralize
 from storage.tables.features import filter_known
 from storage.tables.trainings import Training, find_training, head_path, list_split
 from tasks.encoder.layers import open_layers
-from tasks.heads.answers import find_label_losses, find_mean_average_precision, gives_labels, mark_known
+from tasks.heads.answers import compute_label_losses, compute_mean_average_precision, is_multi_label, make_indicators
 from tasks.heads.heads import Classifier
 from tasks.heads.load import read_head, read_head_inputs
 
@@ -50,8 +50,8 @@ def compare_with_champion(home: Home, lake: Lake, training: Training, champion_i
 
 def _compare_heads(home: Home, lake: Lake, training: Training, champion: Training) -> GateDecision:
     new_head, old_head = (read_head(home, each, open_layers) for each in (training, champion))
-    multi_label = gives_labels(new_head)
-    if multi_label != gives_labels(old_head):
+    multi_label = is_multi_label(new_head)
+    if multi_label != is_multi_label(old_head):
         reason = "one head gives a single class, the other several labels: compare by hand"
         return GateDecision(promoted=False, reason=reason)
     rows = _list_shared_rows(lake, training, champion)
@@ -93,5 +93,7 @@ def _measure_labels(head: Classifier, lake: Lake, training: Training, rows: Rows
     by_class = head.probabilities(read_head_inputs(lake, training, image_ids)).T
     columns = dict(zip(head.classes, by_class, strict=True))
     probabilities = np.stack([columns.get(name, np.zeros(len(image_ids))) for name in classes], axis=1)
-    truth = mark_known(image_ids, rows, classes)
-    return find_mean_average_precision(probabilities, truth), -float(find_label_losses(probabilities, truth).mean())
+    truth = make_indicators(image_ids, rows, classes)
+    return compute_mean_average_precision(probabilities, truth), -float(
+        compute_label_losses(probabilities, truth).mean()
+    )

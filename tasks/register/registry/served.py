@@ -11,8 +11,8 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
-from tasks.heads.answers import gives_labels, mark_labels, name_labels, name_likeliest
-from tasks.heads.heads import load_head
+from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
+from tasks.heads.files import load_head
 
 
 class ImageClassifier(PythonModel):
@@ -33,10 +33,10 @@ class ImageClassifier(PythonModel):
         head = self._head
         probabilities = head.probabilities(self._embed([_to_bytes(value) for value in model_input["image"]]))
         table = [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities]
-        if gives_labels(head):
-            labels = name_labels(head.classes, mark_labels(head, probabilities))
+        if is_multi_label(head):
+            labels = name_labels(head.classes, apply_thresholds(head, probabilities))
             return pd.DataFrame({"classes": labels, "probabilities": table})
-        names = name_likeliest(head, probabilities).tolist()
+        names = predict_classes(head, probabilities).tolist()
         return pd.DataFrame({"class": names, "probability": probabilities.max(axis=1), "probabilities": table})
 
 

@@ -1,4 +1,4 @@
-"""Features along their principal axes: one decomposition, which serves every strength of L2 and every linear head."""
+"""Principal axes of the features: one decomposition serves every linear head at every strength of L2."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats
 
 FLAT = 1e-12
-"""Axes with less than this share of the largest mean square are rounding errors."""
+"""Axes below this share of the largest mean square are rounding errors."""
 ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Axes:
-    """Where standardised features [n, dim] spread.
+class PrincipalAxes:
+    """The principal axes of standardised features [n, dim].
 
-    ``mean`` and ``scale`` [dim] standardise them. Along the ``directions`` [dim, r], which are orthonormal, their mean
-    squares are ``squares`` [r], ascending, and their mean products 0. Means are weighed by what each row counts.
+    ``mean`` and ``scale`` [dim] standardise features. Along the orthonormal ``directions`` [dim, r] they are
+    uncorrelated, with mean squares ``squares`` [r], ascending. All means are weighted.
     """
 
     mean: Floats
@@ -28,44 +28,45 @@ class Axes:
     squares: Floats
 
     def standardise(self, features: Matrix) -> Iterator[tuple[slice, Floats]]:
-        """Give a few thousand rows at a time, standardised, in float64."""
+        """Yield standardised float64 features, a few thousand rows at a time."""
         for start in range(0, len(features), ROWS):
             part = slice(start, start + ROWS)
             yield part, (features[part] - self.mean) / self.scale
 
-    def lay(self, features: Matrix) -> Matrix:
-        """Give the features along the directions, [n, r], float32."""
-        laid, directions = np.empty((len(features), len(self.squares)), np.float32), self.directions.astype(np.float32)
+    def project(self, features: Matrix) -> Matrix:
+        """Return features projected on the directions [n, r], float32."""
+        directions = self.directions.astype(np.float32)
+        projected = np.empty((len(features), len(self.squares)), np.float32)
         for part, standard in self.standardise(features):
-            laid[part] = standard.astype(np.float32) @ directions
-        return laid
+            projected[part] = standard.astype(np.float32) @ directions
+        return projected
 
 
-def find_axes(features: Matrix, shares: Floats) -> Axes:
-    """Decompose the smaller of two Gram matrices: few images span few axes.
+def find_principal_axes(features: Matrix, weights: Floats) -> PrincipalAxes:
+    """Decompose the smaller of the two Gram matrices, since few images span few axes.
 
     Args:
-        features: [n, dim].
-        shares: what each row counts [n]; they sum to 1.
+        features: Features [n, dim].
+        weights: Weights of the images [n] that sum to 1.
     """
-    mean = sum((shares[part] @ features[part].astype(np.float64) for part in _parts(features)), np.zeros(1))
+    mean = sum((weights[part] @ features[part].astype(np.float64) for part in _parts(features)), np.zeros(1))
     find = _decompose_images if len(features) < len(mean) else _decompose_features
-    scale, squares, directions = find(features, shares, mean)
+    scale, squares, directions = find(features, weights, mean)
     kept = squares > FLAT * squares[-1]
-    return Axes(mean, scale, directions[:, kept], squares[kept])
+    return PrincipalAxes(mean, scale, directions[:, kept], squares[kept])
 
 
-def _decompose_features(features: Matrix, shares: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
+def _decompose_features(features: Matrix, weights: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
     gram = np.zeros((len(mean), len(mean)))
     for part in _parts(features):
-        centred = (features[part] - mean) * np.sqrt(shares[part])[:, None]
+        centred = (features[part] - mean) * np.sqrt(weights[part])[:, None]
         gram += centred.T @ centred
     scale = _find_scale(np.diag(gram))
     return scale, *_decompose(gram / np.outer(scale, scale))
 
 
-def _decompose_images(features: Matrix, shares: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
-    centred = (features - mean) * np.sqrt(shares)[:, None]
+def _decompose_images(features: Matrix, weights: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
+    centred = (features - mean) * np.sqrt(weights)[:, None]
     scale = _find_scale((centred**2).sum(axis=0))
     standard = centred / scale
     squares, rows = _decompose(standard @ standard.T)
@@ -73,7 +74,7 @@ def _decompose_images(features: Matrix, shares: Floats, mean: Floats) -> tuple[F
 
 
 def _decompose(gram: Floats) -> tuple[Floats, Floats]:
-    """Find eigenvalues and vectors on one thread: two are no faster, and many times slower where cores are busy."""
+    """Find eigenvalues and eigenvectors on one thread: two are no faster, and far slower on busy cores."""
     with threadpool_limits(1, "blas"):
         return np.linalg.eigh(gram)
 

@@ -1,42 +1,42 @@
-"""Calibration: probabilities that are as often right as they say."""
+"""Calibration by temperature scaling."""
 
 from dataclasses import replace
 
 import numpy as np
 
 from storage.vectors.feature_file import Matrix
-from tasks.heads.heads import Classifier, Floats, soften
-from tasks.train.fit.sample import Names
-from tasks.train.measure.figures import Numbers, number_classes
+from tasks.heads.heads import Classifier, Floats, tempered_softmax
+from tasks.train.fit.examples import ClassNames
+from tasks.train.measure.metrics import Indices, index_classes
 
-WARMEST = 20.0
+MAX_TEMPERATURE = 20.0
 
 
-def calibrate(head: Classifier, features: Matrix, names: Names) -> Classifier:
-    """Give a head the temperature at which its log loss on validation images is lowest (Guo et al. 2017).
+def calibrate(head: Classifier, features: Matrix, names: ClassNames) -> Classifier:
+    """Set the temperature that minimises the log loss on validation images (Guo et al. 2017).
 
-    The loss is convex in 1 / temperature, so that its slope has one root at most. Where there is none between 1/20 and
-    20, as where no validation image is wrong, the temperature is 1.
+    The loss is convex in 1 / temperature, so its derivative has at most one root. If there is none between 1/20 and 20,
+    for example because no validation image is misclassified, the temperature is 1.
 
     Args:
-        head: as it was fitted.
-        features: of the validation images, [n, dim].
-        names: their classes; images of a class that the head does not know are left out.
+        head: The uncalibrated head.
+        features: Features of the validation images [n, dim].
+        names: Their classes [n]; images of classes that the head does not know are ignored.
     """
-    true = number_classes(names, head.classes)
+    true = index_classes(names, head.classes)
     known = true >= 0
     return replace(head, temperature=find_temperature(head.logits(features[known]), true[known]))
 
 
-def find_temperature(logits: Floats, true: Numbers) -> float:
-    """Find the temperature of logits [n, classes] whose true classes [n] are known, as :func:`calibrate` has it."""
-    from scipy.optimize import brentq  # a third of a second, which a run with nothing to do need not pay
+def find_temperature(logits: Floats, true: Indices) -> float:
+    """Return the best temperature of logits [n, classes] with these true classes [n]; see :func:`calibrate`."""
+    from scipy.optimize import brentq  # late: its import takes a third of a second
 
     lead = logits - np.take_along_axis(logits, true[:, None], axis=1)
 
     def slope(coldness: float) -> float:
-        return float((soften(lead, 1 / coldness) * lead).sum(axis=1).mean())
+        return float((tempered_softmax(lead, 1 / coldness) * lead).sum(axis=1).mean())
 
-    if not len(true) or slope(1 / WARMEST) >= 0 or slope(WARMEST) <= 0:
+    if not len(true) or slope(1 / MAX_TEMPERATURE) >= 0 or slope(MAX_TEMPERATURE) <= 0:
         return 1.0
-    return 1 / float(brentq(slope, 1 / WARMEST, WARMEST))
+    return 1 / float(brentq(slope, 1 / MAX_TEMPERATURE, MAX_TEMPERATURE))

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats
-from tasks.train.fit.axes import Axes
+from tasks.train.fit.axes import PrincipalAxes
 
 Number = TypeVar("Number", bound=np.generic)
 Columns = npt.NDArray[np.intp]
@@ -120,13 +120,13 @@ class Objective:
         return (gradient + penalty * point.weights) - (earlier + penalty * before.weights)
 
 
-def make_objective(axes: Axes, features: Matrix, loss: Loss) -> Objective:
+def make_objective(axes: PrincipalAxes, features: Matrix, loss: Loss) -> Objective:
     """Project features [n, dim] onto their principal axes, and append a column of ones for the biases."""
-    inputs = np.hstack([axes.lay(features), np.ones((len(features), 1), np.float32)])
+    inputs = np.hstack([axes.project(features), np.ones((len(features), 1), np.float32)])
     return Objective(inputs, np.append(axes.squares, 1.0), loss)
 
 
-def make_penalty(axes: Axes, l2: float) -> Floats:
+def make_penalty(axes: PrincipalAxes, l2: float) -> Floats:
     """Return the penalty of each weight [r + 1, 1]: l2, and 0 for the bias."""
     return np.append(np.full(len(axes.squares), l2), 0.0)[:, None]
 

@@ -1,4 +1,4 @@
-"""Multi-label: an image has any number of labels, each told by a sigmoid of its own, from a threshold of its own on."""
+"""Multi-label heads: an image has any number of labels, each with a sigmoid and a threshold of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,181 +9,187 @@ from scipy.sparse import csr_array
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.answers import (
-    Marks,
-    find_average_precisions,
-    find_label_losses,
+    LabelIndicators,
+    apply_thresholds,
+    compute_average_precisions,
+    compute_label_losses,
     join_labels,
-    mark_known,
-    mark_labels,
+    make_indicators,
     name_labels,
 )
 from tasks.heads.heads import Floats, Head, count_views
-from tasks.train.fit.axes import find_axes
+from tasks.train.fit.axes import find_principal_axes
 from tasks.train.fit.candidates import Candidate
 from tasks.train.fit.sigmoid import fit_sigmoids
 from tasks.train.measure.evaluate import Evaluation, Table, find_slices, tabulate_classes
-from tasks.train.measure.figures import average_shares, bound
-from tasks.train.measure.intervals import draw
-from tasks.train.rows.inputs import Inputs
+from tasks.train.measure.intervals import draw_bootstrap_counts
+from tasks.train.measure.metrics import add_intervals, average_ratios
+from tasks.train.rows.split_features import SplitFeatures
 from tasks.train.rows.splits import SPLITS, Split
 from tasks.train.settings import TrainSettings
 
-UNSURE = 0.5
+DEFAULT_THRESHOLD = 0.5
 """The threshold of a label that no validation image has."""
 
-Images = tuple[Matrix, Marks]
+MultiLabelFeatures = tuple[Matrix, LabelIndicators]
+"""Features [n, dim] and label indicators [n, labels]."""
 
 
 @dataclass(frozen=True)
 class LabelCandidate(Candidate):
-    """A candidate whose head gives labels."""
+    """A candidate with a multi-label head."""
 
     head: Head
 
 
 def train_labels(
-    inputs: Inputs, rows: Sequence[tuple[str, str, Split]], facts: pa.Table, settings: TrainSettings
+    inputs: SplitFeatures, rows: Sequence[tuple[str, str, Split]], facts: pa.Table, settings: TrainSettings
 ) -> tuple[tuple[LabelCandidate, ...], Evaluation]:
-    """Fit sigmoid heads, choose among them on validation, and measure the best on test.
+    """Fit sigmoid heads, choose the best on validation images, and measure it on test images.
 
     Args:
-        inputs: features by split, their images in the order of the rows.
-        rows: (image_id, class, split), one for each label of an image, which are together, by split.
-        facts: of the test images, as :func:`tasks.train.measure.evaluate.find_slices` has them.
-        settings: what there is to choose from.
+        inputs: Features by split, with images in the order of the rows.
+        rows: (image_id, class, split) for each label of an image; sorted by split, and an image's rows are adjacent.
+        facts: Facts of the test images; see :func:`tasks.train.measure.evaluate.find_slices`.
+        settings: The hyperparameters to choose from.
     """
-    places = {image_id: split for image_id, _, split in rows}
+    split_of = {image_id: split for image_id, _, split in rows}
     classes = tuple(sorted({name for _, name, _ in rows}))
-    truth = mark_known(list(places), ((image_id, name) for image_id, name, _ in rows), classes)
-    splits = np.array(list(places.values()))
-    marks = [truth[splits == split] for split in SPLITS]
-    train, validation = (inputs.train, marks[0][inputs.numbers]), (inputs.validation, marks[1])
+    truth = make_indicators(list(split_of), ((image_id, name) for image_id, name, _ in rows), classes)
+    splits = np.array(list(split_of.values()))
+    parts = [truth[splits == split] for split in SPLITS]
+    train, validation = (inputs.train, parts[0][inputs.image_rows]), (inputs.validation, parts[1])
     candidates = fit_label_heads(train, validation, classes, settings)
-    return candidates, evaluate_labels(candidates[0].head, (inputs.test, marks[2]), facts, settings.seed)
+    return candidates, evaluate_labels(candidates[0].head, (inputs.test, parts[2]), facts, settings.seed)
 
 
 def fit_label_heads(
-    train: Images, validation: Images, classes: tuple[str, ...], settings: TrainSettings
+    train: MultiLabelFeatures, validation: MultiLabelFeatures, classes: tuple[str, ...], settings: TrainSettings
 ) -> tuple[LabelCandidate, ...]:
-    """Fit a head for each strength of L2, with thresholds, and give them by their loss on validation, best first."""
+    """Fit a head with thresholds for each strength of L2, and sort them by validation loss, lowest first."""
     features, truth = train
-    axes = find_axes(features, np.full(len(features), 1 / len(features)))
+    axes = find_principal_axes(features, np.full(len(features), 1 / len(features)))
     strengths = sorted(set(settings.l2), reverse=True)
     fitted = fit_sigmoids(axes, features, truth, strengths, settings.iterations, balanced=settings.class_weights)
     candidates = []
     for l2, (weights, bias) in zip(strengths, fitted, strict=True):
         views = count_views(features, validation[0])
-        head = Head(classes, axes.mean, axes.scale, weights, bias, thresholds=(UNSURE,) * len(classes), views=views)
-        chances = head.probabilities(validation[0])
-        head = replace(head, thresholds=choose_thresholds(chances, validation[1]))
-        loss = float(find_label_losses(chances, validation[1]).mean())
+        thresholds = (DEFAULT_THRESHOLD,) * len(classes)
+        head = Head(classes, axes.mean, axes.scale, weights, bias, thresholds=thresholds, views=views)
+        probabilities = head.probabilities(validation[0])
+        head = replace(head, thresholds=choose_thresholds(probabilities, validation[1]))
+        loss = float(compute_label_losses(probabilities, validation[1]).mean())
         candidates.append(LabelCandidate({"head": "sigmoid", "l2": l2}, head, loss))
     return tuple(sorted(candidates, key=lambda candidate: candidate.loss))
 
 
-def choose_thresholds(probabilities: Floats, truth: Marks) -> tuple[float, ...]:
-    """Give each label the threshold of its highest F1 on validation images, the highest of equals.
+def choose_thresholds(probabilities: Floats, truth: LabelIndicators) -> tuple[float, ...]:
+    """Choose the threshold with the highest F1 on validation images for each label; of equals, the highest.
 
     A label that no validation image has gets 0.5.
 
-    Of the images with a probability of t and more, let TP(t) have the label; P images have it in all. With N(t) images
-    answered, precision is TP / N and recall TP / P, so that F1(t), their harmonic mean, is 2 TP(t) / (N(t) + P). As t
-    falls, it changes at the images' own probabilities alone: sorted once, two running sums give it at every one of
-    them, and the best is found among n candidates. (For probabilities that are as often right as they say, the best
-    threshold is half of the best F1, and never above 1/2: Lipton et al., Optimal thresholding of classifiers to
-    maximize F1 measure, 2014.) Any t between the last image that is answered and the first that is not gives the same;
-    the middle is the farthest from both.
+    Of N(t) images with a probability of at least t, let TP(t) have the label, of P that have it in all. Precision is
+    TP / N and recall TP / P, so that F1(t), their harmonic mean, is 2 TP(t) / (N(t) + P). It changes only at the
+    images' own probabilities: sorted once, two cumulative sums give it at all of them. (For calibrated probabilities,
+    the best threshold is half of the best F1, and never above 1/2: Lipton et al., Optimal thresholding of classifiers
+    to maximize F1 measure, 2014.) All thresholds between the last image above and the first below are equivalent; the
+    midpoint is the farthest from both.
 
     Args:
-        probabilities: [n, labels].
-        truth: whether an image has a label, [n, labels].
+        probabilities: Probabilities [n, labels].
+        truth: Whether an image has a label [n, labels].
     """
     return tuple(_choose_threshold(each, has) for each, has in zip(probabilities.T, truth.T, strict=True))
 
 
-def _choose_threshold(probabilities: Floats, has: Marks) -> float:
+def _choose_threshold(probabilities: Floats, has: LabelIndicators) -> float:
     if not has.any():
-        return UNSURE
+        return DEFAULT_THRESHOLD
     order = np.argsort(-probabilities, kind="stable")
     falling = probabilities[order]
-    ends = np.flatnonzero(np.append(np.diff(falling) < 0, True))  # images of one probability come together
+    ends = np.flatnonzero(np.append(np.diff(falling) < 0, True))  # images of equal probability are treated alike
     f1 = 2 * np.cumsum(has[order])[ends] / (ends + 1 + has.sum())
     best = ends[f1.argmax()]
     below = np.append(falling, 0.0)[best + 1]
     middle = (falling[best] + below) / 2
-    return float(middle if middle > below else falling[best])  # nothing may lie between the two
+    return float(middle if middle > below else falling[best])  # no float may lie between the two
 
 
-def evaluate_labels(head: Head, test: Images, facts: pa.Table, seed: int) -> Evaluation:
-    """Measure a head on images and their labels; slices are of images whose labels are all found, and no other."""
+def evaluate_labels(head: Head, test: MultiLabelFeatures, facts: pa.Table, seed: int) -> Evaluation:
+    """Measure a head on images and their labels; a slice's accuracy is the share of exact matches."""
     features, truth = test
-    chances = head.probabilities(features)
-    marks = mark_labels(head, chances)
+    probabilities = head.probabilities(features)
+    predicted = apply_thresholds(head, probabilities)
     sets = np.array([join_labels(names) for names in name_labels(head.classes, truth)])
     return Evaluation(
-        measure_labels(chances, marks, truth, seed),
-        _tabulate(head, chances, marks, truth),
+        measure_labels(probabilities, predicted, truth, seed),
+        _tabulate(head, probabilities, predicted, truth),
         (),
         {},
-        find_slices((marks == truth).all(axis=1), sets, facts),
+        find_slices((predicted == truth).all(axis=1), sets, facts),
     )
 
 
-def measure_labels(chances: Floats, marks: Marks, truth: Marks, seed: int) -> dict[str, float]:
-    """Give each figure under its name, and the ends of its 95 % interval under that with ``_low`` and ``_high``.
+def measure_labels(
+    probabilities: Floats, predicted: LabelIndicators, truth: LabelIndicators, seed: int
+) -> dict[str, float]:
+    """Return each metric with its 95 % confidence interval, under its name with ``_low`` and ``_high``.
 
-    - ``mean_average_precision`` (mAP), the area under precision over recall, in steps, averaged over the labels that an
-      image has;
-    - ``accuracy``, the share of images whose labels are found, all and no other;
-    - ``micro_f1`` of all (image, label) together, ``macro_f1`` averaged over the labels that an image has or is given;
-    - ``log_loss``, nats an image and label.
+    - ``mean_average_precision`` (mAP): average precision, averaged over the labels that some image has;
+    - ``accuracy``: the share of images whose predicted labels match exactly;
+    - ``micro_f1`` over all pairs of image and label, ``macro_f1`` averaged over labels that occur or are predicted;
+    - ``log_loss``: in nats, for each image and label.
 
     Args:
-        chances: probabilities [n, labels].
-        marks: the labels that the head gives, [n, labels].
-        truth: the labels that the images have, [n, labels].
-        seed: of the resamples, which are as in :func:`tasks.train.measure.figures.measure`.
+        probabilities: Probabilities [n, labels].
+        predicted: Predicted labels [n, labels].
+        truth: True labels [n, labels].
+        seed: Seed of the bootstrap, which is that of :func:`tasks.train.measure.metrics.compute_metrics`.
     """
-    exact, losses = (marks == truth).all(axis=1), find_label_losses(chances, truth)
-    table = csr_array(np.hstack([np.stack([exact, losses], axis=1), marks & truth, truth, marks]))
+    exact, losses = (predicted == truth).all(axis=1), compute_label_losses(probabilities, truth)
+    table = csr_array(np.hstack([np.stack([exact, losses], axis=1), predicted & truth, truth, predicted]))
     images = len(truth)
-    found = _figure(np.ones((1, images)), table, chances, truth)
-    parts = [_figure(counts, table, chances, truth) for counts in draw(images, seed)]
-    return bound(found, {name: np.concatenate([part[name] for part in parts]) for name in found}, images)
+    found = _compute_metrics(np.ones((1, images)), table, probabilities, truth)
+    parts = [_compute_metrics(counts, table, probabilities, truth) for counts in draw_bootstrap_counts(images, seed)]
+    return add_intervals(found, {name: np.concatenate([part[name] for part in parts]) for name in found}, images)
 
 
-def _figure(counts: Floats, table: csr_array, chances: Floats, truth: Marks) -> dict[str, Floats]:
-    """Make the figures, [k] each, of images that count so often, [k, n]."""
+def _compute_metrics(
+    counts: Floats, table: csr_array, probabilities: Floats, truth: LabelIndicators
+) -> dict[str, Floats]:
+    """Compute the metrics [k] each, for bootstrap counts of the images [k, n]."""
     sums, labels, images = counts @ table, truth.shape[1], truth.shape[0]
     hits, true, given = np.split(sums[:, 2:], [labels, 2 * labels], axis=1)
     return {
-        "mean_average_precision": average_areas(counts, chances, truth),
+        "mean_average_precision": average_precisions(counts, probabilities, truth),
         "accuracy": sums[:, 0] / images,
         "micro_f1": 2 * hits.sum(axis=1) / np.maximum((true + given).sum(axis=1), 1),
-        "macro_f1": average_shares(2 * hits, true + given),
+        "macro_f1": average_ratios(2 * hits, true + given),
         "log_loss": sums[:, 1] / images,
     }
 
 
-def average_areas(counts: Floats, chances: Floats, truth: Marks) -> Floats:
-    """Give the mAP [k] of images that count so often [k, n]; a label that a resample lacks is left out of it."""
-    columns, total, there = np.ascontiguousarray(counts.T), np.zeros(len(counts)), np.zeros(len(counts))
-    for score, has in zip(chances.T, truth.T, strict=True):
-        areas = find_average_precisions(score, has, columns)
+def average_precisions(counts: Floats, probabilities: Floats, truth: LabelIndicators) -> Floats:
+    """Return the mAP [k] for bootstrap counts [k, n]; a label that a resample lacks is left out of its mean."""
+    columns, total, present = np.ascontiguousarray(counts.T), np.zeros(len(counts)), np.zeros(len(counts))
+    for score, has in zip(probabilities.T, truth.T, strict=True):
+        areas = compute_average_precisions(score, has, columns)
         total += np.nan_to_num(areas)
-        there += np.isfinite(areas)
-    return total / np.maximum(there, 1)
+        present += np.isfinite(areas)
+    return total / np.maximum(present, 1)
 
 
-def _tabulate(head: Head, chances: Floats, marks: Marks, truth: Marks) -> Table:
-    """Give average precision and threshold of each label beside what each class has."""
+def _tabulate(head: Head, probabilities: Floats, predicted: LabelIndicators, truth: LabelIndicators) -> Table:
+    """Tabulate the labels with their average precision and threshold."""
     once = np.ones((len(truth), 1))
-    areas = [find_average_precisions(score, has, once)[0] for score, has in zip(chances.T, truth.T, strict=True)]
+    areas = [
+        compute_average_precisions(score, has, once)[0] for score, has in zip(probabilities.T, truth.T, strict=True)
+    ]
     return tabulate_classes(
         head.classes,
-        (marks & truth).sum(axis=0),
+        (predicted & truth).sum(axis=0),
         truth.sum(axis=0),
-        marks.sum(axis=0),
+        predicted.sum(axis=0),
         average_precision=np.nan_to_num(areas).tolist(),
         threshold=head.thresholds,
     )

@@ -14,9 +14,9 @@ import numpy as np
 from scipy.special import expit
 
 from storage.vectors.feature_file import Matrix
-from tasks.heads.answers import Marks
-from tasks.heads.heads import Floats
-from tasks.train.fit.axes import Axes
+from tasks.heads.answers import LabelIndicators
+from tasks.heads.heads import DenseLayer, Floats
+from tasks.train.fit.axes import PrincipalAxes
 from tasks.train.fit.lbfgs import (
     TINY,
     Columns,
@@ -30,32 +30,38 @@ from tasks.train.fit.lbfgs import (
 
 
 def fit_sigmoids(
-    axes: Axes, features: Matrix, truth: Marks, strengths: Sequence[float], steps: int, *, balanced: bool = False
-) -> list[tuple[Floats, Floats]]:
-    """Minimise, for each label by itself, mean log loss + l2/2 ||weights||^2 for each l2.
+    axes: PrincipalAxes,
+    features: Matrix,
+    truth: LabelIndicators,
+    strengths: Sequence[float],
+    max_steps: int,
+    *,
+    balanced: bool = False,
+) -> list[DenseLayer]:
+    """Minimise mean log loss + l2/2 ||weights||^2 for each label and each l2.
 
     Args:
-        axes: those of the features.
-        features: [n, dim].
-        truth: whether an image has a label [n, labels]; each label has images, and images that lack it.
-        strengths: values of l2, positive, falling.
-        steps: the most steps for one of them.
-        balanced: Let the images with a label count as much as those without.
+        axes: The principal axes of the features.
+        features: Features [n, dim].
+        truth: Whether an image has a label [n, labels]; some images have each label and some lack it.
+        strengths: Values of l2, positive and descending.
+        max_steps: The maximum number of steps for each of them.
+        balanced: Give the images with a label the same total weight as those without.
 
     Returns:
-        For each l2 the weights [dim, labels] of the standardised features, and the biases [labels].
+        For each l2, the weights [dim, labels] of the standardised features, and the biases [labels].
     """
     signs = np.where(truth, np.float32(1), np.float32(-1))
     loss = SigmoidLoss(signs, _weigh(truth, balanced=balanced))
     objective = make_objective(axes, features, loss)
-    weights, path = _start(objective, loss), list[tuple[Floats, Floats]]()
+    weights, path = _start(objective, loss), list[DenseLayer]()
     for l2 in strengths:
-        weights = minimise(objective, objective.evaluate(weights), make_penalty(axes, l2), steps).weights
+        weights = minimise(objective, objective.evaluate(weights), make_penalty(axes, l2), max_steps).weights
         path.append((axes.directions @ weights[:-1], weights[-1]))
     return path
 
 
-def _weigh(truth: Marks, *, balanced: bool) -> Singles:
+def _weigh(truth: LabelIndicators, *, balanced: bool) -> Singles:
     if not balanced:
         return np.broadcast_to(np.float32(1 / len(truth)), truth.shape)
     having = truth.sum(axis=0)
@@ -64,17 +70,17 @@ def _weigh(truth: Marks, *, balanced: bool) -> Singles:
 
 
 def _start(objective: Objective, loss: "SigmoidLoss") -> Floats:
-    """Start where each label has the probability of its share."""
+    """Return weights with which each label has its share of the images as its probability."""
     share = np.where(loss.signs > 0, loss.counts, 0).sum(axis=0, dtype=np.float64)
     return np.vstack([np.zeros((len(objective.squares) - 1, len(share))), np.log(share / (1 - share))])
 
 
 @dataclass(frozen=True)
 class SigmoidLoss:
-    """The mean log loss of each label.
+    """The weighted mean log loss of each label.
 
-    ``signs`` [n, labels] are 1 if an image has a label, else -1; ``counts`` [n, labels] are the weights of the images,
-    which sum to 1 for each label.
+    ``signs`` [n, labels] are 1 if an image has a label, else -1; ``counts`` [n, labels] are the images' weights, which
+    sum to 1 for each label.
     """
 
     signs: Singles
@@ -82,15 +88,15 @@ class SigmoidLoss:
     coupled: ClassVar[bool] = False
 
     def evaluate(self, logits: Singles, columns: Columns) -> tuple[Floats, Singles]:
-        """Return the losses of some labels, and their gradient with respect to the logits."""
+        """Return the losses of these labels, and their gradients with respect to the logits."""
         signs, counts = self.signs[:, columns], self.counts[:, columns]
         margins = signs * logits
-        losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps the digits of small losses
+        losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps small losses accurate
         mean = (losses * counts).sum(axis=0, dtype=np.float64)
         return cast("Floats", mean), -signs * expit(-margins) * counts
 
     def precondition(self, logits: Singles, squares: Floats, penalty: Floats) -> Preconditioner:
-        """Invert the product of the means over the images."""
+        """Invert the product of the two means."""
         chances = expit(logits)
         means = (chances * (1 - chances) * self.counts).sum(axis=0, dtype=np.float64)
         curvature = np.maximum(np.outer(squares, means) + penalty, TINY)
@@ -104,7 +110,7 @@ class _DiagonalInverse:
     curvature: Floats
 
     def solve(self, gradient: Floats, scale: Floats) -> Floats:
-        """Multiply by a gradient."""
+        """Multiply a gradient."""
         return gradient * (scale / self.curvature)
 
     def measure(self, change: Floats) -> Floats:

@@ -13,8 +13,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.heads.heads import Floats
-from tasks.train.fit.axes import Axes
+from tasks.heads.heads import DenseLayer, Floats
+from tasks.train.fit.axes import PrincipalAxes
+from tasks.train.fit.examples import ClassIndices, Examples
 from tasks.train.fit.lbfgs import (
     TINY,
     Columns,
@@ -26,63 +27,64 @@ from tasks.train.fit.lbfgs import (
     make_penalty,
     minimise,
 )
-from tasks.train.fit.sample import Labels, Sample
 
 
-def fit_softmax(axes: Axes, sample: Sample, strengths: Sequence[float], steps: int) -> list[tuple[Floats, Floats]]:
+def fit_softmax(
+    axes: PrincipalAxes, examples: Examples, strengths: Sequence[float], max_steps: int
+) -> list[DenseLayer]:
     """Minimise mean log loss + l2/2 ||weights||^2 for each l2.
 
     Args:
-        axes: those of the sample's features.
-        sample: what is learned.
-        strengths: values of l2, positive, falling.
-        steps: the most steps for one of them.
+        axes: The principal axes of the features.
+        examples: What to learn.
+        strengths: Values of l2, positive and descending.
+        max_steps: The maximum number of steps for each of them.
 
     Returns:
-        For each l2 the weights [dim, classes] of the standardised features, and the biases [classes].
+        For each l2, the weights [dim, classes] of the standardised features, and the biases [classes].
     """
-    objective = make_objective(axes, sample.features, SoftmaxLoss(sample.labels, sample.shares))
-    point, path = _start(objective, sample), list[Floats]()
+    objective = make_objective(axes, examples.features, SoftmaxLoss(examples.labels, examples.weights))
+    point, path = _start(objective, examples), list[Floats]()
     for number, l2 in enumerate(strengths):
         penalty = make_penalty(axes, l2)
         if number > 1:
             ahead = np.log(strengths[number - 1] / l2) / np.log(strengths[number - 2] / strengths[number - 1])
             predicted = objective.evaluate(path[-1] + ahead * (path[-1] - path[-2]))
             point = min(predicted, point, key=lambda each: objective.add_penalty(each, penalty)[0])
-        point = minimise(objective, point, penalty, steps)
+        point = minimise(objective, point, penalty, max_steps)
         path.append(point.weights)
     return [(axes.directions @ weights[:-1], weights[-1]) for weights in path]
 
 
-def _start(objective: Objective, sample: Sample) -> Point:
-    """Start where each class has the probability of its share."""
-    biases = np.log(np.bincount(sample.labels, sample.shares))
+def _start(objective: Objective, examples: Examples) -> Point:
+    """Return the point at which each class has its share of the examples as its probability."""
+    biases = np.log(np.bincount(examples.labels, examples.weights))
     weights = np.zeros((len(objective.squares) - 1, len(biases)))
     return objective.evaluate(np.vstack([weights, biases - biases.mean()]))
 
 
 @dataclass(frozen=True)
 class SoftmaxLoss:
-    """The mean log loss of a softmax over class numbers [n], weighted by ``shares`` [n]."""
+    """The log loss of a softmax for class indices ``labels`` [n], averaged with ``weights`` [n]."""
 
-    labels: Labels
-    shares: Floats
+    labels: ClassIndices
+    weights: Floats
     coupled: ClassVar[bool] = True
 
     def evaluate(self, logits: Singles, columns: Columns) -> tuple[Floats, Singles]:
-        """Return the loss, once for each class, and its gradient with respect to the logits."""
+        """Return the loss, repeated for each class, and its gradient with respect to the logits."""
         odds = _Odds.of(logits, self.labels)
         losses = np.where(odds.lag == 0, np.log1p(odds.sums), odds.lag + np.log(odds.totals))
-        errors = odds.others * (self.shares / odds.totals).astype(np.float32)[:, None]
-        errors[np.arange(len(errors)), self.labels] = -self.shares * odds.sums / odds.totals
-        return np.full(len(columns), self.shares @ losses), errors
+        errors = odds.others * (self.weights / odds.totals).astype(np.float32)[:, None]
+        errors[np.arange(len(errors)), self.labels] = -self.weights * odds.sums / odds.totals
+        return np.full(len(columns), self.weights @ losses), errors
 
     def precondition(self, logits: Singles, squares: Floats, penalty: Floats) -> Preconditioner:
-        """Invert the product of the mean over the classes and the mean over the features."""
+        """Invert the product of the two means, of the classes and of the features."""
         odds = _Odds.of(logits, self.labels)
         chances = odds.others / odds.totals.astype(np.float32)[:, None]
         chances[np.arange(len(chances)), self.labels] = 1 - odds.sums / odds.totals
-        counted = chances * self.shares.astype(np.float32)[:, None]
+        counted = chances * self.weights.astype(np.float32)[:, None]
         values, vectors = np.linalg.eigh(np.diag(counted.sum(axis=0, dtype=np.float64)) - chances.T @ counted)
         curvature = np.maximum(np.outer(squares, np.maximum(values, 0)) + penalty, TINY)
         return _ProductInverse(curvature, vectors)
@@ -90,18 +92,18 @@ class SoftmaxLoss:
 
 @dataclass(frozen=True)
 class _ProductInverse:
-    """The inverse of a product: ``curvature`` [r + 1, classes] by the features' axes and the classes' ``vectors``."""
+    """The inverse of a product: ``curvature`` [r + 1, classes] along the axes, by ``vectors`` of the classes."""
 
     curvature: Floats
     vectors: Floats
 
     def solve(self, gradient: Floats, scale: Floats) -> Floats:
-        """Multiply by a gradient."""
+        """Multiply a gradient."""
         solved: Floats = (gradient @ self.vectors / self.curvature) @ self.vectors.T
         return solved * scale
 
     def measure(self, change: Floats) -> Floats:
-        """Return the quadratic form, once for each class."""
+        """Return the quadratic form, repeated for each class."""
         return np.full(change.shape[1], np.vdot(change, self.solve(change, np.ones(1))))
 
 
@@ -119,7 +121,7 @@ class _Odds:
     lag: Floats
 
     @classmethod
-    def of(cls, logits: Singles, labels: Labels) -> "_Odds":
+    def of(cls, logits: Singles, labels: ClassIndices) -> "_Odds":
         rows, peaks = np.arange(len(logits)), logits.max(axis=1)
         others = np.exp(logits - peaks[:, None])
         others[rows, labels] = 0

@@ -14,7 +14,7 @@ from storage.tables.features import filter_known
 from storage.tables.trainings import Training, list_split
 from storage.vectors.feature_file import Matrix
 from tasks.encoder.layers import open_layers
-from tasks.heads.answers import gives_labels, join_labels, mark_labels, name_labels
+from tasks.heads.answers import apply_thresholds, is_multi_label, join_labels, name_labels
 from tasks.heads.heads import Classifier, Floats
 from tasks.heads.load import read_head, read_head_inputs
 
@@ -91,9 +91,9 @@ def read_test_images(lake: Lake, training: Training) -> tuple[list[str], list[li
 
 def _predict(head: Classifier, probabilities: Floats, labels: Sequence[Sequence[str]]) -> tuple[Texts, Floats]:
     """Return predicted names [n] and confidence [n]; of several labels, the confidence of the worst error."""
-    if not gives_labels(head):
+    if not is_multi_label(head):
         return np.array(head.classes)[probabilities.argmax(axis=1)], probabilities.max(axis=1)
-    marks = mark_labels(head, probabilities)
+    marks = apply_thresholds(head, probabilities)
     truth = np.array([[name in image_labels for name in head.classes] for image_labels in labels])
     wrong = np.where(marks, probabilities, 1 - probabilities) * (marks != truth)
     return np.array([join_labels(names) for names in name_labels(head.classes, marks)]), wrong.max(axis=1)

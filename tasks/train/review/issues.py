@@ -13,8 +13,8 @@ from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats
 from tasks.train.cross_validate import Folds
 from tasks.train.fit.candidates import fit_heads
-from tasks.train.fit.sample import Names
-from tasks.train.rows.near_duplicates import CLOSE, Nearest, Same, find_nearest, pair_up
+from tasks.train.fit.examples import ClassNames
+from tasks.train.rows.near_duplicates import MIN_COSINE, LooksSame, Nearest, find_nearest, list_close_pairs
 from tasks.train.settings import TrainSettings
 
 Problem = Literal["label", "duplicate", "outlier", "conflict"]
@@ -40,7 +40,9 @@ class Issue:
     other: int | None = None
 
 
-def find_issues(features: Matrix, names: Names, settings: TrainSettings, same: Same, advance: Advance) -> list[Issue]:
+def find_issues(
+    features: Matrix, names: ClassNames, settings: TrainSettings, same: LooksSame, advance: Advance
+) -> list[Issue]:
     """Find wrong labels, near-duplicates with different labels, and outliers; the worst of each first.
 
     Args:
@@ -63,7 +65,7 @@ def find_issues(features: Matrix, names: Names, settings: TrainSettings, same: S
     ]
 
 
-def find_wrong_labels(features: Matrix, names: Names, settings: TrainSettings) -> list[Issue]:
+def find_wrong_labels(features: Matrix, names: ClassNames, settings: TrainSettings) -> list[Issue]:
     """Find labels that are likely wrong, by confident learning (Northcutt et al. 2021) on out-of-fold probabilities.
 
     An image is skipped if its class has too few images for the fold's head to learn it.
@@ -86,7 +88,7 @@ def find_wrong_labels(features: Matrix, names: Names, settings: TrainSettings) -
     ]
 
 
-def predict_out_of_fold(features: Matrix, names: Names, settings: TrainSettings) -> Floats:
+def predict_out_of_fold(features: Matrix, names: ClassNames, settings: TrainSettings) -> Floats:
     """Predict each image by a head that was trained without it.
 
     Returns:
@@ -94,7 +96,7 @@ def predict_out_of_fold(features: Matrix, names: Names, settings: TrainSettings)
     """
     softmax, classes = settings.model_copy(update={"heads": ("softmax",)}), np.unique(names)
     probabilities = np.zeros((len(names), len(classes)))
-    for training, validation, test in Folds(FOLDS, assign_folds(names), np.arange(len(names))).turns():
+    for training, validation, test in Folds(FOLDS, assign_folds(names), np.arange(len(names))).split():
         usable = validation & np.isin(names, names[training])
         if not usable.any() or len(np.unique(names[training])) < 2:  # noqa: PLR2004 - a head needs two classes
             continue
@@ -104,7 +106,7 @@ def predict_out_of_fold(features: Matrix, names: Names, settings: TrainSettings)
     return probabilities
 
 
-def assign_folds(names: Names) -> npt.NDArray[np.int64]:
+def assign_folds(names: ClassNames) -> npt.NDArray[np.int64]:
     """Assign each class's images to the folds in turn [n]. Rows are ordered by image id, which is random."""
     _, labels = np.unique(names, return_inverse=True)
     order = np.argsort(labels, kind="stable")
@@ -113,8 +115,8 @@ def assign_folds(names: Names) -> npt.NDArray[np.int64]:
     return folds
 
 
-def _find_duplicates(nearest: Nearest, names: Names, same: Same) -> Iterator[Issue]:
-    for first, second, cosine in pair_up(nearest, CLOSE):
+def _find_duplicates(nearest: Nearest, names: ClassNames, same: LooksSame) -> Iterator[Issue]:
+    for first, second, cosine in list_close_pairs(nearest, MIN_COSINE):
         if names[first] != names[second] and same(first, second):
             yield Issue(first, "duplicate", str(names[second]), cosine, second)
             yield Issue(second, "duplicate", str(names[first]), cosine, first)

@@ -1,4 +1,4 @@
-"""Features as a stream for PyTorch, where they do not fit in memory."""
+"""Features as a stream for PyTorch, if they do not fit in memory."""
 
 from collections.abc import Iterator
 
@@ -20,21 +20,21 @@ from storage.vectors.gather import RowGroups, read_rows
 class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches of (vectors [n, dim] float32, class numbers [n] int64), for ``DataLoader(dataset, batch_size=None)``.
 
-    The workers of a DataLoader share the row groups of the lake's files among them, each read by one. An epoch's order
-    follows from ``seed`` and the epoch: row groups are shuffled, and the images in each; a row group's last batch may
-    be smaller. The rows are those of one snapshot, and workers read files alone, never the catalog.
+    The workers of a DataLoader divide the row groups of the lake's files among them. The order depends on ``seed`` and
+    the epoch alone: row groups are shuffled, and the images in each; a row group's last batch may be smaller. The rows
+    are those of one snapshot. Workers read only files, never the catalog.
 
     Args:
         home: The home of the lake.
-        recipe: A recipe's id, or what begins no other recipe's.
-        label_set: Whose classes; images with none or several are left out. By default the only one that there is.
-        at: A snapshot; by default the newest one now.
-        where: A condition as in :func:`storage.vectors.features_reader.find_features`.
-        batch: Images a batch.
+        recipe: A recipe's id, or a unique prefix of it.
+        label_set: The label set; images with no class or several are left out. Defaults to the only label set.
+        at: A snapshot; defaults to the newest one.
+        where: A condition; see :func:`storage.vectors.features_reader.find_features`.
+        batch: Images per batch.
         seed: Decides the order.
 
     Raises:
-        QueryError: where recipe, snapshot, label set or condition do not fit the lake.
+        QueryError: if the recipe, snapshot, label set or condition does not fit the lake.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
             features = find_features(lake, recipe, lake.snapshot if at is None else at, where)
             names = features.classes(label_set)
             self._groups = features.groups()
-            # What lies in the catalog, a few rows at most, is read now.
-            self._read_already = {group.file: features.read(group) for group in self._groups if not group.footer}
+            # Inlined rows, a few at most, are in the catalog and read now.
+            self._inlined = {group.file: features.read(group) for group in self._groups if not group.footer}
         self.classes = tuple(sorted(pc.unique(names.drop_null()).to_pylist()))
-        """The names behind the numbers."""
+        """The class names, by class number."""
         numbers = {name: number for number, name in enumerate(self.classes)}
         self._targets = np.array([numbers.get(name, -1) for name in names.to_pylist()], np.int64)
         self._home, self._dim, self._batch, self._seed, self._epoch = home, features.recipe.dim, batch, seed, 0
@@ -64,7 +64,7 @@ class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
         return int((self._targets >= 0).sum())
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose another order of the same rows."""
+        """Set the epoch, which decides the order."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -87,5 +87,5 @@ class FeatureDataset(IterableDataset[tuple[Tensor, Tensor]]):
 
     def _vectors(self, group: RowGroups) -> Matrix:
         if group.footer is None:
-            return self._read_already[group.file]
+            return self._inlined[group.file]
         return read_rows(open_data(self._home)[0], group, self._dim)

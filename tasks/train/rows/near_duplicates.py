@@ -1,4 +1,4 @@
-"""Near-duplicates: images alike in features, by the cosine between them, and in looks, by a perceptual hash."""
+"""Near-duplicates: images with similar features, by cosine, that look the same, by a perceptual hash."""
 
 import io
 from collections.abc import Callable, Iterator, Sequence
@@ -21,109 +21,111 @@ if TYPE_CHECKING:
     import imagehash
 
 ROWS = 1024
-NEAREST = 10
-CLOSE = 0.95
-"""The least cosine of near-duplicates."""
-NEAR = 10
-"""The most of 64 bits in which the hashes of two pictures that look the same differ."""
+NEIGHBOURS = 10
+MIN_COSINE = 0.95
+"""The minimum cosine of near-duplicates."""
+MAX_HASH_DISTANCE = 10
+"""The maximum number of bits, of 64, by which the hashes of near-duplicates differ."""
 
-Numbers = npt.NDArray[np.int64]
-Same = Callable[[int, int], bool]
-"""Whether two images, by their numbers, look the same."""
+Positions = npt.NDArray[np.int64]
+LooksSame = Callable[[int, int], bool]
+"""Whether two images, given by position, look the same."""
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """For each of n images its k nearest others, nearest first: their numbers and cosines [n, k]."""
+    """The k nearest others of each of n images, nearest first: their positions and cosines [n, k]."""
 
-    numbers: Numbers
+    positions: Positions
     cosines: Matrix
 
 
 def find_nearest(features: Matrix, advance: Advance) -> Nearest:
-    """Compare every image with every other: n^2 products of vectors, a few rows at a time.
+    """Compare every image with every other, a block of rows at a time.
 
     Args:
-        features: [n, dim], n at least 2.
-        advance: is told how many images are done.
+        features: Features [n, dim], with n at least 2.
+        advance: Called with the number of images done.
     """
-    points, count = _point(features), min(NEAREST, len(features) - 1)
-    numbers, cosines = np.empty((len(points), count), np.int64), np.empty((len(points), count), np.float32)
+    points, count = _normalise(features), min(NEIGHBOURS, len(features) - 1)
+    positions, cosines = np.empty((len(points), count), np.int64), np.empty((len(points), count), np.float32)
     for start in range(0, len(points), ROWS):
         part = slice(start, min(start + ROWS, len(points)))
-        found = points[part] @ points.T
-        found[np.arange(len(found)), np.arange(part.start, part.stop)] = -np.inf  # itself
-        nearest = np.argpartition(-found, count - 1, axis=1)[:, :count]
-        order = np.argsort(-np.take_along_axis(found, nearest, axis=1), axis=1, kind="stable")
-        numbers[part] = np.take_along_axis(nearest, order, axis=1)
-        cosines[part] = np.take_along_axis(found, numbers[part], axis=1)
-        advance(len(found))
-    return Nearest(numbers, cosines)
+        products = points[part] @ points.T
+        products[np.arange(len(products)), np.arange(part.start, part.stop)] = -np.inf  # the image itself
+        nearest = np.argpartition(-products, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(products, nearest, axis=1), axis=1, kind="stable")
+        positions[part] = np.take_along_axis(nearest, order, axis=1)
+        cosines[part] = np.take_along_axis(products, positions[part], axis=1)
+        advance(len(products))
+    return Nearest(positions, cosines)
 
 
-def meet_earlier(features: Matrix, arrivals: Numbers, closest: float, advance: Advance) -> Iterator[Numbers]:
-    """Give for each image in turn the numbers of the earlier ones that are at least so close.
+def find_earlier_neighbours(
+    features: Matrix, arrivals: Positions, min_cosine: float, advance: Advance
+) -> Iterator[Positions]:
+    """Yield for each image the positions of the earlier ones with at least this cosine.
 
-    Features are standardised over those that had arrived by then, so that an answer stays as images are added.
+    Features are standardised over the images that had arrived by then, so that later images change no earlier result.
 
     Args:
-        features: [n, dim], by arrival.
-        arrivals: when each arrived, rising [n].
-        closest: a cosine.
-        advance: is told how many images are done.
+        features: Features [n, dim], by arrival.
+        arrivals: Arrival times, ascending [n].
+        min_cosine: The minimum cosine.
+        advance: Called with the number of images done.
     """
     starts = np.flatnonzero(np.diff(arrivals, prepend=-1))
     for first, end in pairwise([*starts.tolist(), len(features)]):
-        points = _point(features[:end])
+        points = _normalise(features[:end])
         for start in range(first, end, ROWS):
             stop = min(start + ROWS, end)
-            found = points[start:stop] @ points[:stop].T
-            yield from (np.flatnonzero(row[:at] >= closest) for at, row in enumerate(found, start))
+            cosines = points[start:stop] @ points[:stop].T
+            yield from (np.flatnonzero(row[:at] >= min_cosine) for at, row in enumerate(cosines, start))
             advance(stop - start)
 
 
-def pair_up(nearest: Nearest, closest: float) -> list[tuple[int, int, float]]:
-    """List the pairs of images (first, second, cosine) that are at least so close, closest first."""
-    rows, columns = np.nonzero(nearest.cosines >= closest)
+def list_close_pairs(nearest: Nearest, min_cosine: float) -> list[tuple[int, int, float]]:
+    """List the pairs of images (first, second, cosine) with at least this cosine, closest first."""
+    rows, columns = np.nonzero(nearest.cosines >= min_cosine)
     pairs = {}
     for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-        other = int(nearest.numbers[row, column])
+        other = int(nearest.positions[row, column])
         pairs[min(row, other), max(row, other)] = float(nearest.cosines[row, column])
-    return sorted(((*pair, cosine) for pair, cosine in pairs.items()), key=lambda found: (-found[2], found[:2]))
+    return sorted(((*pair, cosine) for pair, cosine in pairs.items()), key=lambda pair: (-pair[2], pair[:2]))
 
 
-def _point(features: Matrix) -> Matrix:
-    """Standardise features and give their directions [n, dim]."""
+def _normalise(features: Matrix) -> Matrix:
+    """Standardise features and scale them to unit length [n, dim]."""
     standard = features - features.mean(axis=0)
     scale = standard.std(axis=0)
     standard /= np.where(scale > 0, scale, 1)
     lengths = np.linalg.norm(standard, axis=1, keepdims=True)
-    pointed: Matrix = np.divide(standard, lengths, out=np.zeros_like(standard), where=lengths > 0)
-    return pointed
+    units: Matrix = np.divide(standard, lengths, out=np.zeros_like(standard), where=lengths > 0)
+    return units
 
 
-def compare_files(places: Sequence[str | None]) -> Same:
-    """Give the comparison of two images by the numbers of their places; one that cannot be read looks like none."""
+def make_file_comparison(locations: Sequence[str | None]) -> LooksSame:
+    """Compare images by position, reading their files; an unreadable image looks like no other."""
 
     @cache
-    def look(number: int) -> "imagehash.ImageHash | None":
-        place = places[number]
-        return _hash(Path(decode_path(place))) if place else None
+    def read_hash(position: int) -> "imagehash.ImageHash | None":
+        location = locations[position]
+        return _hash(Path(decode_path(location))) if location else None
 
-    def same(first: int, second: int) -> bool:
-        one, other = look(first), look(second)
-        return one is not None and other is not None and one - other <= NEAR
+    def looks_same(first: int, second: int) -> bool:
+        one, other = read_hash(first), read_hash(second)
+        return one is not None and other is not None and one - other <= MAX_HASH_DISTANCE
 
-    return same
+    return looks_same
 
 
 def _hash(path: Path) -> "imagehash.ImageHash | None":
-    """Hash a picture's low frequencies (Zauner, Implementation and benchmarking of perceptual image hash functions)."""
+    """Hash an image's low frequencies (Zauner, Implementation and benchmarking of perceptual image hash functions)."""
     import imagehash
 
     Image.init()
     try:
         with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
             return imagehash.phash(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception:  # noqa: BLE001 - broken pixels raise anything; such an image looks like no other
+    except Exception:  # noqa: BLE001 - broken images raise exceptions of any kind
         return None

@@ -1,4 +1,4 @@
-"""Splits: which images train, choose and measure, and in which folds. By hash an image never moves."""
+"""Splits and folds of the images. Split by hash, an image never moves."""
 
 import hashlib
 from collections import Counter
@@ -12,76 +12,80 @@ from storage.lake.lake import Lake
 from storage.names import LabelSetName
 from storage.progress import Progress
 from storage.tables.trainings import list_labelled
-from tasks.train.rows.groups import GROUP, Arrivals, find_groups
+from tasks.train.rows.groups import GROUP, GroupingInputs, find_groups
 from tasks.train.settings import TrainSettings
 
 Row = tuple[str, str]
 """(image_id, class)"""
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-NAMED = 5
-"""Classes that a message names."""
+MAX_NAMES = 5
+"""The number of classes that a message names."""
 
 
 @dataclass(frozen=True)
-class Division:
-    """Rows with the split and the group's key of each image, and how many images were left out between splits."""
+class SplitAssignment:
+    """Rows with the split and the group key of each image.
+
+    ``bridges`` is the number of images that were left out because they belong to groups of different splits.
+    """
 
     rows: tuple[Row, ...]
-    places: Mapping[str, Split]
-    keys: Mapping[str, str]
+    splits: Mapping[str, Split]
+    groups: Mapping[str, str]
     bridges: int
 
     @property
     def identity(self) -> str:
         """A hash of each image's group and split."""
-        return digest([[image_id, self.keys[image_id], split] for image_id, split in sorted(self.places.items())])
+        return digest([[image_id, self.groups[image_id], split] for image_id, split in sorted(self.splits.items())])
 
 
 def assign_split(key: str, settings: TrainSettings) -> Split:
-    """Choose the split of an image or a group from its key and the seed alone, so that it stays as data grows.
+    """Return the split of an image or a group, which depends on its key and the seed alone.
 
     Args:
-        key: an image_id, or that of a group of images.
-        settings: the seed, and the shares of the splits.
+        key: An image id, or the key of a group.
+        settings: The seed, and the shares of the splits.
     """
-    place = _hash(key, f"{settings.seed}:")
-    if place < settings.test:
+    position = _hash(key, f"{settings.seed}:")
+    if position < settings.test:
         return "test"
-    return "validation" if place < settings.test + settings.validation else "train"
+    return "validation" if position < settings.test + settings.validation else "train"
 
 
 def assign_fold(key: str, settings: TrainSettings) -> int:
-    """Choose the fold of an image or a group from its key and the seed alone."""
+    """Return the fold of an image or a group, which depends on its key and the seed alone."""
     return int(_hash(key, f"{settings.seed}:fold:") * settings.folds)
 
 
 def split_by_time(keys: Mapping[str, str], settings: TrainSettings) -> dict[str, Split]:
-    """Let the newest images measure, those before them choose, and the oldest train; groups go by their newest.
+    """Test on the newest images, validate on those before, train on the oldest; a group goes by its newest image.
+
+    A group goes into a split that newer groups have not filled, so that none is empty for want of one image.
 
     Args:
-        keys: the key of each image's group, oldest image first.
-        settings: the shares of the splits. A group goes into a split that the newer groups have not filled, so that
-            none is empty for want of one image.
+        keys: The group key of each image, oldest image first.
+        settings: The shares of the splits.
     """
     sizes, newer = Counter(keys.values()), 0
     splits: dict[str, Split] = {}
     for key in dict.fromkeys(reversed(list(keys.values()))):
         share = newer / len(keys)
-        chosen = share < settings.test + settings.validation
-        splits[key] = "test" if share < settings.test else "validation" if chosen else "train"
+        held_out = share < settings.test + settings.validation
+        splits[key] = "test" if share < settings.test else "validation" if held_out else "train"
         newer += sizes[key]
     return {image_id: splits[key] for image_id, key in keys.items()}
 
 
 def _hash(key: str, salt: str) -> float:
-    """Give the first 64 bits of SHA-256(salt, key), divided by 2**64: uniform on [0, 1)."""
+    """Return the first 64 bits of SHA-256(salt, key), divided by 2**64: uniform on [0, 1)."""
     content = key.encode() if key.startswith(GROUP) else bytes.fromhex(key.replace("-", ""))
     return int.from_bytes(hashlib.sha256(salt.encode() + content).digest()[:8]) / 2**64
 
 
 def select_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) -> dict[str, str]:
-    """Give each image its class, without images of several classes and classes that are left out."""
+    """Return the class of each image, without images of several classes and without classes to leave out."""
     classes: dict[str, set[str]] = {}
     for image_id, name in labels:
         classes.setdefault(image_id, set()).add(name)
@@ -90,10 +94,10 @@ def select_single(labels: Iterable[tuple[str, str]], settings: TrainSettings) ->
 
 
 def select_rows(labels: Sequence[tuple[str, str]], settings: TrainSettings) -> list[Row]:
-    """Give the rows to train and measure on, by image: one an image, with ``multi_label`` one a label.
+    """Return the rows to train and measure on: one per image, or one per label with ``multi_label``.
 
     Raises:
-        TrainError: where a class is to be left out that no image has.
+        TrainError: if a class to leave out does not exist.
     """
     _check_left_out({name for _, name in labels}, settings)
     if settings.multi_label:
@@ -102,45 +106,45 @@ def select_rows(labels: Sequence[tuple[str, str]], settings: TrainSettings) -> l
 
 
 def _check_left_out(classes: Collection[str], settings: TrainSettings) -> None:
-    strange = sorted(set(settings.leave_out).difference(classes))
-    if strange and classes:
-        more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
-        there = f"{', '.join(sorted(classes)[:NAMED])}{more}"
+    unknown = sorted(set(settings.leave_out).difference(classes))
+    if unknown and classes:
+        more = f" and {len(classes) - MAX_NAMES} more" if len(classes) > MAX_NAMES else ""
+        names = f"{', '.join(sorted(classes)[:MAX_NAMES])}{more}"
         raise TrainError(
-            f"train.leave_out {', '.join(strange)}", "is no class of these images", f"The classes are {there}"
+            f"train.leave_out {', '.join(unknown)}", "is no class of these images", f"The classes are {names}"
         )
 
 
-def divide(
+def assign_splits(
     lake: Lake,
     label_set: LabelSetName,
     recipe_id: str,
     settings: TrainSettings,
-    arrivals: Arrivals | None,
+    grouping: GroupingInputs | None,
     progress: Progress,
-) -> Division:
-    """Read the rows to train and measure on, and give each image its split; one between splits is left out.
+) -> SplitAssignment:
+    """Read the rows to train and measure on, and assign each image to a split.
 
-    All images that have features take part in grouping, so that labels decide nothing about it. ``arrivals`` are what
-    :func:`tasks.train.rows.groups.read_arrivals` reads, None where splits follow from ids alone.
+    All images that have features take part in grouping, labelled or not, so that labels do not change the groups.
+    ``grouping`` is None if splits depend on image ids alone.
 
     Raises:
-        TrainError: where a class is to be left out that no image has.
+        TrainError: if a class to leave out does not exist.
     """
     rows = select_rows(list_labelled(lake, label_set, recipe_id, several=settings.multi_label), settings)
     labelled = dict(rows)
-    if arrivals is None:
-        places = {image_id: assign_split(image_id, settings) for image_id in labelled}
-        return Division(tuple(rows), places, {image_id: image_id for image_id in labelled}, 0)
+    if grouping is None:
+        splits = {image_id: assign_split(image_id, settings) for image_id in labelled}
+        return SplitAssignment(tuple(rows), splits, {image_id: image_id for image_id in labelled}, 0)
 
-    def place(key: str) -> str:
-        # by time all groups may be joined, as each is given its split afterwards
+    def split_of(key: str) -> str:
+        # By time, groups get their split afterwards, so any of them may merge.
         return "" if settings.split == "time" else assign_split(key, settings)
 
-    found = find_groups(lake, recipe_id, arrivals, settings, place, progress)
-    keys = {image_id: key for image_id, key in found.items() if image_id in labelled}
-    places = {image_id: assign_split(key, settings) for image_id, key in keys.items()}
+    all_groups = find_groups(lake, recipe_id, grouping, settings, split_of, progress)
+    groups = {image_id: key for image_id, key in all_groups.items() if image_id in labelled}
+    splits = {image_id: assign_split(key, settings) for image_id, key in groups.items()}
     if settings.split == "time":
-        places = split_by_time(keys, settings)
-    kept = tuple(row for row in rows if row[0] in keys)
-    return Division(kept, places, keys, len(labelled) - len(keys))
+        splits = split_by_time(groups, settings)
+    kept = tuple(row for row in rows if row[0] in groups)
+    return SplitAssignment(kept, splits, groups, len(labelled) - len(groups))

@@ -1,4 +1,4 @@
-"""The budget of a search: what still fits into its minutes and bytes."""
+"""The budget of a search, in minutes and in bytes of features."""
 
 import time
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from tasks.train.settings import SearchSettings
 
 
 class OutOfTimeError(Exception):
-    """A training that was ended, as the rest of it would not end in time."""
+    """Training was stopped because it could not finish in time."""
 
 
 @dataclass
 class Budget:
-    """Minutes from now on, and bytes of features; ``clock`` gives seconds."""
+    """A budget of minutes from now on, and of bytes of features; ``clock`` returns seconds."""
 
     settings: SearchSettings
     clock: Callable[[], float] = time.monotonic
@@ -21,31 +21,31 @@ class Budget:
     began: float = field(init=False)
 
     def __post_init__(self) -> None:
-        """Begin now."""
+        """Start the clock."""
         self.began = self.clock()
 
     @property
     def deadline(self) -> float:
-        """When time is up, by the clock."""
+        """When the time is up, by the clock."""
         return self.began + 60 * self.settings.minutes
 
     @property
     def seconds_left(self) -> float:
-        """How much time is left."""
+        """The seconds until the deadline."""
         return self.deadline - self.clock()
 
-    def refuse(self, seconds: float, size: int, share: float = 1.0) -> str | None:
-        """Say why something does not fit that would take so many seconds and bytes; None where it does.
+    def explain_refusal(self, seconds: float, size: int, share: float = 1.0) -> str | None:
+        """Return why something of these seconds and bytes does not fit, or None if it does.
 
-        It may take a share of the time that is left.
+        It may take at most a ``share`` of the time that is left.
         """
         left, room = max(share * self.seconds_left, 0.0), max(self.settings.bytes - self.spent, 0)
         if size > room:
-            return f"not tried: its features take {size:,} bytes, and search.bytes leave {room:,}"
+            return f"not tried: its features take {size:,} bytes, and search.bytes leaves {room:,}"
         if seconds > left or not left:
-            return f"not tried: would take about {seconds:,.0f} s, and search.minutes leave it {left:,.0f} s"
+            return f"not tried: would take about {seconds:,.0f} s, and search.minutes leaves {left:,.0f} s"
         return None
 
     def spend(self, size: int) -> None:
-        """Take bytes away, whether they lie in the lake already or not: a second search decides alike."""
+        """Charge bytes, even if the lake has them already, so that a second search decides the same."""
         self.spent += size

@@ -1,4 +1,4 @@
-"""Learning curves: what more labels would be worth, against unfreezing more, and how sure that is."""
+"""Learning curves: the expected gain from more labels, compared with that from unfreezing more layers."""
 
 import math
 from collections.abc import Sequence
@@ -7,132 +7,132 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.heads.heads import Floats
-from tasks.train.measure.intervals import draw, take_percentiles, wilson
+from tasks.train.measure.intervals import draw_bootstrap_counts, find_percentile_interval, find_wilson_interval
 from tasks.train.search.halving import Trial
 
-POINTS = 2
-"""Shares of the labels at least, to extrapolate from."""
+MIN_POINTS = 2
+"""A curve needs this many points to be extrapolated."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What something adds to the accuracy, with its 95 % interval."""
+    """A gain in accuracy, with its 95 % confidence interval."""
 
     value: float
     low: float
     high: float
 
     @property
-    def sure(self) -> bool:
-        """Whether it is known to add, or to take away."""
+    def significant(self) -> bool:
+        """Whether the interval excludes 0."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:
-        """Tell it in points."""
+        """Format the gain in percentage points."""
         return f"{100 * self.value:+.1f} points, {100 * self.low:+.1f} to {100 * self.high:+.1f}"
 
 
 def measure_gain(frozen: Trial, unfrozen: Trial, seed: int) -> Gain:
-    """Measure what the second adds to the first, on the validation images that both were asked about.
+    """Measure the gain of the second trial over the first, on the validation images that they share.
 
-    The interval is over 1,000 resamples of the images, the same for both.
+    The interval is a paired bootstrap of 1,000 resamples.
     """
     before, after = _resample([frozen, unfrozen], seed)
-    return _bound(unfrozen.accuracy - frozen.accuracy, after - before, len(unfrozen.right))
+    return _bound(unfrozen.accuracy - frozen.accuracy, after - before, len(unfrozen.correct))
 
 
 def extrapolate(curve: Sequence[Trial], images: int, seed: int) -> Gain | None:
-    """Say what so many images to train on would add to the last point of a learning curve, as fitted.
+    """Estimate the gain over the last point of a learning curve from training on more images.
 
-    The error falls as a power of the images (Hestness et al., Deep learning scaling is predictable, empirically, 2017),
-    a straight line in logarithms, fitted with the weight that each point's error has. The interval is over 1,000
-    resamples of the validation images, the same for all points: it does not know whether the law holds that far.
+    The error falls as a power of the number of images (Hestness et al., Deep learning scaling is predictable,
+    empirically, 2017): a straight line in logarithms, fitted by weighted least squares. The interval is a bootstrap of
+    1,000 resamples of the validation images, the same for all points; it assumes that the power law holds.
 
     Args:
-        curve: one contender at growing numbers of images.
-        images: how many there would be.
-        seed: of the resamples.
+        curve: Trials of one contender on increasing numbers of images.
+        images: The number of images to extrapolate to.
+        seed: Seed of the bootstrap.
 
     Returns:
-        None where there are fewer than two points.
+        The gain, or None if the curve has fewer than two points.
     """
     numbers = np.log([trial.images for trial in curve])
-    if len(set(numbers.tolist())) < POINTS:
+    if len(set(numbers.tolist())) < MIN_POINTS:
         return None
-    least = 0.5 / max(len(curve[-1].right), 1)
+    least = 0.5 / max(len(curve[-1].correct), 1)
     errors = np.clip([[1 - trial.accuracy for trial in curve]], least, 1 - least)
     weights = (errors / (1 - errors))[0]
     gains, spread = (
         _fit_gain(each, numbers, weights, math.log(images))
         for each in (errors, np.clip(1 - _resample(curve, seed).T, least, 1))
     )
-    return _bound(float(gains[0]), spread, len(curve[-1].right))
+    return _bound(float(gains[0]), spread, len(curve[-1].correct))
 
 
 def _bound(value: float, spread: Floats, images: int) -> Gain:
-    """Give the middle 95 % of the resamples; where they do not vary, what so many images cannot tell from none."""
-    low, high = take_percentiles(spread)
+    """Use the bootstrap percentiles or, if the resamples do not vary, Wilson's interval of 0 among these images."""
+    low, high = find_percentile_interval(spread)
     if low == high:
-        unseen = float(wilson(0, images)[1])
+        unseen = float(find_wilson_interval(0, images)[1])
         return Gain(value, low - unseen, high + unseen)
     return Gain(value, low, high)
 
 
 def _fit_gain(errors: Floats, numbers: Floats, weights: Floats, at: float) -> Floats:
-    """Fit a power law to each row of errors [r, points]; give by how much each falls from the last point [r]."""
+    """Fit a power law to each row of errors [r, points]; return its fall from the last point to ``at`` [r]."""
     logs, total = np.log(errors), weights.sum()
     middle, level = numbers @ weights / total, logs @ weights / total
     slope = (logs - level[:, None]) @ (weights * (numbers - middle)) / (weights @ (numbers - middle) ** 2)
-    last, then = (np.exp(level + slope * (place - middle)) for place in (numbers[-1], at))
-    gains: Floats = last - np.minimum(then, 1)
+    last, extrapolated = (np.exp(level + slope * (number - middle)) for number in (numbers[-1], at))
+    gains: Floats = last - np.minimum(extrapolated, 1)
     return gains
 
 
 def _resample(trials: Sequence[Trial], seed: int) -> Floats:
-    """Give the accuracies of trials over resamples of the validation images that all know, [trials, 1000]."""
-    shared = [image_id for image_id in trials[0].right if all(image_id in trial.right for trial in trials)]
-    right = np.array([[trial.right[image_id] for image_id in shared] for trial in trials], np.float64)
-    return np.concatenate([counts @ right.T for counts in draw(len(shared), seed)]).T / len(shared)
+    """Return the trials' accuracies over resamples of the validation images that they share, [trials, 1000]."""
+    shared = [image_id for image_id in trials[0].correct if all(image_id in trial.correct for trial in trials)]
+    right = np.array([[trial.correct[image_id] for image_id in shared] for trial in trials], np.float64)
+    return np.concatenate([counts @ right.T for counts in draw_bootstrap_counts(len(shared), seed)]).T / len(shared)
 
 
 def round_labels(images: int) -> int:
-    """Round a number of images to one digit, as nobody knows it better."""
+    """Round a number of images to one significant digit."""
     step = int(10 ** max(len(str(images)) - 1, 0))
     return max(round(images / step), 1) * step
 
 
 def advise(labels: int, more: Gain | None, cut: str | None, unfrozen: Gain | None) -> str:
-    """Say in one line what is worth more: so many more labels, or unfreezing what follows a cut.
+    """Advise in one line whether to add labels or to unfreeze what follows a cut.
 
-    It says "perhaps" where the two intervals overlap, and that neither is known to help where both hold 0.
+    The advice says "perhaps" if the intervals overlap, and that neither is known to help if both contain 0.
     """
-    many, deeper = f"{labels:,} more labels", _name(cut)
+    many, deeper = f"{labels:,} more labels", _name_unfreezing(cut)
     if more is None or unfrozen is None:
         return _advise_one(many, more, deeper, unfrozen)
-    told = {many: f"{many} ({more})", deeper: f"{deeper} ({unfrozen})"}
-    if not more.sure and not unfrozen.sure:
-        return f"Neither {told[many]} nor {told[deeper]} is known to change the accuracy"
+    words = {many: f"{many} ({more})", deeper: f"{deeper} ({unfrozen})"}
+    if not more.significant and not unfrozen.significant:
+        return f"Neither {words[many]} nor {words[deeper]} is known to change the accuracy"
     better, worse = (many, deeper) if more.value >= unfrozen.value else (deeper, many)
     first, second = (more, unfrozen) if better == many else (unfrozen, more)
     verb = "are" if better == many else "is"
     if first.low > second.high:
-        return f"{_capital(told[better])} {verb} worth more than {told[worse]}"
-    return f"Perhaps {told[better]} {verb} worth more than {told[worse]}: the intervals overlap"
+        return f"{_capitalise(words[better])} {verb} worth more than {words[worse]}"
+    return f"Perhaps {words[better]} {verb} worth more than {words[worse]}: the intervals overlap"
 
 
 def _advise_one(many: str, more: Gain | None, deeper: str, unfrozen: Gain | None) -> str:
     if more is None and unfrozen is None:
         return f"Neither {many} nor unfreezing can be judged from this search"
-    known, name = (more, many) if more else (unfrozen, deeper)
+    gain, name = (more, many) if more else (unfrozen, deeper)
     other = "unfreezing was not tried" if more else f"{many} cannot be judged"
-    if known and known.sure:
-        return f"{_capital(name)} would add {known}; {other}"
-    return f"{_capital(name)} would perhaps add nothing ({known}); {other}"
+    if gain and gain.significant:
+        return f"{_capitalise(name)} would add {gain}; {other}"
+    return f"{_capitalise(name)} would perhaps add nothing ({gain}); {other}"
 
 
-def _name(cut: str | None) -> str:
+def _name_unfreezing(cut: str | None) -> str:
     return "fine-tuning the whole network" if cut == "input" else f"unfreezing what follows {cut}"
 
 
-def _capital(text: str) -> str:
+def _capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]

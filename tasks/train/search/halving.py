@@ -1,4 +1,4 @@
-"""Successive halving: many contenders on few labels, the better half on twice as many, until all labels are used."""
+"""Successive halving: try many contenders on few labels, and the better half of them on twice as many."""
 
 import hashlib
 import math
@@ -7,19 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tasks.train.measure.intervals import wilson
+from tasks.train.measure.intervals import find_wilson_interval
 from tasks.train.settings import Kind
 
-FINAL = 2
-"""Contenders that reach all labels."""
-ROUNDS = 3
-"""Rounds at least, as a learning curve needs points."""
-FEWEST = 2
-"""Labels of each class at least, where it has as many."""
+FINALISTS = 2
+"""Contenders that are trained on all labels."""
+MIN_ROUNDS = 3
+"""The minimum number of rounds, as a learning curve needs points."""
+MIN_LABELS = 2
+"""The minimum number of labels of each class that has as many."""
 
 
 class Contender(NamedTuple):
-    """A way of training: a kind of head on what a cut gives."""
+    """A kind of head on features at a cut."""
 
     cut: str
     kind: Kind
@@ -27,35 +27,35 @@ class Contender(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """What a contender came to: images that it was trained on, and what it was right about in validation.
+    """A contender trained on ``images`` images, a ``share`` of all, and measured on validation images.
 
-    ``right`` has the validation images, ``loss`` is their mean log loss, nats. ``epoch`` is a tail's best; at 0,
-    which is its start, it is a frozen backbone with a softmax.
+    ``correct`` says for each validation image whether its class was predicted; ``loss`` is their mean log loss in nats.
+    ``epoch`` is a tail's best epoch, where 0 means that it stayed a frozen backbone with a softmax.
     """
 
     contender: Contender
     images: int
     share: float
-    right: Mapping[str, bool]
+    correct: Mapping[str, bool]
     loss: float
     seconds: float
     epoch: int | None = None
 
     @property
     def accuracy(self) -> float:
-        """The share of validation images that it is right about."""
-        return sum(self.right.values()) / max(len(self.right), 1)
+        """The accuracy on validation images."""
+        return sum(self.correct.values()) / max(len(self.correct), 1)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The accuracy's 95 % interval (Wilson 1927)."""
-        low, high = wilson(sum(self.right.values()), len(self.right))
+        """The 95 % confidence interval of the accuracy (Wilson 1927)."""
+        low, high = find_wilson_interval(sum(self.correct.values()), len(self.correct))
         return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class ContenderResult:
-    """A contender at a share of the labels: its trial, None where there was none, and what was decided, and why."""
+    """The trial of a contender at a share of the labels, None if it was not tried, and what was decided and why."""
 
     contender: Contender
     share: float
@@ -64,108 +64,109 @@ class ContenderResult:
 
 
 Attempt = Callable[[Contender, float], Trial | None]
-"""Trains a contender on a share of the labels; None where there is no time for it."""
+"""Trains a contender on a share of the labels; returns None if there is no time."""
 
 
 def choose_cuts(saved: Mapping[str, float], count: int) -> list[str]:
-    """Choose the last cut and others, spread evenly over the share of the forward pass that freezing saves.
+    """Choose the last cut and others that spread evenly over the share of the forward pass that freezing saves.
 
     Args:
-        saved: That share for each cut, the first cut first.
-        count: How many; fewer where there are no more. ``input`` is none of them.
+        saved: That share for each cut, in the order of the network.
+        count: The number of cuts; fewer if the network has fewer. ``input`` is never chosen.
     """
     names = [name for name in saved if name != "input"]
     chosen = names[-1:]
-    for place in range(1, count):
-        wanted = 1 - place / count
+    for number in range(1, count):
+        target = 1 - number / count
         left = [name for name in names if name not in chosen]
         if left:
-            chosen.append(min(left, key=lambda name: abs(saved[name] - wanted)))
+            chosen.append(min(left, key=lambda name: abs(saved[name] - target)))
     return sorted(chosen, key=names.index, reverse=True)
 
 
 def list_shares(contenders: int, classes: Mapping[str, int]) -> list[float]:
-    """List the shares of the labels, doubling up to all: as many as halve the contenders down to two.
+    """List the shares of the labels, doubling up to 1, in as many rounds as halving the contenders down to two takes.
 
     Args:
-        contenders: How many there are.
-        classes: Images to train on of each class; the first share has two a class on average.
+        contenders: The number of contenders.
+        classes: Training images of each class; the first share has at least two a class on average.
     """
-    halvings = max(ROUNDS, math.ceil(math.log2(max(contenders, 1))))
-    room = math.floor(math.log2(max(sum(classes.values()) / (FEWEST * max(len(classes), 1)), 1)))
+    halvings = max(MIN_ROUNDS, math.ceil(math.log2(max(contenders, 1))))
+    room = math.floor(math.log2(max(sum(classes.values()) / (MIN_LABELS * max(len(classes), 1)), 1)))
     rounds = min(halvings, room + 1)
     return [2.0**-power for power in range(rounds - 1, -1, -1)]
 
 
-def take_share(rows: Sequence[tuple[str, str]], share: float, seed: int) -> list[int]:
-    """Choose the rows of a share of each class; a larger share has all rows of a smaller one.
+def take_subset(rows: Sequence[tuple[str, str]], share: float, seed: int) -> list[int]:
+    """Choose a share of the rows (image_id, class) of each class; larger shares contain smaller ones.
 
-    Rows (image_id, class) come in the order of SHA-256(seed, id), so that a row's turn depends on no other row. Each
-    class has two at least, where it has as many.
+    Rows are taken in the order of SHA-256(seed, id), which is independent of other rows, and at least two of each class
+    that has as many.
 
     Returns:
-        the rows' places, ascending.
+        The positions of the rows, ascending.
     """
     counts = Counter(name for _, name in rows)
-    most = {name: max(math.ceil(share * count), FEWEST) for name, count in counts.items()}
+    limits = {name: max(math.ceil(share * count), MIN_LABELS) for name, count in counts.items()}
     keys = [hashlib.sha256(f"share:{seed}:{image_id}".encode()).digest() for image_id, _ in rows]
     taken, chosen = Counter[str](), list[int]()
-    for place in sorted(range(len(rows)), key=keys.__getitem__):
-        name = rows[place][1]
-        if taken[name] < most[name]:
+    for position in sorted(range(len(rows)), key=keys.__getitem__):
+        name = rows[position][1]
+        if taken[name] < limits[name]:
             taken[name] += 1
-            chosen.append(place)
+            chosen.append(position)
     return sorted(chosen)
 
 
 def run_rounds(contenders: Sequence[Contender], shares: Sequence[float], attempt: Attempt) -> list[ContenderResult]:
-    """Try contenders on a share of the labels, and carry the better half on to the next share, but two at least.
+    """Try contenders on a share of the labels, and promote the better half, but at least two, to the next share.
 
-    Better is a lower log loss on validation. Successive halving (Jamieson & Talwalkar, Non-stochastic best arm
-    identification and hyperparameter optimization, 2016), with labels as the budget. Where time runs out within a
-    round, that round is the last.
+    Better means a lower validation log loss. Successive halving (Jamieson & Talwalkar, Non-stochastic best arm
+    identification and hyperparameter optimization, 2016), with labels as the resource. If time runs out within a
+    round, it is the last.
     """
-    outcomes, left = list[ContenderResult](), list(contenders)
+    results, left = list[ContenderResult](), list(contenders)
     for share in shares:
         tried = {contender: attempt(contender, share) for contender in left}
         trials = [trial for trial in tried.values() if trial]
-        spent, last = len(trials) < len(tried), share == shares[-1]
-        kept = halve(trials)
+        out_of_time, last = len(trials) < len(tried), share == shares[-1]
+        promoted = halve(trials)
         for contender, trial in tried.items():
-            outcomes.append(ContenderResult(contender, share, trial, _judge(trial, kept, spent=spent, last=last)))
-        if spent:
+            verdict = _explain(trial, promoted, out_of_time=out_of_time, last=last)
+            results.append(ContenderResult(contender, share, trial, verdict))
+        if out_of_time:
             break
-        left = [trial.contender for trial in kept]
-    return outcomes
+        left = [trial.contender for trial in promoted]
+    return results
 
 
 def halve(trials: Sequence[Trial]) -> list[Trial]:
-    """Keep the half with the lowest loss, rounded up, but two at least; the first of equals."""
-    return sorted(trials, key=lambda trial: trial.loss)[: max(FINAL, math.ceil(len(trials) / 2))]
+    """Return the half with the lowest loss, rounded up, but at least two; of equals, the first."""
+    return sorted(trials, key=lambda trial: trial.loss)[: max(FINALISTS, math.ceil(len(trials) / 2))]
 
 
-def _judge(trial: Trial | None, kept: Sequence[Trial], *, spent: bool, last: bool) -> str:
+def _explain(trial: Trial | None, promoted: Sequence[Trial], *, out_of_time: bool, last: bool) -> str:
     if trial is None:
         return "not tried: no minutes left"
     if last:
         return "has all labels"
-    if spent:
-        return "ended: no minutes left"
-    if trial in kept:
-        return "carried on"
-    return f"dropped: log loss over {kept[-1].loss:.3f}"
+    if out_of_time:
+        return "stopped: no minutes left"
+    if trial in promoted:
+        return "promoted"
+    return f"dropped: log loss over {promoted[-1].loss:.3f}"
 
 
-def rank(trials: Sequence[Trial]) -> list[Trial]:
-    """Sort trials: what has seen the most labels first, among those the lowest loss on validation."""
+def rank_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """Sort trials by their share of the labels, largest first, and by validation loss, lowest first."""
     return sorted(trials, key=lambda trial: (-trial.share, trial.loss))
 
 
-def choose(trials: Sequence[Trial]) -> Trial:
-    """Choose the best trial that is what it is called: a tail that learned nothing leaves its place to a head."""
-    return rank([trial for trial in trials if trial.epoch != 0])[0]
+def choose_winner(trials: Sequence[Trial]) -> Trial:
+    """Choose the best trial, skipping tails that never improved on their start: a head does the same for less."""
+    return rank_trials([trial for trial in trials if trial.epoch != 0])[0]
 
 
 def rank_cuts(trials: Sequence[Trial]) -> list[str]:
-    """Sort cuts by the best head that each has."""
-    return list(dict.fromkeys(trial.contender.cut for trial in rank(trials)))
+    """Sort cuts by their best head."""
+    return list(dict.fromkeys(trial.contender.cut for trial in rank_trials(trials)))

@@ -1,4 +1,4 @@
-"""Trials: contenders of a search, trained on some of the labels and asked about the validation images alone."""
+"""Trials of a search: contenders are trained on a share of the labels and measured on validation images."""
 
 import time
 from dataclasses import dataclass, replace
@@ -14,123 +14,127 @@ from storage.vectors.feature_file import Matrix
 from tasks.encoder.layers import open_layers
 from tasks.heads.heads import Classifier
 from tasks.heads.load import read_head
-from tasks.train.fit.candidates import Pretrained, fit_heads
-from tasks.train.fit.sample import Names
+from tasks.train.fit.candidates import TailContext, fit_heads
+from tasks.train.fit.examples import ClassNames
 from tasks.train.measure.evaluate import log_loss
-from tasks.train.measure.figures import ask
-from tasks.train.rows.groups import read_arrivals
-from tasks.train.rows.splits import divide
+from tasks.train.measure.metrics import predict
+from tasks.train.rows.groups import read_grouping_inputs
+from tasks.train.rows.splits import assign_splits
 from tasks.train.search.budget import OutOfTimeError
-from tasks.train.search.halving import Contender, Trial, take_share
+from tasks.train.search.halving import Contender, Trial, take_subset
 from tasks.train.settings import Kind, TrainSettings
 from tasks.train.train import TrainingData, identify, split_rows
 
-PROBED = 64
-"""Images by which a forward pass is timed."""
-PASSES = 3
-"""Forward passes that a step of training costs: one forward, two back."""
+TIMED_IMAGES = 64
+"""The number of images by which a forward pass is timed."""
+PASSES_PER_STEP = 3
+"""A training step costs as much as three forward passes: one forward, two backward."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """Images of one split: ids, class names [n], features [n, dim]."""
+class SplitData:
+    """The images of one split: ids, class names [n], features [n, dim]."""
 
     image_ids: list[str]
-    names: Names
+    names: ClassNames
     features: Matrix
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What trials under one recipe are made on; the test images stay unread. ``groups`` identify their groups."""
+class SearchData:
+    """The images that trials under one recipe use, without test images; ``groups`` identifies their groups."""
 
     data: TrainingData
     groups: str | None
-    train: Part
-    validation: Part
+    train: SplitData
+    validation: SplitData
 
     def count_classes(self) -> dict[str, int]:
-        """Count the images to train on of each class."""
+        """Count the training images of each class."""
         names, counts = np.unique(self.train.names, return_counts=True)
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def read_rows(home: Home, data: TrainingData, settings: TrainSettings) -> Rows:
-    """Read the images to train on and to choose on, as a training would.
+def read_search_data(home: Home, data: TrainingData, settings: TrainSettings) -> SearchData:
+    """Read the training and validation images, split as they are for training.
 
     Raises:
-        TrainError: where the labels cannot train or measure a head.
+        TrainError: if the labels are too few to train or measure a head.
     """
     with read_lake(home, data.at) as lake:
-        arrivals = read_arrivals(lake, data.label_set, data.recipe_id, settings)
-        division = divide(lake, data.label_set, data.recipe_id, settings, arrivals, silent)
-        rows, _ = split_rows(division, settings)
+        grouping = read_grouping_inputs(lake, data.label_set, data.recipe_id, settings)
+        assignment = assign_splits(lake, data.label_set, data.recipe_id, settings, grouping, silent)
+        rows, _ = split_rows(assignment, settings)
         parts = []
-        for wanted in ("train", "validation"):
-            chosen = [(image_id, name) for image_id, name, split in rows if split == wanted]
+        for part in ("train", "validation"):
+            chosen = [(image_id, name) for image_id, name, split in rows if split == part]
             ids, names = [image_id for image_id, _ in chosen], np.array([name for _, name in chosen])
-            parts.append(Part(ids, names, read_features(lake, data.recipe_id, ids)))
-    return Rows(data, division.identity if arrivals else None, *parts)
+            parts.append(SplitData(ids, names, read_features(lake, data.recipe_id, ids)))
+    return SearchData(data, assignment.identity if grouping else None, *parts)
 
 
-def ask_for(settings: TrainSettings, kind: Kind) -> TrainSettings:
-    """Give the settings under which a kind is trained alone."""
+def select_kind(settings: TrainSettings, kind: Kind) -> TrainSettings:
+    """Return settings that train one kind of head only."""
     return settings.model_copy(update={"heads": (kind,)})
 
 
-def try_head(rows: Rows, contender: Contender, share: float, settings: TrainSettings) -> Trial:
-    """Train a head on a share of the labels; the best of its candidates counts."""
-    began, train = time.perf_counter(), rows.train
-    places = take_share(list(zip(train.image_ids, train.names.tolist(), strict=True)), share, settings.seed)
-    chosen = train.features[places], train.names[places]
-    asked = rows.validation.features, rows.validation.names
-    head = fit_heads(chosen, asked, ask_for(settings, contender.kind))[0].head
-    return _judge(rows, contender, share, len(places), head, began)
+def try_head(search: SearchData, contender: Contender, share: float, settings: TrainSettings) -> Trial:
+    """Train a contender's candidates on a share of the labels, and measure the best of them."""
+    began, train = time.perf_counter(), search.train
+    positions = take_subset(list(zip(train.image_ids, train.names.tolist(), strict=True)), share, settings.seed)
+    subset = train.features[positions], train.names[positions]
+    validation = search.validation.features, search.validation.names
+    head = fit_heads(subset, validation, select_kind(settings, contender.kind))[0].head
+    return _make_trial(search, contender, share, len(positions), head, began)
 
 
 def try_tail(
-    home: Home, rows: Rows, cut: str, settings: TrainSettings, progress: Progress, deadline: float
+    home: Home, search: SearchData, cut: str, settings: TrainSettings, progress: Progress, deadline: float
 ) -> Trial | str:
-    """Train a tail on all labels, or read the one that a training of the same identity recorded.
+    """Train a tail on all labels, or read it if the same training is recorded.
 
-    Its checkpoints lie where that training would look for them: the winner's goes on from there to the same bits and
-    trains no epoch again. Where it would not end by the deadline, gives in words why it was ended.
+    Its checkpoints are stored where that training looks for them: it resumes from them and trains no epoch twice.
+
+    Returns:
+        The trial, or the reason if the tail could not be trained by the deadline.
     """
-    began, asked = time.perf_counter(), ask_for(settings, "tail")
-    with read_lake(home, rows.data.at) as lake:
-        training_id = identify(lake, rows.data, asked, rows.groups)
-        known = find_training(lake, training_id)
-    if known and head_path(home, training_id).exists():
-        head, epoch = read_head(home, known, open_layers), int(known.hyperparameters["epoch"])
+    began, settings = time.perf_counter(), select_kind(settings, "tail")
+    with read_lake(home, search.data.at) as lake:
+        training_id = identify(lake, search.data, settings, search.groups)
+        recorded = find_training(lake, training_id)
+    if recorded and head_path(home, training_id).exists():
+        head, epoch = read_head(home, recorded, open_layers), int(recorded.hyperparameters["epoch"])
     else:
         checkpoints = checkpoint_folder(home, training_id)
-        pretrained = Pretrained(home.backbones / rows.data.recipe_id, checkpoints, progress, deadline)
-        train, chosen = ((part.features, part.names) for part in (rows.train, rows.validation))
+        context = TailContext(home.backbones / search.data.recipe_id, checkpoints, progress, deadline)
+        train, validation = ((part.features, part.names) for part in (search.train, search.validation))
         try:
-            best = fit_heads(train, chosen, asked, pretrained)[0]
+            best = fit_heads(train, validation, settings, context)[0]
         except OutOfTimeError as error:
             return str(error)
-        head, epoch = best.head, int(best.choice["epoch"])
-    trial = _judge(rows, Contender(cut, "tail"), 1.0, len(rows.train.names), head, began)
+        head, epoch = best.head, int(best.hyperparameters["epoch"])
+    trial = _make_trial(search, Contender(cut, "tail"), 1.0, len(search.train.names), head, began)
     return replace(trial, epoch=epoch)
 
 
-def estimate_tail(home: Home, rows: Rows, settings: TrainSettings) -> float:
-    """Estimate the seconds that a tail takes, from a forward pass over some images on the CPU."""
-    layers = open_layers(home.backbones / rows.data.recipe_id)
-    some = rows.train.features[:PROBED]
-    layers.run(some[:1])  # the first pass allocates
+def estimate_tail(home: Home, search: SearchData, settings: TrainSettings) -> float:
+    """Estimate the seconds that training a tail takes, from a forward pass over some images on the CPU."""
+    layers = open_layers(home.backbones / search.data.recipe_id)
+    some = search.train.features[:TIMED_IMAGES]
+    layers.run(some[:1])  # the first pass allocates memory
     began = time.perf_counter()
     layers.run(some)
     forward = (time.perf_counter() - began) / max(len(some), 1)
-    images, chosen = len(rows.train.names), len(rows.validation.names)
+    train, validation = len(search.train.names), len(search.validation.names)
     epochs = len(settings.tail.learning_rates) * settings.tail.epochs
-    return forward * (epochs * (PASSES * images + chosen) + images + chosen)
+    return forward * (epochs * (PASSES_PER_STEP * train + validation) + train + validation)
 
 
-def _judge(rows: Rows, contender: Contender, share: float, images: int, head: Classifier, began: float) -> Trial:
-    asked = rows.validation
-    answers = ask(head, asked.features, asked.names)
-    right = dict(zip(asked.image_ids, answers.right.tolist(), strict=True))
-    loss = log_loss(answers.probabilities, asked.names, head.classes)
-    return Trial(contender, images, share, right, loss, time.perf_counter() - began)
+def _make_trial(
+    search: SearchData, contender: Contender, share: float, images: int, head: Classifier, began: float
+) -> Trial:
+    validation = search.validation
+    predictions = predict(head, validation.features, validation.names)
+    correct = dict(zip(validation.image_ids, predictions.correct.tolist(), strict=True))
+    loss = log_loss(predictions.probabilities, validation.names, head.classes)
+    return Trial(contender, images, share, correct, loss, time.perf_counter() - began)

@@ -38,7 +38,8 @@ from storage.tables.leases import end_leases, name_holder
 from storage.tables.models import Version, save_version
 from storage.tables.trainings import Training, head_path, save_training
 from storage.vectors.feature_file import Failure, Matrix, Shard, to_uuids, write_features
-from tasks.heads.heads import Neighbours, save_head
+from tasks.heads.files import save_head
+from tasks.heads.heads import Neighbours
 from tests.first_run import copy_homes
 from tests.lakes import Postgres, database_of, list_files
 

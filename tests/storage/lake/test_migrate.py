@@ -20,7 +20,7 @@ from storage.lake.migrate import VERSION, read_version
 from storage.locations.home import Home, open_home
 from storage.tables.features import read_features
 from storage.tables.trainings import head_path
-from tasks.heads.heads import load_head
+from tasks.heads.files import load_head
 from tests.counting import Tally
 
 FIRST = Path(__file__).parent / "lakes" / "first_lake.zip"

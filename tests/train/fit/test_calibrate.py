@@ -9,7 +9,7 @@ from scipy.special import log_softmax
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Head
 from tasks.train.fit.calibrate import calibrate
-from tasks.train.measure.figures import find_bins
+from tasks.train.measure.metrics import assign_bins
 from tests.train.answers import CLASSES, draw, make_head
 
 
@@ -58,7 +58,7 @@ def test_images_of_classes_that_the_head_does_not_know_do_not_count() -> None:
 
 
 def test_equal_bins_hold_their_upper_ends() -> None:
-    assert find_bins(np.array([0.0, 1 / 15, 0.07, 0.5, 14 / 15, 0.95, 1.0])).tolist() == [0, 0, 1, 7, 13, 14, 14]
+    assert assign_bins(np.array([0.0, 1 / 15, 0.07, 0.5, 14 / 15, 0.95, 1.0])).tolist() == [0, 0, 1, 7, 13, 14, 14]
 
 
 def test_a_head_without_a_temperature_divides_by_1() -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from storage.errors import TrainError
 from storage.vectors.feature_file import Matrix
-from tasks.heads.heads import load_head, save_head
+from tasks.heads.files import load_head, save_head
 from tasks.train.fit.candidates import fit_heads
 from tasks.train.settings import TrainSettings
 
@@ -37,7 +37,7 @@ def test_two_classes_give_two_columns_that_sum_to_one() -> None:
 def test_the_strength_with_the_lowest_validation_loss_comes_first() -> None:
     train, validation = make_data(3, images=60, dim=40), make_data(3, seed=1, dim=40)
     candidates = fit_heads(train, validation, TrainSettings())
-    assert {candidate.choice["l2"] for candidate in candidates} == set(TrainSettings().l2)
+    assert {candidate.hyperparameters["l2"] for candidate in candidates} == set(TrainSettings().l2)
     assert candidates[0].loss == min(candidate.loss for candidate in candidates)
     assert candidates[0].loss < candidates[-1].loss
 
@@ -83,7 +83,9 @@ def test_every_kind_of_head_learns_and_is_the_same_in_a_file(tmp_path: Path) -> 
         chances = load_head(tmp_path / "head").probabilities(test[0])
         np.testing.assert_array_equal(chances, candidate.head.probabilities(test[0]))
         np.testing.assert_allclose(chances.sum(axis=1), 1)
-        assert (np.array(candidate.head.classes)[chances.argmax(axis=1)] == test[1]).mean() > 0.5, candidate.choice
+        assert (np.array(candidate.head.classes)[chances.argmax(axis=1)] == test[1]).mean() > 0.5, (
+            candidate.hyperparameters
+        )
 
 
 def test_hidden_layers_learn_what_no_line_can_part() -> None:
@@ -95,7 +97,7 @@ def test_hidden_layers_learn_what_no_line_can_part() -> None:
     settings = TrainSettings(heads=("mlp", "mlp2", "softmax"), hidden=32, epochs=60, learning_rates=(1e-2,))
     candidates = fit_heads(parts[0], parts[1], settings)
     right = {
-        candidate.choice["head"]: np.mean(
+        candidate.hyperparameters["head"]: np.mean(
             np.array(candidate.head.classes)[candidate.head.probabilities(parts[2][0]).argmax(axis=1)] == parts[2][1]
         )
         for candidate in reversed(candidates)
@@ -113,14 +115,14 @@ def test_one_neighbour_answers_for_its_own_image() -> None:
 
 def test_candidates_are_the_same_bit_for_bit_when_fitted_again() -> None:
     one, two = (fit_heads(make_data(3), make_data(3, seed=1), EVERY) for _ in range(2))
-    assert [(each.choice, each.loss) for each in one] == [(each.choice, each.loss) for each in two]
+    assert [(each.hyperparameters, each.loss) for each in one] == [(each.hyperparameters, each.loss) for each in two]
 
 
 def test_networks_that_run_away_are_left_out_and_refused_where_none_is_left() -> None:
     train, validation = make_data(3, images=60), make_data(3, seed=1)
     asked = TrainSettings(heads=("mlp",), learning_rates=(1e-3, 1e30), weight_decays=(0.01,), epochs=2)
-    assert [each.choice["learning_rate"] for each in fit_heads(train, validation, asked)] == [1e-3]
-    with pytest.raises(TrainError, match=r"1e\+30.*run away.*Lower --train.learning-rates"):
+    assert [each.hyperparameters["learning_rate"] for each in fit_heads(train, validation, asked)] == [1e-3]
+    with pytest.raises(TrainError, match=r"1e\+30.*diverge.*Lower --train.learning-rates"):
         fit_heads(train, validation, asked.model_copy(update={"learning_rates": (1e30,)}))
 
 

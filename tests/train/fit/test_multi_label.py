@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics
 
-from tasks.heads.answers import find_average_precisions, gives_labels, mark_labels
-from tasks.heads.heads import load_head, save_head
+from tasks.heads.answers import apply_thresholds, compute_average_precisions, is_multi_label
+from tasks.heads.files import load_head, save_head
 from tasks.train.fit.multi_label import evaluate_labels, fit_label_heads
 from tasks.train.measure.evaluate import Evaluation
 from tasks.train.settings import TrainSettings
@@ -23,9 +23,9 @@ def evaluate(facts: pa.Table = NO_FACTS, images: int = 300) -> tuple[Evaluation,
     """Fit a head and measure it; gives what scikit-learn says of it, too."""
     train, validation, test = (make_labels(images, 6, 4, seed) for seed in range(3))
     head = fit_label_heads(train, validation, CLASSES, SETTINGS)[0].head
-    assert gives_labels(head)
+    assert is_multi_label(head)
     chances, truth = head.probabilities(test[0]), test[1]
-    marks = mark_labels(head, chances)
+    marks = apply_thresholds(head, chances)
     expected = {
         "mean_average_precision": metrics.average_precision_score(truth, chances, average="macro"),
         "accuracy": metrics.accuracy_score(truth, marks),
@@ -51,7 +51,7 @@ def test_the_area_is_scikit_learns_where_images_tie_and_where_they_count_unequal
     random = np.random.default_rng(seed)
     scores, truth = random.integers(0, 6, 40) / 5, random.random(40) < 0.4
     counts = random.integers(0, 4, (40, 3)).astype(np.float64)
-    areas = find_average_precisions(scores, truth, counts)
+    areas = compute_average_precisions(scores, truth, counts)
     for area, weights in zip(areas, counts.T, strict=True):
         assert area == pytest.approx(metrics.average_precision_score(truth, scores, sample_weight=weights))
 
@@ -67,12 +67,12 @@ def test_thresholds_lie_with_the_head_and_a_file_gives_the_same_answers(tmp_path
     train, validation = make_labels(200, 6, 4, 0), make_labels(200, 6, 4, 1)
     candidates = fit_label_heads(train, validation, CLASSES, SETTINGS)
     assert [each.loss for each in candidates] == sorted(each.loss for each in candidates)
-    assert {each.choice["l2"] for each in candidates} == set(SETTINGS.l2)
+    assert {each.hyperparameters["l2"] for each in candidates} == set(SETTINGS.l2)
     head = candidates[0].head
     save_head(head, tmp_path / "head")
     loaded = load_head(tmp_path / "head")
-    assert gives_labels(head)
-    assert gives_labels(loaded)
+    assert is_multi_label(head)
+    assert is_multi_label(loaded)
     assert loaded.thresholds == head.thresholds
     assert len(set(head.thresholds)) == len(CLASSES)
     features = validation[0]

@@ -8,16 +8,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 
 from storage.vectors.feature_file import Matrix
-from tasks.heads.answers import Marks
+from tasks.heads.answers import LabelIndicators
 from tasks.heads.heads import Floats
-from tasks.train.fit.axes import find_axes
+from tasks.train.fit.axes import find_principal_axes
 from tasks.train.fit.multi_label import choose_thresholds
 from tasks.train.fit.sigmoid import fit_sigmoids
 
 STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 
 
-def make_labels(images: int, dim: int, labels: int, seed: int = 0) -> tuple[Matrix, Marks]:
+def make_labels(images: int, dim: int, labels: int, seed: int = 0) -> tuple[Matrix, LabelIndicators]:
     """Draw features, and labels of which the last are rare."""
     random = np.random.default_rng(seed)
     features = (random.normal(size=(images, dim)) * 2 + 3).astype(np.float32)
@@ -26,7 +26,7 @@ def make_labels(images: int, dim: int, labels: int, seed: int = 0) -> tuple[Matr
     return features, scores > np.linspace(0, 2.5, labels)
 
 
-def find_loss(standard: Floats, has: Marks, counts: Floats, head: tuple[Floats, float], l2: float) -> float:
+def find_loss(standard: Floats, has: LabelIndicators, counts: Floats, head: tuple[Floats, float], l2: float) -> float:
     margins = (2 * has - 1) * (standard @ head[0] + head[1])
     return float((counts * np.logaddexp(0, -margins)).sum() + l2 / 2 * (head[0] ** 2).sum())
 
@@ -35,7 +35,7 @@ def find_loss(standard: Floats, has: Marks, counts: Floats, head: tuple[Floats, 
 @pytest.mark.parametrize(("images", "dim"), [(300, 6), (80, 200)])
 def test_each_label_ends_where_a_fit_of_its_own_ends(images: int, dim: int, balanced: bool) -> None:
     features, truth = make_labels(images, dim, 4)
-    axes = find_axes(features, np.full(images, 1 / images))
+    axes = find_principal_axes(features, np.full(images, 1 / images))
     fitted = fit_sigmoids(axes, features, truth, STRENGTHS, 500, balanced=balanced)
     standard = (features - axes.mean) / axes.scale
     for l2, (weights, bias) in zip(STRENGTHS, fitted, strict=True):

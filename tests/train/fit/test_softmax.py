@@ -7,9 +7,9 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from tasks.heads.heads import Floats
-from tasks.train.fit.axes import find_axes
+from tasks.train.fit.axes import find_principal_axes
+from tasks.train.fit.examples import Examples
 from tasks.train.fit.ridge import fit_ridge
-from tasks.train.fit.sample import Sample
 from tasks.train.fit.softmax import fit_softmax
 from tests.train.fit.test_candidates import make_data
 
@@ -52,7 +52,7 @@ def find_loss(standard: Floats, labels: npt.NDArray[np.intp], head: tuple[Floats
 def test_each_loss_of_the_path_is_the_lowest_there_is() -> None:
     features, standard, labels = make_problem(3, 300, 6)
     shares = np.full(300, 1 / 300)
-    fitted = fit_softmax(find_axes(features, shares), Sample(features, labels, shares), STRENGTHS, 500)
+    fitted = fit_softmax(find_principal_axes(features, shares), Examples(features, labels, shares), STRENGTHS, 500)
     for head, l2 in zip(fitted, STRENGTHS, strict=True):
         assert find_loss(standard, labels, head, l2) == pytest.approx(lowest_loss(standard, labels, l2), rel=1e-5)
 
@@ -61,7 +61,7 @@ def test_each_loss_of_the_path_is_the_lowest_there_is() -> None:
 def test_the_path_ends_where_separate_fits_end(images: int, dim: int, classes: int) -> None:
     features, standard, labels = make_problem(classes, images, dim)
     shares = np.full(images, 1 / images)
-    fitted = fit_softmax(find_axes(features, shares), Sample(features, labels, shares), STRENGTHS, 500)
+    fitted = fit_softmax(find_principal_axes(features, shares), Examples(features, labels, shares), STRENGTHS, 500)
     columns = 2 if classes == 2 else 1  # of two, scikit-learn bends the difference alone, which is twice as long
     for head, l2 in zip(fitted, STRENGTHS, strict=True):
         alone = LogisticRegression(C=columns / (l2 * images), tol=1e-8, max_iter=10_000).fit(standard, labels)
@@ -76,8 +76,8 @@ def test_the_ridge_path_is_what_separate_fits_give(images: int, dim: int) -> Non
     features, standard, labels = make_problem(3, images, dim)
     random = np.random.default_rng(1).uniform(0.5, 2, images)
     shares = random / random.sum()
-    axes = find_axes(features, shares)
-    fitted = list(fit_ridge(axes, Sample(features, labels, shares), STRENGTHS))
+    axes = find_principal_axes(features, shares)
+    fitted = list(fit_ridge(axes, Examples(features, labels, shares), STRENGTHS))
     standard = (features - axes.mean) / axes.scale
     for (weights, bias), l2 in zip(fitted, STRENGTHS, strict=True):
         alone = Ridge(alpha=l2, tol=1e-12).fit(standard, np.eye(3)[labels], sample_weight=shares)

@@ -40,11 +40,12 @@ from tasks.encoder.backbone.cuts import open_tail
 from tasks.encoder.backbone.weights import find_weights
 from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_packed, pack_backbone
-from tasks.heads.heads import Head, Tail, load_head
+from tasks.heads.files import load_head
+from tasks.heads.heads import Head, Tail
 from tasks.heads.load import read_head
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tasks.train.fit.sample import Sample
+from tasks.train.fit.examples import Examples
 from tasks.train.fit.tail import TailSchedule, fit_tail
 from tasks.train.report.stored_evaluation import read_evaluation
 from tasks.train.settings import TailSettings, TrainSettings
@@ -203,7 +204,7 @@ def test_batch_norms_keep_their_statistics_unless_asked(
     before = layers.state()
     random = np.random.default_rng(0)
     labels = np.arange(16) % 2
-    rows = Sample(random.normal(size=(16, template.recipe.dim)).astype(np.float32), labels, np.full(16, 1 / 16))
+    rows = Examples(random.normal(size=(16, template.recipe.dim)).astype(np.float32), labels, np.full(16, 1 / 16))
     width = layers.width
     head = Head(("a", "b"), np.zeros(width), np.ones(width), np.zeros((width, 2)), np.zeros(2))
     plan = TailSchedule(TailSettings(epochs=1, batch=8, batch_norms=batch_norms), 1e-4, 0.1, 0, "cpu")
@@ -250,7 +251,7 @@ def test_a_training_that_is_killed_goes_on_and_gives_the_same_bytes(
     assert str(found[0]) in plan_maintenance(other.home, NEVER, timedelta(0), datetime.now(UTC)).checkpoints
     with caplog.at_level(logging.INFO, "tasks.train.fit.tail"):
         resumed = other.train(settings)
-    (said,) = re.findall(r"goes on after epoch (\d+)", caplog.text)
+    (said,) = re.findall(r"resumed after epoch (\d+)", caplog.text)
     assert 0 < int(said) < 20
     assert found[0].parent == checkpoint_folder(other.home, resumed.training_id)
     assert not found[0].parent.exists()

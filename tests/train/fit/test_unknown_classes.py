@@ -7,11 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from storage.errors import TrainError
-from tasks.heads.answers import NEITHER, name_likeliest
-from tasks.heads.heads import load_head, save_head
+from tasks.heads.answers import NEITHER, predict_classes
+from tasks.heads.files import load_head, save_head
 from tasks.train.fit.candidates import fit_heads
-from tasks.train.fit.unknown_classes import Neither, add_neither, choose_least
-from tasks.train.rows.coverage import check_splits, find_rank
+from tasks.train.fit.unknown_classes import RejectionResult, add_rejection, choose_rejection_threshold
+from tasks.train.rows.coverage import check_coverage, find_conformal_rank
 from tasks.train.settings import Kind, TrainSettings
 from tests.train.fit.test_candidates import make_data
 from tests.train.rows.test_splits import ids
@@ -19,27 +19,27 @@ from tests.train.rows.test_splits import ids
 RATE = 0.1
 
 
-def add(kind: Kind = "softmax", rate: float = RATE, images: int = 900) -> Neither:
+def add(kind: Kind = "softmax", rate: float = RATE, images: int = 900) -> RejectionResult:
     settings = TrainSettings(heads=(kind,), false_accept=rate, epochs=5, hidden=16)
     train, validation, test = (make_data(6, images, 12, seed) for seed in range(3))
-    return add_neither(fit_heads(train, validation, settings)[0], train, validation, test, settings, rate)
+    return add_rejection(fit_heads(train, validation, settings)[0], train, validation, test, settings, rate)
 
 
 @pytest.mark.parametrize(("images", "rate", "rank"), [(19, 0.05, 19), (18, 0.05, 19), (99, 0.1, 90), (9, 0.3, 7)])
 def test_the_rank_is_that_of_split_conformal_prediction(images: int, rate: float, rank: int) -> None:
-    assert find_rank(images, rate) == rank
+    assert find_conformal_rank(images, rate) == rank
 
 
 @pytest.mark.parametrize(("images", "rate"), [(19, 0.05), (40, 0.1), (100, 0.25)])
 def test_one_more_unknown_image_is_accepted_no_more_often_than_was_asked(images: int, rate: float) -> None:
     draws = np.random.default_rng(0).random((20_000, images + 1))
-    accepted = np.mean([one[-1] >= choose_least(one[:-1], rate) for one in draws])
+    accepted = np.mean([one[-1] >= choose_rejection_threshold(one[:-1], rate) for one in draws])
     assert accepted <= rate + 3 * (rate * (1 - rate) / 20_000) ** 0.5
     assert accepted > rate - 1 / (images + 1) - 0.01  # and hardly less often than it could be
 
 
 def test_images_of_the_same_probability_are_refused_together() -> None:
-    assert choose_least(np.full(50, 0.7), RATE) > 0.7
+    assert choose_rejection_threshold(np.full(50, 0.7), RATE) > 0.7
 
 
 @pytest.mark.parametrize("kind", ["softmax", "knn", "prototypes", "mlp"])
@@ -71,7 +71,7 @@ def test_below_the_least_the_answer_is_neither_with_the_probabilities_as_they_we
     head, features = load_head(tmp_path / "head"), make_data(6, 200, 12, 3)[0]
     chances = head.probabilities(features)
     np.testing.assert_allclose(chances.sum(axis=1), 1)
-    names = name_likeliest(head, chances)
+    names = predict_classes(head, chances)
     unsure = chances.max(axis=1) < candidate.head.refuse_below
     assert 0 < unsure.sum() < 200
     assert set(names[unsure]) == {NEITHER}
@@ -81,24 +81,24 @@ def test_below_the_least_the_answer_is_neither_with_the_probabilities_as_they_we
 @pytest.mark.parametrize(
     ("classes", "images", "rate", "words"),
     [
-        (("a", "b", NEITHER), 300, 0.1, "class neither: is what images of no class are called"),
+        (("a", "b", NEITHER), 300, 0.1, "class neither: is the name for images of no class"),
         (("a", "b"), 300, 0.1, "false_accept 0.1: needs 3 classes"),
-        (("a", "b", "c"), 90, 0.001, "false_accept 0.001: needs 999 images to train on, and there are"),
+        (("a", "b", "c"), 90, 0.001, "false_accept 0.001: needs 999 training images, and there are"),
     ],
 )
 def test_what_cannot_be_promised_is_refused(classes: tuple[str, ...], images: int, rate: float, words: str) -> None:
     rows = [(image_id, classes[at % len(classes)]) for at, image_id in enumerate(ids(images))]
-    check_splits(rows, TrainSettings())
+    check_coverage(rows, TrainSettings())
     with pytest.raises(TrainError, match=words):
-        check_splits(rows, TrainSettings(false_accept=rate))
+        check_coverage(rows, TrainSettings(false_accept=rate))
 
 
 def test_without_validation_images_of_other_classes_it_is_refused() -> None:
     train, test = make_data(3, 300), make_data(3, 300, seed=2)
     settings = TrainSettings(false_accept=RATE)
     alone = train[0][train[1] == "class 1"], train[1][train[1] == "class 1"]
-    with pytest.raises(TrainError, match="leaves class 1 out in turn, which leaves no validation image"):
-        add_neither(fit_heads(train, train, settings)[0], train, alone, test, settings, RATE)
+    with pytest.raises(TrainError, match="holds out class 1, which leaves no validation image"):
+        add_rejection(fit_heads(train, train, settings)[0], train, alone, test, settings, RATE)
 
 
 @pytest.mark.parametrize("asked", [{"heads": ("knn",)}, {"false_accept": 0.1}])

@@ -5,12 +5,18 @@ import pytest
 from scipy.sparse import csr_array
 from scipy.stats import binomtest
 
-from tasks.train.measure.intervals import CELLS, RESAMPLES, resample, take_percentiles, wilson
+from tasks.train.measure.intervals import (
+    CELLS,
+    RESAMPLES,
+    bootstrap_sums,
+    find_percentile_interval,
+    find_wilson_interval,
+)
 
 
 def test_each_resample_sums_as_many_rows_as_there_are_and_each_row_as_often_as_the_others() -> None:
     images = 50
-    sums = resample(csr_array(np.eye(images)), seed=0)
+    sums = bootstrap_sums(csr_array(np.eye(images)), seed=0)
     assert sums.shape == (RESAMPLES, images)
     assert set(sums.sum(axis=1)) == {images}
     np.testing.assert_allclose(sums.mean(axis=0), 1, atol=5 / np.sqrt(RESAMPLES))
@@ -19,13 +25,13 @@ def test_each_resample_sums_as_many_rows_as_there_are_and_each_row_as_often_as_t
 
 def test_the_same_seed_draws_the_same_and_another_others() -> None:
     table = csr_array(np.arange(20.0)[:, None])
-    assert np.array_equal(resample(table, 1), resample(table, 1))
-    assert not np.array_equal(resample(table, 1), resample(table, 2))
+    assert np.array_equal(bootstrap_sums(table, 1), bootstrap_sums(table, 1))
+    assert not np.array_equal(bootstrap_sums(table, 1), bootstrap_sums(table, 2))
 
 
 def test_many_images_are_drawn_in_parts() -> None:
     images = CELLS // 300  # 300 resamples a part
-    sums = resample(csr_array(np.ones((images, 1))), seed=0)
+    sums = bootstrap_sums(csr_array(np.ones((images, 1))), seed=0)
     assert sums.shape == (RESAMPLES, 1)
     assert set(sums[:, 0]) == {images}
 
@@ -36,7 +42,7 @@ def test_the_interval_of_an_accuracy_holds_the_true_one_in_95_of_100_tests(share
     held = 0
     for seed in range(300):
         right = random.random((200, 1)) < share
-        low, high = take_percentiles(resample(csr_array(right.astype(float)), seed)[:, 0] / 200)
+        low, high = find_percentile_interval(bootstrap_sums(csr_array(right.astype(float)), seed)[:, 0] / 200)
         held += low <= share <= high
     assert 0.91 <= held / 300 <= 0.98
 
@@ -44,8 +50,10 @@ def test_the_interval_of_an_accuracy_holds_the_true_one_in_95_of_100_tests(share
 @pytest.mark.parametrize(("right", "images"), [(0, 5), (5, 5), (3, 10), (180, 200)])
 def test_wilsons_interval_is_scipys(right: int, images: int) -> None:
     expected = binomtest(right, images).proportion_ci(method="wilson")
-    assert [float(end) for end in wilson(right, images)] == pytest.approx([expected.low, expected.high], abs=1e-12)
+    assert [float(end) for end in find_wilson_interval(right, images)] == pytest.approx(
+        [expected.low, expected.high], abs=1e-12
+    )
 
 
 def test_of_no_image_nothing_is_known() -> None:
-    assert [float(end) for end in wilson(0, 0)] == [0, 1]
+    assert [float(end) for end in find_wilson_interval(0, 0)] == [0, 1]

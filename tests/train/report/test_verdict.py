@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.train.measure.evaluate import tabulate_classes
-from tasks.train.measure.intervals import wilson
+from tasks.train.measure.intervals import find_wilson_interval
 from tasks.train.report.metrics import describe_metrics
 from tasks.train.report.verdict import find_weakest_class, list_confusions, reach_verdict
 from tasks.train.report.wording import count, interval, percent
@@ -16,7 +16,7 @@ def evaluation(confusion: list[list[int]], *, several_labels: bool = False) -> d
     """Make an evaluation of classes "a", "b" and so on from a confusion matrix."""
     counts = np.array(confusion)
     images, right = int(counts.sum()), int(np.trace(counts))
-    low, high = map(float, wilson(right, images))
+    low, high = map(float, find_wilson_interval(right, images))
     names = "abcdefgh"[: len(counts)]
     return {
         "metrics": {"accuracy": right / images, "accuracy_low": low, "accuracy_high": high},

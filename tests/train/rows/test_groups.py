@@ -28,8 +28,8 @@ from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tasks.train.rows.groups import join_images
-from tasks.train.rows.near_duplicates import meet_earlier
+from tasks.train.rows.groups import group_images
+from tasks.train.rows.near_duplicates import find_earlier_neighbours
 from tasks.train.rows.splits import assign_split
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
@@ -60,7 +60,7 @@ def join(links: Links, *, same: bool = True) -> dict[int, str]:
     """Join images, whose looks confirm what is linked or do not; gives the split of each that is not left out."""
     ids = [name(at) for at in range(len(links))]
     close = (np.array(near, np.int64) for _, near in links)
-    keys = join_images(
+    keys = group_images(
         ids, [names for names, _ in links], close, lambda *_: same, lambda key: assign_split(key, SETTINGS)
     )
     return {ids.index(image_id): assign_split(key, SETTINGS) for image_id, key in keys.items()}
@@ -112,7 +112,9 @@ def test_whom_an_image_is_like_does_not_change_as_images_are_added() -> None:
     arrivals = np.repeat(np.arange(8), 10)
 
     def meet(count: int) -> list[list[int]]:
-        return [near.tolist() for near in meet_earlier(features[:count], arrivals[:count], 0.5, lambda _: None)]
+        return [
+            near.tolist() for near in find_earlier_neighbours(features[:count], arrivals[:count], 0.5, lambda _: None)
+        ]
 
     assert any(meet(80))
     assert all(meet(80)[:count] == meet(count) for count in range(10, 80, 10))
@@ -220,7 +222,7 @@ def test_patients_lie_in_one_split_each_and_stay_while_a_bridge_is_left_out_and_
     after = clinic.splits(grown)
     assert before.items() <= after.items()
     assert {path: split for path, split in after.items() if path not in before} == {"red/copy_0.png": "test"}
-    words = "1 images are of groups, or near-duplicates of images, in several splits: left out, look at them"
+    words = "1 images were left out because their groups or near-duplicates are in several splits"
     assert first.warnings == ()
     assert grown.warnings == (words,)
     again = clinic.train(**SEEN)
@@ -240,7 +242,7 @@ def test_images_are_compared_again_only_where_one_came_or_moved(clinic: Clinic) 
 
 
 def test_a_group_that_no_path_names_is_refused_as_nothing_would_be_kept_together(still: Clinic) -> None:
-    with pytest.raises(TrainError, match=r"'ward\(\.\)': is found in no path of photos, such as .*/patient"):
+    with pytest.raises(TrainError, match=r"'ward\(\.\)': matches no path of photos, such as .*/patient"):
         still.train(group="ward(.)")
 
 
@@ -288,7 +290,7 @@ def test_cross_validation_says_what_unseen_groups_are_worth_and_leaves_the_test_
     ("asked", "words"),
     [
         ({"group": "("}, "is no regular expression"),
-        ({"group": "patient"}, "has no part in parentheses"),
+        ({"group": "patient"}, "has no capturing group"),
         ({"folds": 2}, "must be 3 or more"),
         ({"folds": 5, "heads": ("tail",)}, "would train as many tails"),
     ],

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import TrainError
-from tasks.train.cross_validate import cross_validate, deal
-from tasks.train.fit.candidates import Choice
-from tasks.train.rows.coverage import check_splits
-from tasks.train.rows.groups import name_group
+from tasks.train.cross_validate import assign_folds, cross_validate
+from tasks.train.fit.candidates import Hyperparameters
+from tasks.train.rows.coverage import check_coverage
+from tasks.train.rows.groups import make_group_key
 from tasks.train.rows.splits import SPLITS, assign_split, select_rows, select_single, split_by_time
 from tasks.train.settings import TrainSettings
 
@@ -71,13 +71,13 @@ def test_images_of_several_classes_and_classes_left_out_are_not_kept() -> None:
 )
 def test_labels_that_cannot_train_or_measure_a_head_are_refused(labels: dict[str, str], words: str) -> None:
     with pytest.raises(TrainError, match=words):
-        check_splits(list(labels.items()), SETTINGS)
+        check_coverage(list(labels.items()), SETTINGS)
 
 
 def test_a_class_without_a_test_image_is_reported_with_its_count_and_what_to_do() -> None:
     thin = [*ids_in("train", 103)[-3:], ids_in("validation", 40)[-1]]
     labels = {**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}
-    coverage = check_splits(list(labels.items()), SETTINGS)
+    coverage = check_coverage(list(labels.items()), SETTINGS)
     assert coverage.warnings == ("class thin has 4 images and none in test: add images of it",)
     assert coverage.counts["thin"] == {"train": 3, "validation": 1, "test": 0}
 
@@ -100,20 +100,20 @@ def test_a_class_that_is_to_be_left_out_and_is_not_there_is_refused_with_those_t
 
 def test_images_are_counted_once_and_their_labels_each() -> None:
     rows = [*((image_id, "a") for image_id in ids(60)), *((image_id, "b") for image_id in ids(80, 20))]
-    coverage = check_splits(rows, TrainSettings(multi_label=True))
+    coverage = check_coverage(rows, TrainSettings(multi_label=True))
     assert sum(coverage.images.values()) == 100
     assert sum(sum(row.values()) for row in coverage.counts.values()) == 140
 
 
 def test_a_label_that_every_image_has_is_refused() -> None:
     rows = [*((image_id, "a") for image_id in ids(100)), *((image_id, "b") for image_id in ids(100)[:60])]
-    with pytest.raises(TrainError, match=r"label a: is on all \d+ images to train on"):
-        check_splits(rows, TrainSettings(multi_label=True))
+    with pytest.raises(TrainError, match=r"label a: is on all \d+ training images"):
+        check_coverage(rows, TrainSettings(multi_label=True))
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60))
 def test_by_time_no_group_straddles_and_no_newer_group_lies_in_an_older_split(groups: list[int]) -> None:
-    keys = {image_id: name_group(str(group)) for image_id, group in zip(ids(len(groups)), groups, strict=True)}
+    keys = {image_id: make_group_key(str(group)) for image_id, group in zip(ids(len(groups)), groups, strict=True)}
     splits = split_by_time(keys, SETTINGS)
     by_group = {key: splits[image_id] for image_id, key in keys.items()}
     assert all(by_group[key] == splits[image_id] for image_id, key in keys.items())
@@ -130,9 +130,9 @@ def test_by_time_single_images_fill_their_shares() -> None:
 
 def test_no_head_is_asked_about_a_group_that_it_was_trained_or_calibrated_on() -> None:
     groups = np.random.default_rng(0).integers(0, 40, 400)
-    folds = deal([name_group(str(group)) for group in groups], TrainSettings(folds=4))
+    folds = assign_folds([make_group_key(str(group)) for group in groups], TrainSettings(folds=4))
     asked = np.zeros(400)
-    for parts in folds.turns():
+    for parts in folds.split():
         training, choosing, unseen = (set(groups[part].tolist()) for part in parts)
         assert not unseen & (training | choosing)
         assert not training & choosing
@@ -145,15 +145,15 @@ def test_what_is_known_of_a_group_alone_counts_for_nothing_in_cross_validation()
     groups = np.repeat(np.arange(60), 10)
     names = random.choice(["a", "b"], 60)[groups]
     features = (random.normal(size=(60, 8))[groups] + random.normal(size=(600, 8)) / 100).astype(np.float32)
-    choice: Choice = {"head": "knn", "nearest": 1}
+    hyperparameters: Hyperparameters = {"head": "knn", "nearest": 1}
     by_group, by_image = (
-        cross_validate(features, names, deal(keys, chosen), choice, chosen).mean()
-        for keys in ([name_group(str(group)) for group in groups], ids(600))
+        cross_validate(features, names, assign_folds(keys, chosen), hyperparameters, chosen).mean()
+        for keys in ([make_group_key(str(group)) for group in groups], ids(600))
     )
     assert by_image > 0.95
     assert by_group < 0.7
 
 
 def test_too_few_groups_for_the_folds_are_refused() -> None:
-    with pytest.raises(TrainError, match="4 folds: leave a fold empty of the 2 groups"):
-        deal([name_group("a"), name_group("b")], TrainSettings(folds=4))
+    with pytest.raises(TrainError, match="4 folds: leave a fold empty, with 2 groups"):
+        assign_folds([make_group_key("a"), make_group_key("b")], TrainSettings(folds=4))

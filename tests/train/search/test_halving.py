@@ -10,13 +10,13 @@ from tasks.train.search.budget import Budget
 from tasks.train.search.halving import (
     Contender,
     Trial,
-    choose,
     choose_cuts,
+    choose_winner,
     list_shares,
-    rank,
     rank_cuts,
+    rank_trials,
     run_rounds,
-    take_share,
+    take_subset,
 )
 from tasks.train.settings import SearchSettings
 
@@ -40,7 +40,7 @@ def test_the_best_is_carried_on_to_all_labels_and_the_worse_half_of_each_round_i
     tried = {share: [o.contender.cut for o in outcomes if o.share == share] for share in (0.25, 0.5, 1.0)}
     assert [len(cuts) for cuts in tried.values()] == [8, 4, 2]
     assert tried[0.5] == ["cut 5", "cut 4", "cut 6", "cut 3"]
-    best = rank([outcome.trial for outcome in outcomes if outcome.trial])[0]
+    best = rank_trials([outcome.trial for outcome in outcomes if outcome.trial])[0]
     assert (best.contender.cut, best.share) == ("cut 5", 1.0)
     dropped = {o.contender.cut for o in outcomes if o.verdict.startswith("dropped: log loss over")}
     assert dropped == set(CUTS) - {"cut 5", "cut 4"}
@@ -52,20 +52,20 @@ def test_a_search_whose_time_runs_out_keeps_what_it_has_and_says_so() -> None:
     outcomes = run_rounds(CONTENDERS, [0.25, 0.5, 1.0], lambda c, share: fall(c, share) if next(left, None) else None)
     assert {outcome.share for outcome in outcomes} == {0.25}
     assert outcomes[0].verdict == "not tried: no minutes left"
-    assert {outcome.verdict for outcome in outcomes[1:]} == {"ended: no minutes left"}
-    assert rank([outcome.trial for outcome in outcomes if outcome.trial])[0].contender.cut == "cut 5"
+    assert {outcome.verdict for outcome in outcomes[1:]} == {"stopped: no minutes left"}
+    assert rank_trials([outcome.trial for outcome in outcomes if outcome.trial])[0].contender.cut == "cut 5"
 
 
 def test_what_has_seen_all_labels_comes_before_what_was_better_on_few() -> None:
     few, all_labels = make_trial(CONTENDERS[0], 0.5, 0.1), make_trial(CONTENDERS[1], 1.0, 0.9)
-    assert rank([few, all_labels]) == [all_labels, few]
+    assert rank_trials([few, all_labels]) == [all_labels, few]
     assert rank_cuts([few, all_labels, few]) == ["cut 1", "cut 0"]
 
 
 def test_shares_of_the_labels_are_nested_and_have_each_class() -> None:
     before: set[int] = set()
     for share in (1 / 8, 1 / 4, 1 / 2, 1.0):
-        places = take_share(ROWS, share, seed=0)
+        places = take_subset(ROWS, share, seed=0)
         assert before < set(places)
         assert len(places) == pytest.approx(600 * share, abs=4)
         assert {ROWS[place][1] for place in places} == {"rare", "class 0", "class 1", "class 2"}
@@ -74,10 +74,10 @@ def test_shares_of_the_labels_are_nested_and_have_each_class() -> None:
 
 
 def test_whether_an_image_is_in_a_share_depends_on_its_id_and_the_seed_not_on_its_place() -> None:
-    chosen = {ROWS[place] for place in take_share(ROWS, 0.25, seed=0)}
+    chosen = {ROWS[place] for place in take_subset(ROWS, 0.25, seed=0)}
     shuffled = [ROWS[place] for place in np.random.default_rng(0).permutation(len(ROWS))]
-    assert {shuffled[place] for place in take_share(shuffled, 0.25, seed=0)} == chosen
-    assert {ROWS[place] for place in take_share(ROWS, 0.25, seed=1)} != chosen
+    assert {shuffled[place] for place in take_subset(shuffled, 0.25, seed=0)} == chosen
+    assert {ROWS[place] for place in take_subset(ROWS, 0.25, seed=1)} != chosen
 
 
 @pytest.mark.parametrize(
@@ -100,14 +100,14 @@ def test_cuts_are_spread_over_what_freezing_saves_and_end_with_the_last() -> Non
 def test_a_budget_refuses_what_does_not_fit_and_says_what_is_left() -> None:
     now = 100.0
     budget = Budget(SearchSettings(minutes=1, bytes=1000), lambda: now)
-    assert budget.refuse(59, 1000) is None
+    assert budget.explain_refusal(59, 1000) is None
     budget.spend(400)
-    assert budget.refuse(1, 601) == "not tried: its features take 601 bytes, and search.bytes leave 600"
+    assert budget.explain_refusal(1, 601) == "not tried: its features take 601 bytes, and search.bytes leaves 600"
     now += 50
-    assert budget.refuse(11, 0) == "not tried: would take about 11 s, and search.minutes leave it 10 s"
-    assert budget.refuse(9, 0, share=0.5) is not None
+    assert budget.explain_refusal(11, 0) == "not tried: would take about 11 s, and search.minutes leaves 10 s"
+    assert budget.explain_refusal(9, 0, share=0.5) is not None
     now += 20
-    assert budget.refuse(0, 0) is not None
+    assert budget.explain_refusal(0, 0) is not None
     assert math.isclose(budget.seconds_left, -10)
 
 
@@ -116,5 +116,5 @@ def test_a_tail_that_learned_nothing_leaves_its_place_to_the_best_head() -> None
         make_trial(Contender("avgpool", "softmax"), 1.0, 0.5),
         make_trial(Contender("layer3", "tail"), 1.0, 0.4),
     )
-    assert choose([head, replace(tail, epoch=0)]) == head
-    assert choose([head, replace(tail, epoch=3)]).contender.kind == "tail"
+    assert choose_winner([head, replace(tail, epoch=0)]) == head
+    assert choose_winner([head, replace(tail, epoch=3)]).contender.kind == "tail"
