@@ -22,7 +22,7 @@ from storage.tables.trainings import Training, find_training
 from storage.vectors.feature_file import Matrix
 from storage.vectors.features_reader import Features, find_features
 from tasks.embed.settings import EmbedSettings
-from tasks.heads.answers import gives_labels, mark_labels, name_labels, name_likeliest
+from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
 from tasks.heads.heads import Classifier
 from tasks.ingest.settings import IngestSettings
 from tasks.register.settings import RegisterSettings
@@ -89,10 +89,10 @@ class Model:
             Exception: of any kind, at the first image that cannot be read or decoded.
         """
         probabilities = self._head.probabilities(self._embed([_read(image) for image in images]))
-        if gives_labels(self._head):
-            names = name_labels(self.classes, mark_labels(self._head, probabilities))
+        if is_multi_label(self._head):
+            names = name_labels(self.classes, apply_thresholds(self._head, probabilities))
         else:
-            names = [[name] for name in name_likeliest(self._head, probabilities).tolist()]
+            names = [[name] for name in predict_classes(self._head, probabilities).tolist()]
         rows = (dict(zip(self.classes, map(float, row), strict=True)) for row in probabilities)
         return [Answer(tuple(chosen), row) for chosen, row in zip(names, rows, strict=True)]
 

@@ -177,7 +177,7 @@ def test_a_planted_import_against_the_order_is_found(path: str, text: str) -> No
             "from prefect import flow\nfrom tasks.embed.step import run_shard\nimport storage.lake.lake",
         ),
         ("tasks/embed/step.py", "from prefect import task\nfrom tasks.embed.find_recipe import resolve\nimport torch"),
-        ("tasks/register/registry/served.py", "import mlflow\nfrom tasks.heads.heads import load_head"),
+        ("tasks/register/registry/served.py", "import mlflow\nfrom tasks.heads.files import load_head"),
         ("storage/lake.py", "import duckdb\nfrom storage.locations.home import Home"),
         ("deployments/check.py", "from flows.pipeline import pipeline"),
         ("frostline/__init__.py", "from flows.pipeline import pipeline\nfrom storage.lake.lake import Lake"),
