@@ -1,4 +1,4 @@
-"""One text for one value, so that a hash of it is an identity."""
+"""Canonical JSON: equal values have equal texts, so that a hash of the text is an identity."""
 
 import hashlib
 import json
@@ -8,19 +8,19 @@ from storage.errors import NotCanonicalError
 
 
 def canonical(value: object) -> str:
-    """Write plain data as JSON with sorted keys and no spaces, one text for one value.
+    """Return plain data as JSON with sorted keys and no spaces.
 
-    Floats are written in Python's shortest round-trip form; 1 and 1.0 are two values.
+    Floats are in Python's shortest round-trip form; 1 and 1.0 are different values.
 
     Raises:
-        NotCanonicalError: at a value that is not None, bool, int, finite float, str, list, tuple or dict of str keys.
+        NotCanonicalError: if a value is not None, bool, int, finite float, str, list, tuple or dict of str keys.
     """
     _check(value, "value")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def digest(value: object) -> str:
-    """Hash the canonical text: the first 128 bits of its SHA-256, 32 hexadecimal digits."""
+    """Return the first 128 bits of the SHA-256 of the canonical JSON, as 32 hexadecimal digits."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]
 
 

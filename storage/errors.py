@@ -1,33 +1,33 @@
-"""The one tree of errors: every message names the value, the rule it broke and the remedy."""
+"""The errors of all rooms: every message names the value, the rule that it broke, and the remedy."""
 
 
 class FrostlineError(Exception):
-    """What a user can mend; the command line prints it as one line and exits with 2."""
+    """An error that the user can fix; the command line prints it as one line and exits with 2."""
 
     def __init__(self, value: str, rule: str, remedy: str) -> None:
         super().__init__(value, rule, remedy)
         self.value, self.rule, self.remedy = value, rule, remedy
 
     def __str__(self) -> str:
-        """Write the message as one line."""
+        """Return the message as one line."""
         end = "" if self.remedy.endswith("?") else "."
         return " ".join(f"{self.value}: {self.rule}. {self.remedy}{end}".split())
 
 
 class SettingsError(FrostlineError):
-    """A setting that no run could follow."""
+    """An invalid setting."""
 
 
 class OutputError(FrostlineError):
-    """An answer that cannot be written."""
+    """Output that cannot be written."""
 
 
 class NotCanonicalError(FrostlineError):
-    """A value that has no canonical form and so cannot be part of an identity."""
+    """A value without a canonical form, which cannot be part of an identity."""
 
 
 class SourceError(FrostlineError):
-    """A source that is not there, is empty, or is another one than its name says."""
+    """A source that does not exist, is empty, or is a different one under the same name."""
 
 
 class LakeError(FrostlineError):
@@ -35,31 +35,31 @@ class LakeError(FrostlineError):
 
 
 class LakeTooNewError(LakeError):
-    """A lake that a later release wrote."""
+    """A lake written by a later release."""
 
 
 class LakeUnreachableError(LakeError):
-    """A catalog or an object store that does not answer now."""
+    """A catalog or an object store that does not answer."""
 
 
 class LakeBusyError(LakeError):
-    """A commit that lost its race too often."""
+    """A commit that lost too many races."""
 
 
 class QueryError(LakeError):
-    """SQL that the lake refused."""
+    """A query that is invalid, or about something that does not exist."""
 
 
 class ExportError(FrostlineError):
-    """An export that cannot be written where or how it was asked for."""
+    """An export that cannot be written."""
 
 
 class EraseError(FrostlineError):
-    """An erasure that is not clear, or not confirmed."""
+    """An erasure that is ambiguous, or not confirmed."""
 
 
 class EmbedError(FrostlineError):
-    """An embedding that cannot be done as asked."""
+    """Images that cannot be embedded as requested."""
 
 
 class BackboneError(EmbedError):
@@ -67,31 +67,31 @@ class BackboneError(EmbedError):
 
 
 class WeightsError(EmbedError):
-    """Weights that are missing, cannot be fetched, or do not fit their architecture."""
+    """Weights that are missing, cannot be downloaded, or do not fit their architecture."""
 
 
 class NumbersChangedError(EmbedError):
-    """A library, a driver or a device computes other vectors than the recipe's."""
+    """A library, a driver or a device computes vectors that differ from those of the recipe."""
 
 
 class FailureBudgetError(EmbedError):
-    """More failures in one run than the settings allow."""
+    """More failures in a run than the settings allow."""
 
 
 class TrainError(FrostlineError):
-    """Labels from which no head can be trained or measured."""
+    """Labels with which no head can be trained or measured."""
 
 
 class ReviewError(FrostlineError):
-    """A review that cannot be made, or whose decisions cannot be taken back."""
+    """A review that cannot be written, or whose decisions cannot be applied."""
 
 
 class RegistryError(FrostlineError):
-    """A model registry that does not answer, or a model that answers wrongly."""
+    """A problem with the model registry, or a registered model whose predictions are wrong."""
 
 
 class RegistryUnreachableError(RegistryError):
-    """A model registry that does not answer now."""
+    """A model registry that does not answer."""
 
 
 class OrchestratorError(FrostlineError):

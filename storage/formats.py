@@ -1,4 +1,4 @@
-"""What counts as an image: the formats, as Pillow names them, and what the names of their files end in."""
+"""The image formats, by their Pillow names, with the suffixes of their files."""
 
 ENDINGS = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),

@@ -1,10 +1,10 @@
-"""Names of three things that are often called the same and must not be confused."""
+"""Types for three kinds of names that often have the same value and must not be confused."""
 
 from typing import NewType
 
 SourceName = NewType("SourceName", str)
-"""Names where images come from."""
+"""The name of a source: where images come from."""
 LabelSetName = NewType("LabelSetName", str)
-"""Names one question asked about images."""
+"""The name of a label set: one question about images."""
 ModelName = NewType("ModelName", str)
-"""Names a model in the registry; a model answers one label set."""
+"""The name of a model in the registry; a model answers one label set."""

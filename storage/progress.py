@@ -1,4 +1,4 @@
-"""How long work tells of its progress, whoever watches."""
+"""The interface by which long-running work reports its progress."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager
 
 Advance = Callable[[int], None]
 Progress = Callable[[str, int], AbstractContextManager[Advance]]
-"""Given what is done and how many there are of it, gives a function to call with how many more are done."""
+"""Called with a description and a total; yields a function to call with the number of items just done."""
 
 
 @contextlib.contextmanager
-def silent(what: str, total: int) -> Iterator[Advance]:  # noqa: ARG001 - nobody watches
-    """Tell nobody."""
+def silent(what: str, total: int) -> Iterator[Advance]:  # noqa: ARG001 - reports nothing
+    """Report nothing."""
     yield lambda _: None

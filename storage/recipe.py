@@ -1,4 +1,4 @@
-"""A recipe: everything that decides a vector's value, and the hash of it."""
+"""Recipes: everything that decides the value of a vector, and its hash."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,16 +12,16 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 Stored = Literal["float16", "float32"]
 Pooling = Literal["average", "flatten"]
 Decoder = Literal["full", "scaled", "gpu"]
-"""``full`` gives Pillow's pixels, to 1 level; ``scaled`` decodes large JPEGs at a fraction of their size by the DCT;
-``gpu`` decodes and resizes JPEGs on the device."""
+"""``full`` decodes to Pillow's pixels, within 1 level; ``scaled`` decodes large JPEGs at a fraction of their size by
+the DCT; ``gpu`` decodes and resizes JPEGs on the device."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """From a file's bytes to the backbone's input, RGB.
+    """From the bytes of a file to the backbone's input, RGB.
 
     The image is resized so that its shorter side has ``resize`` pixels (or, with ``squash``, to exactly ``crop``),
-    cut to the middle ``crop`` (height, width), scaled to 0..1, and standardised by ``mean`` and ``std``.
+    cropped to the central ``crop`` (height, width), scaled to 0..1, and standardised by ``mean`` and ``std``.
     """
 
     resize: int
@@ -35,9 +35,9 @@ class Transform:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a vector's value. Where things lie, the batch size and the device are not in it.
+    """Everything that decides the value of a vector. Paths, the batch size and the device are not part of it.
 
-    ``edition`` counts how often a user has accepted that libraries or devices had changed the numbers.
+    ``edition`` counts how often the user has accepted vectors that libraries or devices had changed.
     """
 
     architecture: str

@@ -1,4 +1,4 @@
-"""Which code this is."""
+"""The release and commit of the running code."""
 
 import shutil
 import subprocess
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def name_release(root: Path = Path(__file__).parents[1]) -> str:
-    """Name the release of Frostline and, where it runs from a checkout, the commit: ``0.1.0+3c9a1f…``.
+    """Return the release of Frostline and, in a checkout, the commit: ``0.1.0+3c9a1f…``.
 
-    A commit ends in ``-dirty`` where the checkout's files are not quite those of the commit.
+    The commit ends in ``-dirty`` if files differ from it.
     """
     try:
         release = version("frostline")
@@ -24,5 +24,5 @@ def _find_commit(root: Path) -> str | None:
     if git is None or not (root / ".git").exists():
         return None
     command = [git, "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own words
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed arguments
     return done.stdout.strip() or None

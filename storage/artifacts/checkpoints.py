@@ -1,4 +1,4 @@
-"""Checkpoints: what a training that breaks off goes on from, as a file that is there whole or not at all."""
+"""Checkpoints, from which an interrupted training resumes."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from storage.locations.home import Home
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Numbers by name, and facts that JSON can hold."""
+    """Arrays by name, and facts as JSON."""
 
     arrays: Arrays
     facts: dict[str, Any]
@@ -34,19 +34,19 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         with write_file(path) as unfinished:
             unfinished.write_bytes(data)
     except OSError as error:
-        remedy = "Make room on the disk, then train again: it goes on from the last one"
+        remedy = "Make room on the disk, then train again: it resumes from the last one"
         raise TrainError(f"checkpoint {path}", f"cannot be written ({error.strerror})", remedy) from error
 
 
 def list_left(home: Home, before: datetime) -> list[Path]:
-    """List the checkpoints that were written before a moment: of trainings that nobody has gone on with since."""
+    """List the checkpoints written before a time, which belong to trainings that nobody has resumed since."""
     return sorted(path for path in home.heads.glob("*/checkpoints/*") if path.stat().st_mtime < before.timestamp())
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
-    """Read a checkpoint that :func:`save_checkpoint` wrote; None where there is none."""
+    """Read a checkpoint that :func:`save_checkpoint` wrote; None if there is none."""
     if not path.is_file():
         return None
     with safe_open(path, framework="numpy") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         return Checkpoint(arrays, json.loads(file.metadata()["facts"]))

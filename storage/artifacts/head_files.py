@@ -1,4 +1,4 @@
-"""Head files: which parts a head's safetensors file has, and whether it is whole."""
+"""Head files: the parts of a head's safetensors file, and whether it is complete."""
 
 import json
 import sys
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-"""Numbers by name."""
+"""Arrays by name."""
 
 
 LAYERS = "layers."
@@ -21,24 +21,24 @@ LINEAR = ("mean", "scale", "weights", "bias")
 
 
 ARRAYS = {"head": LINEAR, "tail": LINEAR, "neighbours": ("mean", "scale", "vectors", "labels", "nearest")}
-"""The arrays that a head of each kind must have."""
+"""The arrays that each kind of head must have."""
 
 Kind = Literal["head", "tail", "neighbours"]
 
 
 def read_parts(path: Path) -> tuple[Kind, dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Read which kind of head a file holds, its facts, and its numbers by name."""
+    """Read the kind of head in a file, its facts, and its arrays by name."""
     with safe_open(path, framework="numpy") as file:
         facts = {name: json.loads(text) for name, text in (file.metadata() or {}).items()}
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     facts = facts.get("tail", facts)
     return "neighbours" if "vectors" in arrays else "tail" if "opener" in facts else "head", facts, arrays
 
 
 def count_neighbours(path: Path) -> int:
-    """Count the images whose vectors a head keeps: none, unless its nearest training images vote.
+    """Count the training vectors in a head file: none, unless it is a k-NN head.
 
-    A file that is no head counts as one that keeps more than any training has.
+    A damaged file counts as one with more vectors than any training has.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -49,7 +49,7 @@ def count_neighbours(path: Path) -> int:
 
 
 def is_whole(path: Path) -> bool:
-    """Tell whether a head has all its parts, and holds numbers alone."""
+    """Return whether a head has all its arrays, and all values are finite."""
     try:
         kind, facts, arrays = read_parts(path)
     except (OSError, ValueError, TypeError, SafetensorError):

@@ -1,6 +1,6 @@
-"""Compaction: many small files become few, and rows that were deleted leave their files.
+"""Compaction: merge small files, and remove deleted rows from files.
 
-DuckLake merges the small tables. Vectors are rewritten here: DuckLake would write them without byte-stream-split.
+DuckLake merges the small tables. Vectors are rewritten here, since DuckLake would write them without byte-stream-split.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,21 +13,21 @@ from storage.tables.features import add_file
 from storage.vectors.feature_file import write_rows
 
 SMALL = 32 << 20
-"""A file of vectors below this many bytes is small."""
-TOGETHER = 128 << 20
-"""Bytes of small files that become one."""
+"""A file of vectors with fewer bytes is small."""
+MERGED = 128 << 20
+"""Most bytes of small files to merge into one."""
 DELETED = 0.3
-"""The share of deleted rows from which a file is written anew."""
+"""The share of deleted rows above which a file is rewritten."""
 ROWS = 100
-"""So many rows in the catalog are worth a file."""
+"""The number of rows in the catalog that are worth a file."""
 INLINED = ("guard", "lake_version")
 """Tables of one row, which stay in the catalog."""
 
 
 def prepare_deletes(lake: Lake) -> None:
-    """Let what is deleted from features be written as files from now on, never as rows of the catalog.
+    """From now on write deletes from features as files, never as rows in the catalog.
 
-    So whoever reads the files needs no more than their list, and a file that lost its last row is gone.
+    Readers then need only the list of files, and a file that loses its last row is dropped.
     """
     option = "data_inlining_row_limit"
     if not lake.value("SELECT count(*) FROM ducklake_options('lake') WHERE option_name = ?", [option]):
@@ -36,17 +36,17 @@ def prepare_deletes(lake: Lake) -> None:
 
 
 def compact(lake: Lake, now: datetime) -> int:
-    """Compact every table; gives how many files of vectors were written anew."""
+    """Compact every table; returns the number of vector files that were replaced."""
     prepare_deletes(lake)
     merge_tables(lake, DELETED, least=ROWS)
     return sum(rewrite_features(lake, group, now) for group in list_small(lake))
 
 
 def merge_tables(lake: Lake, deleted: float, least: int) -> None:
-    """Merge the small files of all tables but the vectors', dropping rows from files that lost such a share of them.
+    """Merge the small files of all tables but features; rewrite those whose share of deleted rows exceeds ``deleted``.
 
-    Rows that lie in the catalog become a file where there are at least so many. Each call is a transaction of its own:
-    DuckLake fails where a table is flushed and changed in one.
+    Rows in the catalog become a file if there are at least ``least``. Each call is a transaction of its own, since
+    DuckLake cannot flush and change a table in one.
     """
     for table in _list_inlined(lake, least):
         lake.call(f"ducklake_flush_inlined_data('lake', table_name => '{table}')")
@@ -60,7 +60,7 @@ def merge_tables(lake: Lake, deleted: float, least: int) -> None:
 
 
 def _list_inlined(lake: Lake, least: int) -> list[str]:
-    """List the tables that have at least so many rows in the catalog, deleted ones included."""
+    """List the tables with at least ``least`` rows in the catalog, deleted ones included."""
     found = lake.rows(
         f"""SELECT t.table_name, i.table_name FROM {META}.ducklake_inlined_data_tables i
             JOIN {META}.ducklake_table t USING (table_id) WHERE t.end_snapshot IS NULL ORDER BY ALL"""
@@ -73,33 +73,33 @@ def _list_inlined(lake: Lake, least: int) -> list[str]:
 
 
 def list_small(lake: Lake) -> list[list[DataFile]]:
-    """List the files of vectors that are worth rewriting, those that become one file together."""
-    small = [file for file in list_live(lake) if file.table == "features" and _is_worth_it(file)]
+    """List the vector files that are worth rewriting, in groups that become one file each."""
+    small = [file for file in list_live(lake) if file.table == "features" and _needs_rewrite(file)]
     groups: list[list[DataFile]] = []
     for _, files in groupby(small, key=_partition):
-        groups += _gather(files)
+        groups += _group(files)
     return [group for group in groups if len(group) > 1 or group[0].deleted > DELETED * group[0].rows]
 
 
 def rewrite_features(lake: Lake, files: Sequence[DataFile], now: datetime) -> int:
-    """Write the rows of some files of one recipe as one file, in place of them.
+    """Replace some files of one recipe by one file with their rows.
 
-    Rows that were deleted in the meantime, by another process, stay deleted: then nothing is done.
+    If another process deletes rows of them in the meantime, nothing is replaced.
 
     Returns:
-        How many files were replaced.
+        The number of files that were replaced.
     """
     recipe_id = _partition(files[0]).rpartition("=")[2]
     names = [file.name for file in files]
-    there = "recipe_id = ? AND parse_filename(filename) IN (SELECT unnest(?))"
-    before = lake.value(f"SELECT count(*) FROM features WHERE {there}", [recipe_id, names])
-    rows = lake.table(f"SELECT image_id, vector FROM features WHERE {there} ORDER BY image_id", [recipe_id, names])
+    in_files = "recipe_id = ? AND parse_filename(filename) IN (SELECT unnest(?))"
+    before = lake.value(f"SELECT count(*) FROM features WHERE {in_files}", [recipe_id, names])
+    rows = lake.table(f"SELECT image_id, vector FROM features WHERE {in_files} ORDER BY image_id", [recipe_id, names])
     new = write_rows(lake.home, recipe_id, rows) if rows.num_rows else None
 
     def swap() -> bool:
-        if lake.value(f"SELECT count(*) FROM features WHERE {there}", [recipe_id, names]) != before:
+        if lake.value(f"SELECT count(*) FROM features WHERE {in_files}", [recipe_id, names]) != before:
             return False
-        lake.execute(f"DELETE FROM features WHERE {there}", [recipe_id, names])
+        lake.execute(f"DELETE FROM features WHERE {in_files}", [recipe_id, names])
         lake.execute("DELETE FROM checksums WHERE parse_filename(path) IN (SELECT unnest(?))", [names])
         if new:
             add_file(lake, new, now)
@@ -112,7 +112,7 @@ def rewrite_features(lake: Lake, files: Sequence[DataFile], now: datetime) -> in
     return 0
 
 
-def _is_worth_it(file: DataFile) -> bool:
+def _needs_rewrite(file: DataFile) -> bool:
     return file.bytes < SMALL or file.deleted > DELETED * file.rows
 
 
@@ -120,10 +120,10 @@ def _partition(file: DataFile) -> str:
     return file.path.rpartition("/")[0]
 
 
-def _gather(files: Iterator[DataFile]) -> list[list[DataFile]]:
+def _group(files: Iterator[DataFile]) -> list[list[DataFile]]:
     groups: list[list[DataFile]] = [[]]
     for file in files:
-        if sum(other.bytes for other in groups[-1]) + file.bytes > TOGETHER and groups[-1]:
+        if sum(other.bytes for other in groups[-1]) + file.bytes > MERGED and groups[-1]:
             groups.append([])
         groups[-1].append(file)
     return groups

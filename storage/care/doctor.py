@@ -1,4 +1,4 @@
-"""The doctor: whether the lake's catalog, files, rows and folders agree with one another. Needs no torch."""
+"""The doctor: check that the lake's catalog, files, rows and folders agree. Needs no torch."""
 
 import contextlib
 import hashlib
@@ -37,26 +37,26 @@ from storage.progress import Progress, silent
 from storage.tables.trainings import Training, evaluation_path, head_path, list_trainings
 
 DAY = timedelta(days=1)
-AGAIN = "its rows leave the catalog, and the next run computes them"
+AGAIN = "its rows are dropped from the catalog, and the next run computes them again"
 REPLACEABLE = {
     "features": AGAIN,
-    "guard": "it leaves the catalog, and a new row takes its place",
-    "leases": "it leaves the catalog, and what runs are at work on may be computed twice and is kept once",
-    "checksums": "it leaves the catalog, and the files that are there are sealed anew",
-    "shards": "it leaves the catalog, and plan knows a pace again after the next run",
+    "guard": "it is dropped from the catalog, and a new row is inserted",
+    "leases": "it is dropped from the catalog; work in progress may be computed twice and is stored once",
+    "checksums": "it is dropped from the catalog, and checksums of the existing files are taken again",
+    "shards": "it is dropped from the catalog, and plan estimates durations again after the next run",
 }
-"""What takes the place of a broken file, by its table."""
+"""How a broken file is repaired, by its table; files of other tables cannot be replaced."""
 
 
 def check_lake(lake: Lake, now: datetime, progress: Progress = silent) -> list[Finding]:
-    """Check all that needs no backbone; rows are checked where their tables' files can be read."""
+    """Run all checks that need no backbone. Rows are checked only in tables whose files can be read."""
     broken = list(_check_files(lake, progress))
     tables = {file.table for file, _ in broken}
     found = [*check_catalog(lake.home), *(_report(lake, file, problem) for file, problem in broken)]
-    recipes = [] if "recipes" in tables else _look(lake, ("recipes",), partial(check_recipes, lake, now))
+    recipes = [] if "recipes" in tables else _run_check(lake, ("recipes",), partial(check_recipes, lake, now))
     for check in CHECKS:
         if not (tables & set(check.tables) or (recipes and "recipes" in check.tables)):
-            found += _look(lake, check.tables, partial(_check_rows, lake, check, now))
+            found += _run_check(lake, check.tables, partial(_check_rows, lake, check, now))
     found += recipes
     if all(finding.check != "file" for finding in found):
         found += [*_check_guard(lake), *_check_trained(lake, now)]
@@ -65,7 +65,7 @@ def check_lake(lake: Lake, now: datetime, progress: Progress = silent) -> list[F
 
 
 def check_pages(lake: Lake, table: str = "features") -> Iterator[Finding]:
-    """Read every file of a table whole, and compare it with what the catalog says of it."""
+    """Read every file of a table completely, and compare it with the catalog."""
     ranges = list_ranges(lake)
     for file in list_live(lake):
         if file.table == table and (problem := _read_whole(lake, file, ranges.get(file.name))):
@@ -73,7 +73,7 @@ def check_pages(lake: Lake, table: str = "features") -> Iterator[Finding]:
 
 
 def check_catalog(home: Home) -> Iterator[Finding]:
-    """Let SQLite look through its own file; a Postgres server looks after its own."""
+    """Let SQLite check the catalog file; a Postgres catalog is left to its server."""
     if home.catalog_url:
         return
     with closing(sqlite3.connect(f"{home.catalog.as_uri()}?mode=ro", uri=True)) as con:
@@ -87,20 +87,20 @@ def check_catalog(home: Home) -> Iterator[Finding]:
 
 
 def list_lost_heads(lake: Lake) -> list[Training]:
-    """List the trainings whose head this home should have, and has not or cannot read."""
-    if lake.home.catalog_url:  # a shared lake's heads lie in the home of the run that trained them
+    """List the trainings whose head is missing from this home, or broken."""
+    if lake.home.catalog_url:  # heads of a shared lake are in the home of the run that trained them
         return []
-    kept = f"""NOT {NO_RECORD} AND NOT (kind IS NOT DISTINCT FROM 'knn'
+    expected = f"""NOT {NO_RECORD} AND NOT (kind IS NOT DISTINCT FROM 'knn'
                AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity'))"""
     return [
         training
-        for training in list_trainings(lake, kept)  # an erasure deletes what keeps vectors of its own
+        for training in list_trainings(lake, expected)  # an erasure deletes heads that contain erased vectors
         if not (is_whole(head_path(lake.home, training.training_id)) and _is_as_written(lake.home, training))
     ]
 
 
 def can_read(home: Home, training: Training) -> bool:
-    """Tell whether the features of a training can be read as they were."""
+    """Return whether the features of a training can be read at its snapshot."""
     with contextlib.suppress(duckdb.Error, LakeError), read_lake(home, training.snapshot) as lake:
         lake.rows("SELECT count(vector) FROM features WHERE recipe_id = ?", [training.recipe_id])
         return True
@@ -108,43 +108,43 @@ def can_read(home: Home, training: Training) -> bool:
 
 
 def _is_as_written(home: Home, training: Training) -> bool:
-    """Tell whether a head has the bytes that were recorded with its figures; earlier releases recorded none."""
+    """Return whether a head matches the checksum in its evaluation; earlier releases recorded none."""
     try:
         text = evaluation_path(home, training.training_id).read_text(encoding="utf-8")
-        known = json.loads(text).get("head_sha256")
+        recorded = json.loads(text).get("head_sha256")
     except (OSError, ValueError):
         return False
-    return known in (None, hashlib.sha256(head_path(home, training.training_id).read_bytes()).hexdigest())
+    return recorded in (None, hashlib.sha256(head_path(home, training.training_id).read_bytes()).hexdigest())
 
 
 def _check_files(lake: Lake, progress: Progress) -> Iterator[tuple[DataFile, str]]:
-    """Look for live files that are not what they were, and for those whose list of deleted rows is not."""
-    lying = {file.path: file.bytes for file in list_stored_files(lake)}
+    """Find live files that are missing or have changed, or whose delete file is or has."""
+    sizes = {file.path: file.bytes for file in list_stored_files(lake)}
     live, whole = list_live(lake), list[DataFile]()
     for file in live:
-        if problem := _compare_size(lying, file):
+        if problem := _compare_size(sizes, file):
             yield file, problem
         else:
             whole.append(file)
     by_path = {file.path: file for file in live}
     for deletes, of in list_deletes(lake).items():
-        if problem := _compare_size(lying, deletes):
+        if problem := _compare_size(sizes, deletes):
             yield by_path[of], f"its list of deleted rows, {deletes.name}, {problem}"
     if sum(file.table == "checksums" for file in whole) == sum(file.table == "checksums" for file in live):
         yield from _check_sums(lake, whole, progress)
 
 
-def _compare_size(lying: Mapping[str, int], file: DataFile) -> str | None:
-    if file.path not in lying:
+def _compare_size(sizes: Mapping[str, int], file: DataFile) -> str | None:
+    if file.path not in sizes:
         return "is gone"
-    return None if lying[file.path] == file.bytes else f"has {lying[file.path]} bytes, not {file.bytes}"
+    return None if sizes[file.path] == file.bytes else f"has {sizes[file.path]} bytes, not {file.bytes}"
 
 
 def _check_sums(lake: Lake, files: Sequence[DataFile], progress: Progress) -> Iterator[tuple[DataFile, str]]:
-    sealed = {path: (size, sha) for path, size, sha in lake.rows("SELECT path, bytes, sha256 FROM checksums")}
-    digests = digest_files(lake, [file.path for file in files if file.path in sealed], progress)
+    recorded = {path: (size, sha) for path, size, sha in lake.rows("SELECT path, bytes, sha256 FROM checksums")}
+    digests = digest_files(lake, [file.path for file in files if file.path in recorded], progress)
     for file in files:
-        if file.path in digests and digests[file.path] != sealed[file.path]:
+        if file.path in digests and digests[file.path] != recorded[file.path]:
             yield file, "has other bytes than were written"
 
 
@@ -156,7 +156,7 @@ def _report(lake: Lake, file: DataFile, problem: str) -> Finding:
 
 
 def _read_whole(lake: Lake, file: DataFile, ends: tuple[str, str] | None) -> str | None:
-    """Say what keeps a file from being read, or where the catalog is wrong about it: it would not be searched."""
+    """Return what is wrong with a file: unreadable, or different from its entry in the catalog. None if nothing."""
     name = name_data_file(lake, file.path)
     try:
         with explain_unreachable(f"file {name}"), open_file(lake.home, name) as opened:
@@ -178,10 +178,10 @@ def _check_rows(lake: Lake, check: RowCheck, now: datetime) -> Iterator[Finding]
         yield Finding(check.name, what, check.repair, fix)
 
 
-def _look(lake: Lake, tables: Sequence[str], find: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Look for wrong rows; where a file of their tables cannot be read, that is what is found."""
+def _run_check(lake: Lake, tables: Sequence[str], check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Run a check of rows; if a file of the tables cannot be read, report that instead."""
     try:
-        return list(find())
+        return list(check())
     except duckdb.Error as error:
         broken = [finding for table in tables for finding in check_pages(lake, table)]
         reason = " ".join(str(error).split())
@@ -191,11 +191,11 @@ def _look(lake: Lake, tables: Sequence[str], find: Callable[[], Iterable[Finding
 def _check_guard(lake: Lake) -> Iterator[Finding]:
     count = lake.value("SELECT count(*) FROM guard")
     if count != 1:
-        what = f"table guard: has {count} rows, not the one at which commits wait for each other"
-        yield Finding("guard", what, "it gets one", partial(_renew_guard, lake))
+        what = f"table guard: has {count} rows instead of the one that makes concurrent commits conflict"
+        yield Finding("guard", what, "one row is inserted", partial(_reset_guard, lake))
 
 
-def _renew_guard(lake: Lake) -> None:
+def _reset_guard(lake: Lake) -> None:
     def write() -> None:
         lake.execute("DELETE FROM guard")
         lake.execute("INSERT INTO guard VALUES (0)")
@@ -211,13 +211,13 @@ def _check_backbones(lake: Lake) -> Iterator[Finding]:
         packed = [hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("weights*")]
         text = folder / "recipe.json"
         if packed != [weights] or not text.is_file() or not is_of(text.read_text(encoding="utf-8"), recipe_id):
-            what = f"backbone {folder}: is not what its recipe names"
+            what = f"backbone {folder}: does not match its recipe"
             yield Finding("backbone", what, "it is removed, and the next run packs it", partial(rmtree, folder))
 
 
 def _check_trained(lake: Lake, now: datetime) -> Iterator[Finding]:
-    """Look for features that a training names and that no run will compute, as their rows were dropped alone."""
-    lacking = lake.rows(
+    """Find features that a training used and that are missing, although no run would compute them again."""
+    missing = lake.rows(
         """SELECT h.recipe_id, h.snapshot, list(DISTINCT t.image_id::VARCHAR ORDER BY t.image_id::VARCHAR),
              list(DISTINCT t.image_id::VARCHAR) FILTER (t.image_id NOT IN
                (SELECT image_id FROM files WHERE image_id IS NOT NULL))
@@ -225,12 +225,12 @@ def _check_trained(lake: Lake, now: datetime) -> Iterator[Finding]:
            WHERE NOT EXISTS (FROM features f WHERE f.recipe_id = h.recipe_id AND f.image_id = t.image_id)
            GROUP BY ALL ORDER BY ALL"""
     )
-    for recipe_id, snapshot, image_ids, gone in lacking:
-        kept = find_rows(lake, recipe_id, snapshot, image_ids)
-        fix = partial(restore_rows, lake, recipe_id, snapshot, sorted(kept), now)
+    for recipe_id, snapshot, image_ids, gone in missing:
+        restorable = find_rows(lake, recipe_id, snapshot, image_ids)
+        fix = partial(restore_rows, lake, recipe_id, snapshot, sorted(restorable), now)
         for image_id in image_ids:
-            what = f"feature of image {image_id}, recipe {recipe_id}: a training names it and it is not there"
-            if image_id in kept:
+            what = f"feature of image {image_id}, recipe {recipe_id}: is missing, and a training used it"
+            if image_id in restorable:
                 yield Finding("lost row", what, f"it is read from snapshot {snapshot}", fix)
             elif image_id in (gone or []):
                 yield Finding("lost row", what, "restore the lake or the image from a backup")
@@ -238,5 +238,5 @@ def _check_trained(lake: Lake, now: datetime) -> Iterator[Finding]:
 
 def _check_orphans(lake: Lake, now: datetime) -> Iterator[Finding]:
     for orphan in find_orphans(lake, now - DAY):
-        what = f"file {orphan.path}: no snapshot names it"
+        what = f"file {orphan.path}: belongs to no snapshot"
         yield Finding("orphan", what, "it is deleted", partial(delete_files, lake, [orphan.path]))

@@ -1,7 +1,7 @@
-"""Erasing: images leave every table and every snapshot, and their bytes leave every file.
+"""Erasure: remove images from every table, every snapshot and every file.
 
-First one guarded transaction takes the rows out and leaves an open row in ``erasures``; what lies in files and in old
-snapshots goes after it, see :mod:`storage.care.scrub`. An erasure that breaks off in between is finished by the next.
+One guarded transaction first deletes the rows and inserts an open row into ``erasures``. Files and old snapshots
+follow, see :mod:`storage.care.scrub`. The next erasure finishes one that was interrupted in between.
 """
 
 import json
@@ -43,14 +43,14 @@ ROWS = {
     "leases": "first IN (FROM _doomed) OR last IN (FROM _doomed)",
     "images": "image_id IN (FROM _doomed)",
 }
-"""Which rows of each table go: those of doomed images, and those by which source $1 knows images that stay."""
+"""The rows to delete from each table: those of doomed images, and those that source $1 has of images that stay."""
 
 ID_DIGITS = 32
 
 
 @dataclass(frozen=True)
 class ErasureRequest:
-    """What shall be erased: images, or all that lies in a source. An image that lies in another as well stays there."""
+    """What to erase: images, or everything in a source. An image that is also in another source stays there."""
 
     kind: Literal["images", "source", "condition"]
     image_ids: tuple[str, ...] = ()
@@ -59,10 +59,10 @@ class ErasureRequest:
 
 @dataclass(frozen=True)
 class AffectedModel:
-    """A model version that was trained or measured on doomed images; None where its head was never registered.
+    """A model that was trained or measured on doomed images; ``version`` is None if its head was never registered.
 
-    ``example`` says whether its package may hold one of them, as its input example or among its head's neighbours;
-    ``retrain`` is a command.
+    ``example`` is whether the logged model may contain one of them, as its input example or as a neighbour of its
+    k-NN head. ``retrain`` is a command line.
     """
 
     name: str
@@ -76,7 +76,7 @@ class AffectedModel:
 
 @dataclass(frozen=True)
 class Erasure:
-    """What an erasure takes, or took: rows by table, snapshots, tags, files of the lake, and models.
+    """What an erasure would delete, or has deleted: rows by table, snapshots, tags, files of the lake, and models.
 
     ``remaining_files`` counts, by source, the image files that are still in their sources.
     """
@@ -97,10 +97,10 @@ class Erasure:
 
 
 def find_images(lake: Lake, named: Sequence[str]) -> ErasureRequest:
-    """Find images by their ids, or by what begins no other image's id.
+    """Find images by their ids, or unique prefixes of them.
 
     Raises:
-        EraseError: where one is no image of the lake, or several.
+        EraseError: if one matches no image of the lake, or several.
     """
     return ErasureRequest("images", tuple(dict.fromkeys(_find_image(lake, name) for name in named)))
 
@@ -109,78 +109,79 @@ def find_source(lake: Lake, source: SourceName) -> ErasureRequest:
     """Find a source.
 
     Raises:
-        EraseError: where the lake knows none of that name.
+        EraseError: if the lake has no such source.
     """
-    known = "SELECT (SELECT count(*) FROM scans WHERE source = $1) + (SELECT count(*) FROM files WHERE source = $1)"
-    if not lake.value(known, [source]):
-        raise EraseError(f"source {source!r}", "is none of this lake's", "See `frostline status`")
+    count = "SELECT (SELECT count(*) FROM scans WHERE source = $1) + (SELECT count(*) FROM files WHERE source = $1)"
+    if not lake.value(count, [source]):
+        raise EraseError(f"source {source!r}", "does not exist in this lake", "See `frostline status`")
     return ErasureRequest("source", source=source)
 
 
 def find_condition(lake: Lake, where: str) -> ErasureRequest:
-    """Find the images that meet a condition with at least one of their files and labels; the lake is open for reading.
+    """Find the images that meet a condition with at least one of their files and labels, in a lake open for reading.
 
     Raises:
-        QueryError: where DuckDB refuses the condition, or it is none.
-        EraseError: where no image meets it.
+        QueryError: if DuckDB refuses the condition.
+        EraseError: if no image meets it.
     """
     with explain_condition("--where"):
         check_condition(lake, None, where)
-        found = lake.column(f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})")
-    if not found:
+        image_ids = lake.column(f"SELECT DISTINCT image_id::VARCHAR FROM ({select_images(None, where)})")
+    if not image_ids:
         raise EraseError("--where", "is met by no image", "Try it with `frostline sql` over images, files and labels")
-    return ErasureRequest("condition", tuple(found))
+    return ErasureRequest("condition", tuple(image_ids))
 
 
 def survey(home: Home, request: ErasureRequest) -> Erasure:
-    """Say what an erasure would take; writes nothing."""
+    """Return what an erasure would delete, without writing."""
     with read_lake(home) as lake:
         _select_doomed(lake, request)
         return _count(lake, request)
 
 
 def erase(home: Home, request: ErasureRequest, now: datetime) -> tuple[Erasure, int]:
-    """Erase, and write down that it was done, never what.
+    """Erase, and record that it was done, never what.
 
     Returns:
-        What went, and how many files could not go yet because a run at work may have written them.
+        What was deleted, and the number of files that could not be deleted yet, since a living run may have written
+        them.
 
     Raises:
-        LakeError: where the lake cannot be written; what broke off is finished by :func:`finish`.
+        LakeError: if the lake cannot be written; :func:`finish` completes an interrupted erasure.
     """
     with open_lake(home) as lake:
-        taken = lake.commit(lambda: _delete_rows(lake, request, now))
-    return taken, finish(home, now)
+        deleted = lake.commit(lambda: _delete_rows(lake, request, now))
+    return deleted, finish(home, now)
 
 
 def count_open(lake: Lake) -> int:
-    """Count the erasures that broke off."""
+    """Count the unfinished erasures."""
     return int(lake.value("SELECT count(*) FROM erasures WHERE erased_at IS NULL"))
 
 
 def finish(home: Home, now: datetime) -> int:
-    """Finish every erasure whose rows are gone but whose bytes are not.
+    """Finish every erasure whose rows are deleted but whose files are not.
 
     Returns:
-        How many files could not go yet.
+        The number of files that could not be deleted yet.
     """
     with read_lake(home) as lake:
         open_ids = lake.column("SELECT erasure_id FROM erasures WHERE erased_at IS NULL")
         if not open_ids:
             return 0
         _delete_heads(lake)
-    left = scrub(home, now, ROWS)
-    if not left:
+    remaining = scrub(home, now, ROWS)
+    if not remaining:
         with open_lake(home) as lake:
             sql = "UPDATE erasures SET erased_at = ? WHERE erasure_id IN (SELECT unnest(?))"
             lake.commit(lambda: lake.execute(sql, [now, open_ids]))
-    return left
+    return remaining
 
 
 def _delete_heads(lake: Lake) -> None:
-    """Delete the heads in this home that keep the vector of an image that is no row of their training any more.
+    """Delete the heads in this home that contain more vectors than their training has rows left.
 
-    A head that no training names was left by a killed one, and any of its vectors may be an erased image's.
+    A head without a recorded training was left by a killed run; any of its vectors may be that of an erased image.
     """
     found = lake.rows("SELECT training_id, count(*) FROM training_sets WHERE split = 'train' GROUP BY ALL")
     rows = {str(training_id): int(count) for training_id, count in found}
@@ -193,33 +194,35 @@ def _find_image(lake: Lake, name: str) -> str:
     digits = name.replace("-", "").lower()
     if not digits or len(digits) > ID_DIGITS or set(digits) - set("0123456789abcdef"):
         raise EraseError(
-            f"image {name!r}", "must be an image's id or its beginning", "See `frostline sql 'from images'`"
+            f"image {name!r}", "must be the id of an image or its beginning", "See `frostline sql 'from images'`"
         )
     ends = [str(uuid.UUID(digits.ljust(ID_DIGITS, fill))) for fill in "0f"]
     found = lake.column("SELECT image_id::VARCHAR FROM images WHERE image_id BETWEEN ?::UUID AND ?::UUID LIMIT 2", ends)
     if len(found) == 1:
         return str(found[0])
-    rule, remedy = ("begins several ids", "Give more of it") if found else ("is none of this lake's", "Check the id")
+    rule, remedy = (
+        ("begins several ids", "Write more of it") if found else ("does not exist in this lake", "Check the id")
+    )
     raise EraseError(f"image {name!r}", rule, f"{remedy}; see `frostline sql 'from files'`")
 
 
 def _delete_rows(lake: Lake, request: ErasureRequest, now: datetime) -> Erasure:
-    """Take the rows out of every table; part of a transaction."""
+    """Delete the rows from every table, within a transaction."""
     _select_doomed(lake, request)
-    taken = _count(lake, request)
+    deleted = _count(lake, request)
     rewrite_features(lake, f"NOT ({ROWS['features']})", now)
     for table, condition in ROWS.items():
-        if taken.rows[table]:
+        if deleted.rows[table]:
             lake.execute(f"DELETE FROM {table} WHERE {condition}", _parameters(condition, request))
     lake.execute("DELETE FROM tags")
-    models = json.dumps([{"name": model.name, "version": model.version} for model in taken.models])
-    row = [str(uuid.uuid4()), request.kind, taken.images, sum(taken.rows.values()), models]
+    models = json.dumps([{"name": model.name, "version": model.version} for model in deleted.models])
+    row = [str(uuid.uuid4()), request.kind, deleted.images, sum(deleted.rows.values()), models]
     lake.execute("INSERT INTO erasures VALUES (?, ?, ?, ?, ?, NULL)", row)
-    return taken
+    return deleted
 
 
 def _select_doomed(lake: Lake, request: ErasureRequest) -> None:
-    """Make the tables that ``ROWS`` names: doomed images, those that only lose a source, and paths of the doomed."""
+    """Create the tables that ``ROWS`` uses: doomed images, images that only leave the source, and doomed paths."""
     if request.source is None:
         with lake.temporary_tables(_named=pa.table({"image_id": to_uuids(request.image_ids)})):
             lake.execute("CREATE OR REPLACE TEMP TABLE _doomed AS FROM _named")
@@ -284,14 +287,16 @@ def _retrain(lake: Lake, label_set: LabelSetName) -> str:
 
 
 def _count_remaining_files(lake: Lake, request: ErasureRequest) -> dict[str, int]:
-    """Count, by source, the files that still lie where they were: the next run would take them in again."""
+    """Count, by source, the image files that still exist: the next run would ingest them again."""
     found = lake.rows(
         f"""SELECT source, path, (SELECT arg_max(root, scanned_at) FROM scans s WHERE s.source = f.source)
             FROM files f WHERE {ROWS["files"]}""",
         [request.source],
     )
-    lying = (source for source, path, root in found if root and (Path(decode_path(root)) / decode_path(path)).is_file())
-    return dict(Counter(lying))
+    sources = (
+        source for source, path, root in found if root and (Path(decode_path(root)) / decode_path(path)).is_file()
+    )
+    return dict(Counter(sources))
 
 
 def _parameters(condition: str, request: ErasureRequest) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Expiry: old snapshots that nothing names any more, and the files that only they read."""
+"""Expiry: old snapshots that nothing refers to, and the files that only they use."""
 
 from datetime import datetime
 
@@ -9,7 +9,7 @@ _KEPT = """SELECT snapshot FROM tags UNION ALL
 
 
 def list_expirable(lake: Lake, before: datetime) -> list[int]:
-    """List the snapshots made before a moment, but the newest, the tagged, and those that a registered model names."""
+    """List the snapshots made before a time, except the newest, tagged ones, and those of registered models."""
     return lake.column(
         f"""SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ?
             AND snapshot_id NOT IN ({_KEPT})
@@ -19,7 +19,7 @@ def list_expirable(lake: Lake, before: datetime) -> list[int]:
 
 
 def expire(lake: Lake, before: datetime) -> list[int]:
-    """Forget the snapshots that may be; their files are deleted later, when nobody can be reading them."""
+    """Expire the old snapshots; their files are deleted later, when nobody can be reading them."""
     if not list_expirable(lake, before):
         return []
 
@@ -33,12 +33,12 @@ def expire(lake: Lake, before: datetime) -> list[int]:
 
 
 def list_unread(lake: Lake, before: datetime) -> list[str]:
-    """List the files that no snapshot has read since a moment."""
+    """List the files that no snapshot has used since a time."""
     return lake.column("CALL ducklake_cleanup_old_files('lake', dry_run => true, older_than => ?)", [before])
 
 
 def delete_unread(lake: Lake, before: datetime) -> list[str]:
-    """Delete the files that no snapshot has read since a moment; gives them."""
+    """Delete the files that no snapshot has used since a time; returns their paths."""
     unread = list_unread(lake, before)
     if unread:
         lake.commit(lambda: lake.execute("CALL ducklake_cleanup_old_files('lake', older_than => ?)", [before]))

@@ -1,7 +1,8 @@
-"""Lost features: files that the catalog names and that are gone or not whole, and rows that a snapshot still has.
+"""Lost features: files in the catalog that are missing or damaged, and rows that an old snapshot still has.
 
-To delete a row, DuckLake opens its file. So a lost file leaves the catalog as one does whose rows were all deleted: a
-new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still name it, and still say that it is gone.
+DuckLake has to open a file in order to delete rows of it. A lost file is therefore dropped from the catalog like one
+whose rows were all deleted: a new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still refer to
+it, and reading them still fails.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from storage.vectors.gather import INLINED, at_snapshot
 
 
 def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
-    """Find the files of a recipe's features that are gone or have another size; lists one folder, opens no file."""
+    """Find the feature files of a recipe that are missing or have another size. Lists one folder, opens no file."""
     folder = f"main/features/recipe_id={recipe_id}"
     live = [file for file in list_live(lake) if file.path.startswith(f"{folder}/")]
     if not live:
@@ -33,7 +34,7 @@ def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
 
 
 def locate_lost(lake: Lake, recipe_id: str) -> tuple[LostFile, ...]:
-    """Find the lost files of a recipe, with the ranges of images that they were of, which the catalog keeps."""
+    """Find the lost files of a recipe, with the ranges of their image ids, which are in the catalog."""
     lost = {file.name: name_data_file(lake, file.path) for file in find_lost(lake, recipe_id)}
     if not lost:
         return ()
@@ -41,13 +42,13 @@ def locate_lost(lake: Lake, recipe_id: str) -> tuple[LostFile, ...]:
 
 
 def drop_files(lake: Lake, paths: Sequence[str]) -> int:
-    """End files, as :func:`storage.lake.ducklake_files.list_live` names them, and all their rows; opens none of them.
+    """Drop files, given by their paths below the data folder, with all their rows from the catalog; opens none of them.
 
     Returns:
-        How many were live: none that another run has dropped before.
+        The number of files that were live.
 
     Raises:
-        LakeError: where the lake cannot be written.
+        LakeError: if the lake cannot be written.
     """
     names = [path.rpartition("/")[2] for path in paths]
 
@@ -58,28 +59,28 @@ def drop_files(lake: Lake, paths: Sequence[str]) -> int:
             [names],
         )
         if live:
-            _end(lake, [file for file, _ in live], {table for _, table in live})
+            _end_files(lake, [file for file, _ in live], {table for _, table in live})
         return len(live)
 
     return lake.commit(write, guarded=False)
 
 
 def find_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> set[str]:
-    """Find which features of some images a snapshot has; none where it has expired or its files are gone."""
+    """Find which of some images have a feature at a snapshot; none if it has expired or its files are gone."""
     with contextlib.suppress(duckdb.Error):
         return {str(image_id) for image_id in _read_rows(lake, recipe_id, at, image_ids)["image_id"].to_pylist()}
     return set()
 
 
 def restore_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str], now: datetime) -> int:
-    """Add features that a snapshot has and the lake has no more; gives how many."""
+    """Add features that only an old snapshot has; returns their number."""
     rows = _read_rows(lake, recipe_id, at, image_ids)
     file = write_rows(lake.home, recipe_id, rows)
     return lake.commit(lambda: add_missing(lake, recipe_id, file, now))[0]
 
 
-def _end(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
-    """Make the snapshot from which on the files are no more; its number is unique, so that a lost race shows."""
+def _end_files(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
+    """Insert the snapshot that ends the files. Its number is unique, so that a lost race conflicts."""
     last = int(lake.value(f"SELECT max(snapshot_id) FROM {META}.ducklake_snapshot"))
     lake.execute(
         f"""INSERT INTO {META}.ducklake_snapshot
@@ -100,7 +101,7 @@ def _end(lake: Lake, files: Sequence[int], tables: set[int]) -> None:
 
 
 def _read_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> pa.Table:
-    """Read what is right of them: finite vectors of the right length, from files that are as they were sealed."""
+    """Read the intact rows: finite vectors of the right length, from files that match their checksum."""
     with lake.temporary_tables(_lost=pa.table({"image_id": to_uuids(image_ids)})):
         found = lake.table(
             f"""SELECT image_id, vector, filename FROM features{at_snapshot(at)} WHERE recipe_id = $1
@@ -109,5 +110,5 @@ def _read_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) ->
             [recipe_id],
         )
     names = set(found["filename"].to_pylist())
-    sound = [name for name in names if name.startswith(INLINED) or matches_checksum(lake, name)]
-    return found.filter(pc.is_in(found["filename"], pa.array(sound, pa.string())))
+    intact = [name for name in names if name.startswith(INLINED) or matches_checksum(lake, name)]
+    return found.filter(pc.is_in(found["filename"], pa.array(intact, pa.string())))

@@ -1,4 +1,4 @@
-"""Moving a lake out of its home, with every snapshot: rows of the catalog and bytes of the files, as they are."""
+"""Move a lake out of its home with every snapshot: catalog rows and files are copied unchanged."""
 
 import dataclasses
 import sqlite3
@@ -20,34 +20,34 @@ _SNAPSHOTS = "SELECT snapshot_id, epoch_us(snapshot_time) FROM ducklake_snapshot
 
 
 def move_lake(new: Home) -> int:
-    """Copy the lake that lies in a home to where the home's urls say; what lies in the home stays there.
+    """Copy the lake in a home to where the home's URLs point; the files in the home stay there.
 
-    Where the data stay in the home, its old catalog is put aside: two catalogs of one folder would each take what the
-    other writes for leavings of killed runs. Nobody else may write meanwhile.
+    If the data stay in the home, the old catalog is renamed: with two catalogs for one folder, each would take the
+    other's files for leftovers of killed runs. Nobody else may write meanwhile.
 
     Returns:
-        The newest snapshot, of the old as of the new.
+        The newest snapshot, which is the same in both.
 
     Raises:
-        SettingsError: where the urls name no catalog.
-        LakeError: where there is no lake to move, or one in the new place.
+        SettingsError: if the URLs name no catalog.
+        LakeError: if there is no lake to move, or another lake at the destination.
     """
     old = dataclasses.replace(new, catalog_url=None, data_url=None)
     snapshot = _find_copied(old, new)
     if snapshot is None:
         with open_lake(old) as lake:
-            lake.call("ducklake_flush_inlined_data('lake')")  # small tables lie in rows of the catalog's own dialect
+            lake.call("ducklake_flush_inlined_data('lake')")  # small tables are rows in the catalog, in its own dialect
             snapshot = lake.snapshot
         if new.data_url:
             _copy_files(old, new)
         _copy_catalog(old, new)
     if not new.data_url:
-        _put_aside(old)
+        _rename_catalog(old)
     return snapshot
 
 
 def _find_copied(old: Home, new: Home) -> int | None:
-    """Find the newest snapshot of the old lake in the new one; None where that is still to be made."""
+    """Return the newest snapshot if the new lake has it already; None if nothing was copied yet."""
     if not new.catalog_url:
         raise SettingsError(
             "lake.catalog", "must name the database to move into", "Set it, such as postgres:dbname=lake"
@@ -56,52 +56,56 @@ def _find_copied(old: Home, new: Home) -> int | None:
         raise LakeError(f"home {old.root}", "has no lake to move", "Choose another with --home")
     with read_lake(old) as lake:
         [newest] = lake.rows(f"{_SNAPSHOTS} ORDER BY snapshot_id DESC LIMIT 1")
-    there = attach_if_present(new, "READ_ONLY")
-    if there is None:
+    moved = attach_if_present(new, "READ_ONLY")
+    if moved is None:
         return None
-    with there:
-        if not read_version(there):
+    with moved:
+        if not read_version(moved):
             return None
-        if newest not in there.rows(_SNAPSHOTS):
-            raise LakeError(f"lake {new.lake}", "is there already", "Move into an empty database")
+        if newest not in moved.rows(_SNAPSHOTS):
+            raise LakeError(f"lake {new.lake}", "exists already", "Move into an empty database")
     return int(newest[0])
 
 
-def _put_aside(old: Home) -> None:
-    """Rename the catalog; its log is taken into it first, as a kill between two renames would part them."""
+def _rename_catalog(old: Home) -> None:
+    """Rename the catalog. Its log is merged into it first, so that there is only one file to rename."""
     try:
         with closing(sqlite3.connect(old.catalog, timeout=20)) as con:
             con.execute("PRAGMA journal_mode = DELETE")
     except sqlite3.OperationalError as error:
-        remedy = "Stop them, and run this again: all is copied, and the old catalog must be put aside"
-        raise LakeError(f"lake {old.lake}", f"is held by readers or writers: {error}", remedy) from error
+        remedy = "Stop them, then run this again: everything is copied, only the old catalog is still to be renamed"
+        raise LakeError(f"lake {old.lake}", f"is in use by readers or writers: {error}", remedy) from error
     old.catalog.rename(old.catalog.with_suffix(".moved"))
 
 
 def _copy_files(old: Home, new: Home) -> None:
-    (here, source), (there, target) = open_data(old), open_data(new)
+    (old_system, source), (new_system, target) = open_data(old), open_data(new)
     try:
-        fs.copy_files(source, target, source_filesystem=here, destination_filesystem=there)
+        fs.copy_files(source, target, source_filesystem=old_system, destination_filesystem=new_system)
     except OSError as error:
-        raise LakeError(f"data {new.data_url}", f"cannot be written: {error}", "Check the bucket, run again") from error
+        raise LakeError(
+            f"data {new.data_url}", f"cannot be written: {error}", "Check the bucket, then run again"
+        ) from error
 
 
 def _copy_catalog(old: Home, new: Home) -> None:
-    """Copy every row that DuckLake keeps of the lake, save where its files lie."""
+    """Copy all rows of DuckLake's metadata tables, except the path of the data folder."""
     make_lake(new, filled=True).close()
     con = connect(("sqlite", *list_wheels(new)))
     try:
         con.execute(f"ATTACH {quote(str(old.catalog))} AS old (TYPE sqlite, READ_ONLY)")
         con.execute(f"ATTACH {quote(str(new.catalog_url).removeprefix(POSTGRES))} AS new (TYPE postgres)")
         con.execute("BEGIN")
-        [(place,)] = con.execute("SELECT value FROM new.ducklake_metadata WHERE key = 'data_path'").fetchall()
+        [(data_path,)] = con.execute("SELECT value FROM new.ducklake_metadata WHERE key = 'data_path'").fetchall()
         for table in _list_tables(con):
             con.execute(f"DELETE FROM new.{table}")
             con.execute(f"INSERT INTO new.{table} BY NAME FROM old.{table}")
-        con.execute("UPDATE new.ducklake_metadata SET value = ? WHERE key = 'data_path'", [place])
+        con.execute("UPDATE new.ducklake_metadata SET value = ? WHERE key = 'data_path'", [data_path])
         con.execute("COMMIT")
     except duckdb.Error as error:
-        raise LakeError(f"lake {new.lake}", f"cannot be written: {error}", "Check the database, run again") from error
+        raise LakeError(
+            f"lake {new.lake}", f"cannot be written: {error}", "Check the database, then run again"
+        ) from error
     finally:
         con.close()
 

@@ -14,31 +14,31 @@ from storage.tables.recipes import write_row
 
 
 def check_recipes(lake: Lake, now: datetime) -> Iterator[Finding]:
-    """Look for recipes that are not what their ids say, and for features of recipes that a backbone still names."""
-    known = lake.rows("SELECT recipe_id, recipe, architecture, weights, cut, dim FROM recipes ORDER BY ALL")
-    for recipe_id, text, *columns in known:
+    """Find recipes that do not match their ids, and recipes whose row is missing but whose backbone is there."""
+    recipes = lake.rows("SELECT recipe_id, recipe, architecture, weights, cut, dim FROM recipes ORDER BY ALL")
+    for recipe_id, text, *columns in recipes:
         if not is_of(text, recipe_id):
-            repair = f"{BACKUP}, or delete its features and the recipe: their numbers cannot be explained"
-            yield Finding("recipe", f"recipe {recipe_id}: its text is not what the id is the hash of", repair)
+            repair = f"{BACKUP}, or delete the recipe and its features: what made them is unknown"
+            yield Finding("recipe", f"recipe {recipe_id}: its id is not the hash of its text", repair)
             continue
         recipe = read_recipe(text)
         if columns != [recipe.architecture, recipe.weights, recipe.cut, recipe.dim]:
-            what = f"recipe {recipe_id}: its columns are not what its text says"
+            what = f"recipe {recipe_id}: its columns do not match its text"
             yield Finding("recipe", what, "they are written again from the text", partial(_rewrite, lake, recipe, now))
     folders = {file.path.split("/")[2] for file in list_live(lake) if file.table == "features"}
     for recipe_id in sorted(folder.removeprefix("recipe_id=") for folder in folders):
         packed = lake.home.backbones / recipe_id / "recipe.json"
-        if recipe_id in [name for name, *_ in known] or not packed.is_file():
+        if recipe_id in [name for name, *_ in recipes] or not packed.is_file():
             continue
         text = packed.read_text(encoding="utf-8")
         if is_of(text, recipe_id):
-            what = f"recipe {recipe_id}: its row is gone, its features are there"
+            what = f"recipe {recipe_id}: its row is missing, its features are there"
             fix = partial(_rewrite, lake, read_recipe(text), now)
             yield Finding("recipe", what, f"it is read from {packed}", fix)
 
 
 def is_of(text: str, recipe_id: str) -> bool:
-    """Tell whether a recipe's text is the one that its id is the hash of."""
+    """Return whether a recipe's id is the hash of its text."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -47,7 +47,7 @@ def is_of(text: str, recipe_id: str) -> bool:
 
 
 def _rewrite(lake: Lake, recipe: Recipe, now: datetime) -> None:
-    """Put a recipe's row in its place; when it was made is only known where the row was there."""
+    """Write the row of a recipe again; ``made_at`` is kept if the row exists."""
 
     def write() -> None:
         sql = "SELECT coalesce(min(made_at), ?) FROM recipes WHERE recipe_id = ?"

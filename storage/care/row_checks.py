@@ -1,4 +1,4 @@
-"""Checks of rows that cannot be right: what is wrong with them, in SQL, and what takes them out."""
+"""Checks for invalid rows: the condition, in SQL, and the repair."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,14 +6,14 @@ from datetime import datetime
 
 from storage.lake.lake import Lake
 
-MOST = 100
+MAX_NAMED = 100
 REMOVED = "the row is deleted"
-AGAIN = "the row is deleted, and the next run computes it"
+AGAIN = "the row is deleted, and the next run computes it again"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: which check found it, what it is with the file or row it names, and its repair.
+    """One problem: the check that found it, the file or row with what is wrong, and the repair.
 
     ``fix`` does the repair; None if only a person can.
     """
@@ -26,15 +26,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class RowCheck:
-    """A check of one table: ``wrong`` holds of rows that are; ``key`` names one; ``$now`` is the time.
+    """A check of one table. ``invalid`` is the SQL condition of invalid rows, where ``$now`` is the time.
 
-    ``others`` are the tables that the condition reads, too; ``fixable`` is false where only a person can repair it.
+    ``key`` is the SQL that names a row; ``others`` are further tables that the condition reads.
+    ``fixable`` is false if only a person can repair it.
     """
 
     name: str
     table: str
     key: str
-    wrong: str
+    invalid: str
     problem: str
     repair: str
     others: tuple[str, ...] = ()
@@ -42,34 +43,34 @@ class RowCheck:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """The tables that it reads."""
+        """The tables that the check reads."""
         return (self.table, *self.others)
 
     def find(self, lake: Lake, now: datetime) -> list[str]:
-        """Name the wrong rows, the first hundred each and the rest as their number."""
+        """Describe the invalid rows: the first hundred one by one, then the number of the others."""
         rows = lake.rows(
             f"SELECT DISTINCT {self.key}, count(*) OVER () FROM {self.table} WHERE {self._condition(now)} "
-            f"ORDER BY 1 LIMIT {MOST}"
+            f"ORDER BY 1 LIMIT {MAX_NAMED}"
         )
         names = [f"{self.table} of {name}: {self.problem}" for name, _ in rows]
         more = rows[0][1] - len(rows) if rows else 0
         return [*names, f"{self.table}: {more} more rows: {self.problem}"] if more > 0 else names
 
     def fix(self, lake: Lake, now: datetime) -> None:
-        """Delete them."""
+        """Delete the invalid rows."""
         lake.commit(lambda: lake.execute(f"DELETE FROM {self.table} WHERE {self._condition(now)}"))
 
     def _condition(self, now: datetime) -> str:
-        return self.wrong.replace("$now", f"TIMESTAMPTZ '{now.isoformat()}'")
+        return self.invalid.replace("$now", f"TIMESTAMPTZ '{now.isoformat()}'")
 
 
 IMAGE = "concat('image ', image_id)"
 MODEL = "concat('model ', name, ' version ', version)"
 PATH = "concat('path ', path)"
 TRAINING = "concat('training ', training_id)"
-NO_NUMBER = "(NOT isfinite(list_sum(vector)) OR list_count(vector) < len(vector))"
-NOT_AS_LONG = "is not as long as its recipe says"
-LEFT_ONE = "all rows but one are deleted"
+NOT_FINITE = "(NOT isfinite(list_sum(vector)) OR list_count(vector) < len(vector))"
+WRONG_LENGTH = "does not have the length of its recipe"
+KEEP_ONE = "all rows but one are deleted"
 FEATURE = "concat('image ', image_id, ', recipe ', recipe_id)"
 BACKUP = "restore it from a backup"
 KNOWN = "image_id IN (SELECT image_id FROM images WHERE image_id IS NOT NULL)"
@@ -78,7 +79,7 @@ UNKNOWN_IMAGE = f"image_id IS NOT NULL AND NOT {KNOWN}"
 UNKNOWN_RECIPE = "recipe_id NOT IN (SELECT recipe_id FROM recipes WHERE recipe_id IS NOT NULL)"
 UNKNOWN_TRAINING = "training_id NOT IN (SELECT training_id FROM heads)"
 UNKNOWN_VERSION = "(name, version) NOT IN (SELECT (name, version) FROM models)"
-ONCE = {
+KEYS = {
     "features": ("recipe_id", "image_id"),
     "images": ("image_id",),
     "files": ("source", "path"),
@@ -91,48 +92,48 @@ ONCE = {
     "tags": ("tag",),
     "canaries": ("recipe_id", "probe"),
 }
-"""What there is one row of, at most."""
+"""The unique key of each table."""
 OTHER_LENGTH = """EXISTS (FROM recipes r WHERE r.recipe_id = features.recipe_id
                           AND len(vector) IS DISTINCT FROM r.dim)"""
 
 CANARY = "concat('probe ', probe, ', recipe ', recipe_id)"
 OTHER_VECTOR = f"""EXISTS (FROM features f WHERE f.recipe_id = canaries.recipe_id
                            AND f.image_id = TRY_CAST(probe AS UUID)
-                           AND CASE WHEN {NO_NUMBER.replace("vector", "f.vector")}
-                                      OR {NO_NUMBER.replace("vector", "canaries.vector")}
+                           AND CASE WHEN {NOT_FINITE.replace("vector", "f.vector")}
+                                      OR {NOT_FINITE.replace("vector", "canaries.vector")}
                                       OR len(f.vector) <> len(canaries.vector) THEN false
                                ELSE list_distance(f.vector, canaries.vector)
                                     > tolerance * sqrt(list_inner_product(f.vector, f.vector)) END)"""
-"""That a canary is one of the lake's images, and its feature another vector; others have checks of their own."""
+"""Condition that a canary is an image of the lake and differs from its feature; invalid vectors have other checks."""
 
 
-def _is_no_object(column: str) -> str:
-    """Say in SQL that a text is no JSON object."""
+def _is_not_object(column: str) -> str:
+    """Return the SQL condition that a text is not a JSON object."""
     return f"coalesce(CASE WHEN json_valid({column}) THEN json_type({column}) END, '') <> 'OBJECT'"
 
 
 def _name(keys: tuple[str, ...]) -> str:
-    """Name a row by its key, in SQL."""
+    """Return the SQL that names a row by its key."""
     parts = ", ', ', ".join(f"'{key.removesuffix('_id')} ', {key}" for key in reversed(keys))
     return f"concat({parts})"
 
 
 def _foreign(noun: str, table: str, key: str, unknown: str, repair: str = REMOVED) -> RowCheck:
-    """Check that what a row names is in the table of such things."""
+    """Check that what a row refers to exists."""
     name = "foreign training" if noun == "head" else f"foreign {noun}"
     problem = f"the lake has no such {noun}"
     return RowCheck(name, table, key, unknown, problem, repair, (f"{noun}s",), fixable=repair != BACKUP)
 
 
-def _twice(table: str, keys: tuple[str, ...]) -> str:
-    """Say in SQL that an earlier row has the same key."""
+def _is_duplicate(table: str, keys: tuple[str, ...]) -> str:
+    """Return the SQL condition that an earlier row has the same key."""
     same = " AND ".join(f"d.{key} = {table}.{key}" for key in keys)
     several = f"SELECT {', '.join(keys)}, min(rowid) AS first FROM {table} GROUP BY ALL HAVING count(*) > 1"
     return f"EXISTS (FROM ({several}) d WHERE {same} AND {table}.rowid <> d.first)"
 
 
-NO_RECORD = f"({_is_no_object('settings')} OR {_is_no_object('metrics')})"
-"""That nobody can read what a head was trained with, or measured to be."""
+NO_RECORD = f"({' OR '.join(_is_not_object(column) for column in ('settings', 'hyperparameters', 'metrics'))})"
+"""Condition that the record of a head cannot be read."""
 CHECKS = (
     RowCheck("foreign image", "images", IMAGE, "image_id IS NULL", "names none", REMOVED),
     _foreign("image", "features", FEATURE, NO_IMAGE),
@@ -158,38 +159,46 @@ CHECKS = (
         "tags",
         "concat('tag ', tag)",
         "snapshot NOT IN (SELECT snapshot_id FROM ducklake_snapshots('lake'))",
-        "names a snapshot that has expired or never was",
-        "the tag is forgotten",
+        "its snapshot has expired or never existed",
+        "the tag is deleted",
     ),
     _foreign("head", "training_sets", TRAINING, UNKNOWN_TRAINING),
     *(
-        RowCheck("duplicate", table, _name(keys), _twice(table, keys), "is there more than once", LEFT_ONE)
-        for table, keys in ONCE.items()
+        RowCheck("duplicate", table, _name(keys), _is_duplicate(table, keys), "exists more than once", KEEP_ONE)
+        for table, keys in KEYS.items()
     ),
-    RowCheck("length", "features", FEATURE, OTHER_LENGTH, NOT_AS_LONG, AGAIN, ("recipes",)),
-    RowCheck("numbers", "features", FEATURE, NO_NUMBER, "has a number that is none", AGAIN),
+    RowCheck("length", "features", FEATURE, OTHER_LENGTH, WRONG_LENGTH, AGAIN, ("recipes",)),
+    RowCheck("numbers", "features", FEATURE, NOT_FINITE, "has a value that is not a number", AGAIN),
     RowCheck(
-        "length", "canaries", CANARY, OTHER_LENGTH.replace("features", "canaries"), NOT_AS_LONG, REMOVED, ("recipes",)
+        "length", "canaries", CANARY, OTHER_LENGTH.replace("features", "canaries"), WRONG_LENGTH, REMOVED, ("recipes",)
     ),
-    RowCheck("numbers", "canaries", CANARY, NO_NUMBER, "has a number that is none", REMOVED),
+    RowCheck("numbers", "canaries", CANARY, NOT_FINITE, "has a value that is not a number", REMOVED),
     RowCheck(
         "vector",
         "canaries",
         CANARY,
         f"image IS NULL AND {OTHER_VECTOR}",
-        "is not the vector that its image's feature is",
-        "`--deep --repair` mends the feature where that is wrong; a wrong canary comes from a backup",
+        "differs from the feature of its image",
+        "`--deep --repair` repairs a wrong feature; restore a wrong canary from a backup",
         ("features",),
         fixable=False,
     ),
-    RowCheck("json", "heads", TRAINING, NO_RECORD, "its settings or metrics are no JSON", BACKUP, fixable=False),
-    RowCheck("json", "canaries", CANARY, _is_no_object("made_with"), "what made it is no JSON", REMOVED),
+    RowCheck(
+        "json",
+        "heads",
+        TRAINING,
+        NO_RECORD,
+        "its settings, hyperparameters or metrics are not JSON",
+        BACKUP,
+        fixable=False,
+    ),
+    RowCheck("json", "canaries", CANARY, _is_not_object("made_with"), "made_with is not JSON", REMOVED),
     RowCheck(
         "lease",
         "leases",
         "concat('holder ', holder)",
         "expires_at <= $now",
         "has expired: its run is dead",
-        "it ends, and its images are free",
+        "it ends, and other runs may embed its images",
     ),
 )

@@ -1,7 +1,7 @@
-"""Scrubbing: what no row names any more leaves the files and the catalog, down to its free pages.
+"""Scrubbing: remove erased rows from files, old snapshots and the catalog, including its free pages.
 
-Safe beside writers: each step is a transaction that is tried again after a lost race, or concerns what nobody reads.
-Safe to break off: each step does what is left to do, whoever began it.
+Safe beside writers: each step is a transaction that is repeated after a lost race, or touches only what nobody reads.
+Safe to interrupt: each step does whatever is left to do.
 """
 
 import sqlite3
@@ -28,12 +28,12 @@ from storage.vectors.feature_file import write_rows
 from storage.vectors.gather import INLINED
 
 OLD = timedelta(hours=1)
-"""From this age on, a file that no snapshot names is no living run's."""
+"""A file older than this that belongs to no snapshot is not that of a living run."""
 ATTEMPTS = 40
 
 
 def rewrite_features(lake: Lake, kept: str, now: datetime) -> None:
-    """Write files of vectors anew without the rows that are deleted or fail a condition; part of a transaction.
+    """Rewrite vector files without rows that are deleted or do not meet a condition, within a transaction.
 
     DuckLake would rewrite them without byte-stream-split, and larger.
     """
@@ -52,15 +52,15 @@ def rewrite_features(lake: Lake, kept: str, now: datetime) -> None:
 
 
 def scrub(home: Home, now: datetime, tables: Iterable[str]) -> int:
-    """Remove from files, old snapshots and the catalog what the newest snapshot of some tables has not.
+    """Remove from files, old snapshots and the catalog all rows of some tables that the newest snapshot does not have.
 
     Every other snapshot expires.
 
     Returns:
-        How many files remain that no snapshot names, because a run at work may be about to commit them.
+        The number of remaining files that belong to no snapshot, since a living run may be about to commit them.
 
     Raises:
-        LakeBusyError: where others hold the catalog too long.
+        LakeBusyError: if other processes keep the catalog locked.
     """
     with open_lake(home) as lake:
         for table in tables:
@@ -68,12 +68,14 @@ def scrub(home: Home, now: datetime, tables: Iterable[str]) -> int:
             lake.call(f"ducklake_rewrite_data_files('lake', '{table}', delete_threshold => 0)")
         _expire(lake)
         lake.call("ducklake_cleanup_old_files('lake', cleanup_all => true)")
-        left = _delete_strays(lake, now)
+        remaining = _delete_orphans(lake, now)
         for table in tables:
-            _narrow(lake, table)
-        lake.call("ducklake_flush_inlined_data('lake', table_name => 'guard')")  # a new file ends cached statistics
+            _narrow_statistics(lake, table)
+        lake.call(
+            "ducklake_flush_inlined_data('lake', table_name => 'guard')"
+        )  # a new file invalidates cached statistics
     (_vacuum_postgres if home.catalog_url else _vacuum_sqlite)(home)
-    return left
+    return remaining
 
 
 def _count_rows(lake: Lake, file: str) -> int:
@@ -93,28 +95,29 @@ def _expire(lake: Lake) -> None:
         lake.call(f"ducklake_expire_snapshots('lake', versions => {old})")
 
 
-def _delete_strays(lake: Lake, now: datetime) -> int:
-    """Delete files that no snapshot names: leavings of killed runs, unless they may be a living run's.
+def _delete_orphans(lake: Lake, now: datetime) -> int:
+    """Delete files that belong to no snapshot, left by killed runs; keep those that may be of a living run.
 
-    Vectors are a run's that holds a lease. Other tables' files are written while a turn is held, where turns are kept.
+    A vector file may be of any run that holds a lease. Files of other tables are written under the commit lock, if the
+    catalog is local.
     """
     with lock_commits(lake.home):
-        strays = find_orphans(lake)
+        orphans = find_orphans(lake)
         embedding = bool(list_holders(lake, None, now))
-        spared = {
+        kept = {
             file.path
-            for file in strays
+            for file in orphans
             if file.changed_at > now - OLD
             and (embedding if "/features/" in file.path else lake.home.catalog_url is not None)
         }
-        delete_files(lake, [file.path for file in strays if file.path not in spared])
-    return len(spared)
+        delete_files(lake, [file.path for file in orphans if file.path not in kept])
+    return len(kept)
 
 
-def _narrow(lake: Lake, table: str) -> None:
-    """Let a table's statistics say what its rows are now: their smallest and largest values outlive their rows.
+def _narrow_statistics(lake: Lake, table: str) -> None:
+    """Recompute a table's column statistics, whose smallest and largest values outlive deleted rows.
 
-    Nothing is changed where another snapshot came in between, whose rows they would leave out; then it is tried again.
+    If another snapshot is committed in between, whose rows they would miss, nothing is changed and it is repeated.
     """
     columns = lake.rows(
         f"""SELECT table_id, column_id, column_name FROM {META}.ducklake_column c
@@ -126,13 +129,15 @@ def _narrow(lake: Lake, table: str) -> None:
     for _ in range(ATTEMPTS):
         if lake.repeat(lambda: _narrow_columns(lake, table, columns)):
             return
-    raise LakeBusyError(f"lake {lake.home.lake}", "is written to without a pause", "Run `frostline erase` again later")
+    raise LakeBusyError(
+        f"lake {lake.home.lake}", "is being written without a pause", "Run `frostline erase` again later"
+    )
 
 
 def _narrow_columns(lake: Lake, table: str, columns: Sequence[Row]) -> bool:
     at = lake.snapshot
     for table_id, column_id, name in columns:
-        # As an expression, so that they are read from the rows and not from the statistics.
+        # An expression, so that DuckDB reads the rows and not the statistics.
         ends = lake.rows(f"SELECT min(\"{name}\"::VARCHAR || ''), max(\"{name}\"::VARCHAR || '') FROM {table}")[0]
         lake.execute(
             f"""UPDATE {META}.ducklake_table_column_stats SET min_value = ?, max_value = ?
@@ -144,7 +149,7 @@ def _narrow_columns(lake: Lake, table: str, columns: Sequence[Row]) -> bool:
 
 
 def _vacuum_sqlite(home: Home) -> None:
-    """Write the catalog anew, without the free pages in which deleted rows remain, and empty its log."""
+    """Rewrite the catalog without free pages, in which deleted rows remain, and empty its log."""
     with lock_commits(home), closing(sqlite3.connect(home.catalog, timeout=20, isolation_level=None)) as con:
         for _ in range(ATTEMPTS):
             try:
@@ -155,14 +160,14 @@ def _vacuum_sqlite(home: Home) -> None:
                 if "locked" not in str(error):
                     raise
             time.sleep(0.25)
-    raise LakeBusyError(f"lake {home.lake}", "is held by readers or writers", "Run `frostline erase` again later")
+    raise LakeBusyError(f"lake {home.lake}", "is in use by readers or writers", "Run `frostline erase` again later")
 
 
 def _vacuum_postgres(home: Home) -> None:
-    """Write the catalog's tables anew, without the dead rows in them."""
+    """Remove dead rows from the catalog's tables."""
     with closing(connect(("postgres",)).cursor()) as con:
-        place = str(home.catalog_url).removeprefix(POSTGRES)
-        con.execute(f"ATTACH {quote(place)} AS catalog (TYPE postgres)")
+        connection = str(home.catalog_url).removeprefix(POSTGRES)
+        con.execute(f"ATTACH {quote(connection)} AS catalog (TYPE postgres)")
         try:
             found = con.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'catalog'").fetchall()
             names = ", ".join(f'"{name}"' for (name,) in found if name.startswith("ducklake"))

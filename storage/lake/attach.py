@@ -1,4 +1,4 @@
-"""Opening a lake: for writing or reading, as it is or as it was."""
+"""Open a lake for writing or reading, as it is or as it was at a snapshot."""
 
 import contextlib
 import random
@@ -13,7 +13,7 @@ import duckdb
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
 from storage.lake.extensions import connect, list_wheels, recycle
 from storage.lake.lake import ATTEMPTS, Lake, is_race, quote, unwritable_error
-from storage.lake.migrate import VERSION, make_tables, read_version, upgrade
+from storage.lake.migrate import VERSION, create_tables, read_version, upgrade
 from storage.lake.snapshots import find_snapshot, is_number, missing_snapshot_error
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
@@ -21,58 +21,56 @@ from storage.locations.parquet_files import list_folder
 from storage.locations.stores import check_store, name_missing, write_secret
 
 NO_SNAPSHOT = 1 << 63
-"""From here on, no number is a snapshot's."""
+"""Snapshot numbers are smaller than this."""
 ABSENT = "creating a new DuckLake is explicitly disabled"
 ELSEWHERE = re.compile(r'DATA_PATH parameter ".*" does not match existing data path in the catalog "(.*)"')
 
 
 def open_lake(home: Home) -> Lake:
-    """Open the lake for writing, making it where there is none, upgrading it where an earlier release made it.
+    """Open the lake for writing. Create it if there is none; upgrade it if an earlier release wrote it.
 
     Raises:
-        LakeError: where the home cannot be written or the lake cannot be opened.
-        LakeTooNewError: where a later release wrote it.
+        LakeError: if the home cannot be written or the lake cannot be opened.
+        LakeTooNewError: if a later release wrote it.
     """
     home.make()
     with lock_commits(home):
         lake = attach_if_present(home) or make_lake(home)
         version = read_version(lake) or _make_version(lake)
-    _check(lake, version)
+    _check_version(lake, version)
     if version < VERSION:
         upgrade(lake)
     return lake
 
 
 def open_existing_lake(home: Home) -> Lake:
-    """Open a lake that is there for writing.
+    """Open an existing lake for writing.
 
     Raises:
-        LakeError: where there is none, or it cannot be opened.
+        LakeError: if there is none, or it cannot be opened.
     """
     read_existing_lake(home).close()
     return open_lake(home)
 
 
 def read_lake(home: Home, at: int | str | None = None) -> Lake:
-    """Open the lake for reading alone, as it is or as it was; where there may come one, an empty one in memory.
+    """Open the lake read-only, as it is or at a snapshot, given by number or tag; or an empty lake in memory.
 
-    ``at`` is a snapshot's number or its tag.
-
-    A lake of an earlier release is upgraded first; as it was, it has the tables that it had.
+    A lake of an earlier release is upgraded first; an old snapshot has the tables that it had then.
 
     Raises:
-        LakeError: where it cannot be opened, has no such snapshot, or its files are there and it is not.
-        LakeTooNewError: where a later release wrote it.
+        LakeError: if it cannot be opened, has no such snapshot, or has data files but no catalog.
+        LakeTooNewError: if a later release wrote it.
     """
-    found = _read(home, at)
-    if found is None and holds_files(home):
-        found = _read(home, at)  # another process may have made it meanwhile
-        if found is None:
-            raise _lost_catalog(home)
-    if found is None:
+    opened = _read(home, at)
+    if opened is None and has_data_files(home):
+        opened = _read(home, at)  # another process may have created it meanwhile
+        if opened is None:
+            raise _lost_catalog_error(home)
+    if opened is None:
         return _empty_lake()
-    lake, version = found
-    _check(lake, version)
+    lake, version = opened
+    _check_version(lake, version)
     if at is None and version < VERSION:
         lake.close()
         open_lake(home).close()
@@ -81,49 +79,49 @@ def read_lake(home: Home, at: int | str | None = None) -> Lake:
 
 
 def read_existing_lake(home: Home, at: int | str | None = None) -> Lake:
-    """Open a lake that is there for reading alone, as :func:`read_lake` does.
+    """Open an existing lake read-only, as :func:`read_lake` does.
 
     Raises:
-        LakeError: where there is none, or it cannot be opened.
+        LakeError: if there is none, or it cannot be opened.
     """
     lake = read_lake(home, at)
     if lake.exists:
         return lake
     lake.close()
-    raise _absent(home)
+    raise _no_lake_error(home)
 
 
-def holds_files(home: Home) -> bool:
-    """Tell whether Parquet files lie where the lake's data should.
+def has_data_files(home: Home) -> bool:
+    """Return whether there are Parquet files in the lake's data folder.
 
     Raises:
-        LakeError: where that place cannot be looked at.
+        LakeError: if the folder cannot be listed.
     """
     if home.data_url:
-        write_secret(home.data_url)  # refuses what names no account
+        write_secret(home.data_url)  # raises if no account is named
         con = connect(list_wheels(home))
-        _let_in(con, home.data_url)  # before the store is asked, which takes its time to refuse a stranger
+        _add_credentials(con, home.data_url)  # fails faster than the store itself does without credentials
         recycle(con, list_wheels(home))
         check_store(home.data_url)
     return any(file.extension == "parquet" for file in list_folder(home, ""))
 
 
-def _lost_catalog(home: Home) -> LakeError:
+def _lost_catalog_error(home: Home) -> LakeError:
     return LakeError(
         f"lake {home.lake}",
-        f"is not there, and {home.data_url or home.data}/ has files of one, whose catalog may be lost or lie elsewhere",
-        "Restore or name its catalog (`frostline move` takes along what lies in a home), or clear that folder away",
+        f"does not exist, but {home.data_url or home.data}/ has files of one, whose catalog may be lost or elsewhere",
+        "Restore or name its catalog (`frostline move` moves a lake out of a home), or clear that folder",
     )
 
 
-def _absent(home: Home) -> LakeError:
+def _no_lake_error(home: Home) -> LakeError:
     value, remedy = (f"lake {home.lake}", "--lake.catalog") if home.catalog_url else (f"home {home.root}", "--home")
     return LakeError(value, "has no lake", f"Check {remedy}, or make one: frostline run FOLDER")
 
 
 def _read(home: Home, at: int | str | None) -> tuple[Lake, int] | None:
-    """Find a lake and its version; None where there is none, or whoever makes it is at work, or was killed."""
-    lake = attach_if_present(home, "READ_ONLY") if at is None else _find_snapshot(home, at)
+    """Open a lake and read its version; None if there is none, or its creation is in progress or was interrupted."""
+    lake = attach_if_present(home, "READ_ONLY") if at is None else _read_at(home, at)
     if lake is None:
         return None
     version = read_version(lake)
@@ -133,7 +131,7 @@ def _read(home: Home, at: int | str | None) -> tuple[Lake, int] | None:
     return lake, version
 
 
-def _find_snapshot(home: Home, at: int | str) -> Lake | None:
+def _read_at(home: Home, at: int | str) -> Lake | None:
     try:
         return attach_if_present(home, "READ_ONLY", f"SNAPSHOT_VERSION {_number(home, at)}")
     except LakeError as error:
@@ -143,7 +141,7 @@ def _find_snapshot(home: Home, at: int | str) -> Lake | None:
 
 
 def attach_if_present(home: Home, *options: str) -> Lake | None:
-    """Open the lake that is there; None where there is none."""
+    """Open an existing lake; None if there is none."""
     if not (home.catalog_url or home.catalog.exists()):
         return None
     try:
@@ -151,30 +149,30 @@ def attach_if_present(home: Home, *options: str) -> Lake | None:
     except duckdb.Error as error:
         if ABSENT in str(error):
             return None
-        raise _unreadable(home, error) from error
+        raise _unreadable_error(home, error) from error
 
 
 def make_lake(home: Home, *, filled: bool = False) -> Lake:
-    """Make a lake that has no tables yet, or open the one that another process has made at the same time.
+    """Create a lake without tables, or open the one that another process has just created.
 
-    A folder that has files already is another lake's, which would find its files deleted as orphans of this one;
-    ``filled`` says that they are this one's.
+    A data folder with files in it belongs to another lake, whose files would be deleted as orphans of the new one.
+    Set ``filled`` if the files belong to the new lake.
 
     Raises:
-        LakeError: where it cannot be made there.
+        LakeError: if it cannot be created there.
     """
-    if holds_files(home) and not filled:
-        if found := attach_if_present(home):  # another process was first
-            return found
-        raise _lost_catalog(home)
+    if has_data_files(home) and not filled:
+        if lake := attach_if_present(home):  # another process was first
+            return lake
+        raise _lost_catalog_error(home)
     for _ in range(ATTEMPTS):
         try:
             return _attach(home)
         except duckdb.Error as error:
             if not is_race(error):
-                raise _unreadable(home, error) from error
+                raise _unreadable_error(home, error) from error
         time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
-    raise LakeBusyError(f"lake {home.lake}", f"lost {ATTEMPTS} races to be made", "Run again")
+    raise LakeBusyError(f"lake {home.lake}", f"lost {ATTEMPTS} races to be created", "Run again")
 
 
 def _number(home: Home, at: int | str) -> int:
@@ -187,13 +185,13 @@ def _number(home: Home, at: int | str) -> int:
 
 
 def _empty_lake() -> Lake:
-    with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake makes its data folder at once
+    with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake creates its data folder at once
         home = Home(Path(folder))
         con = connect(list_wheels(home))
         con.execute(f"ATTACH 'ducklake::memory:' AS lake (DATA_PATH '{folder}/')")
         con.execute("USE lake")
         lake = Lake(home, con, exists=False)
-        _race_to_make(lake)
+        _create_tables(lake)
     return lake
 
 
@@ -201,7 +199,7 @@ def _attach(home: Home, *options: str) -> Lake:
     con = connect(list_wheels(home))
     try:
         if home.data_url:
-            _let_in(con, home.data_url)
+            _add_credentials(con, home.data_url)
         _attach_at(con, home, options)
         con.execute("USE lake")
     except (duckdb.Error, LakeError):
@@ -210,20 +208,20 @@ def _attach(home: Home, *options: str) -> Lake:
     return Lake(home, con)
 
 
-def _let_in(con: duckdb.DuckDBPyConnection, url: str) -> None:
+def _add_credentials(con: duckdb.DuckDBPyConnection, url: str) -> None:
     try:
         con.execute(write_secret(url))
     except duckdb.Error as error:
-        rule = f"no credentials are found for it: {name_missing(url)}"
+        rule = f"no credentials were found for it: {name_missing(url)}"
         raise LakeError(f"data {url}", rule, "See docs/scale-out.md for where they are looked for") from error
 
 
 def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str]) -> None:
-    """Attach where the data lie as they did; a home that was moved whole opens in its new place."""
-    given = [f"DATA_PATH {quote(f'{home.data_url or home.data}/')}", *options]
+    """Attach a lake. A home that was moved as a whole opens; any other data folder must match the catalog."""
+    settings = [f"DATA_PATH {quote(f'{home.data_url or home.data}/')}", *options]
     if not home.catalog_url:
-        given += ["META_BUSY_TIMEOUT 20000", *([] if "READ_ONLY" in options else ["META_JOURNAL_MODE 'WAL'"])]
-    attach = f"ATTACH {quote(f'ducklake:{home.catalog_name}')} AS lake ({', '.join(given)}"
+        settings += ["META_BUSY_TIMEOUT 20000", *([] if "READ_ONLY" in options else ["META_JOURNAL_MODE 'WAL'"])]
+    attach = f"ATTACH {quote(f'ducklake:{home.catalog_name}')} AS lake ({', '.join(settings)}"
     try:
         con.execute(f"{attach})")
     except duckdb.Error as error:
@@ -233,7 +231,7 @@ def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str
         con.execute(f"{attach}, OVERRIDE_DATA_PATH true)")
 
 
-def _unreadable(home: Home, error: duckdb.Error) -> LakeError:
+def _unreadable_error(home: Home, error: duckdb.Error) -> LakeError:
     if elsewhere := ELSEWHERE.search(str(error)):
         return LakeError(
             f"lake {home.lake}",
@@ -249,27 +247,27 @@ def _unreadable(home: Home, error: duckdb.Error) -> LakeError:
 
 
 def _make_version(lake: Lake) -> int:
-    """Make the tables of a lake that has none, unless its folder has the files of one; gives the version."""
-    if holds_files(lake.home) and not read_version(lake):  # unless another was first
+    """Create the tables of a lake that has none, unless its data folder has files; returns the version."""
+    if has_data_files(lake.home) and not read_version(lake):  # otherwise another process was first
         lake.close()
-        raise _lost_catalog(lake.home)
-    _race_to_make(lake)
+        raise _lost_catalog_error(lake.home)
+    _create_tables(lake)
     return read_version(lake)
 
 
-def _race_to_make(lake: Lake) -> None:
+def _create_tables(lake: Lake) -> None:
     try:
         lake.execute("BEGIN")
-        make_tables(lake)
+        create_tables(lake)
         lake.execute("COMMIT")
     except duckdb.Error as error:
         with contextlib.suppress(duckdb.Error):
             lake.execute("ROLLBACK")
-        if not read_version(lake):  # otherwise another process has made them at the same time
+        if not read_version(lake):  # otherwise another process has created them
             raise unwritable_error(lake.home, error) from error
 
 
-def _check(lake: Lake, version: int) -> None:
+def _check_version(lake: Lake, version: int) -> None:
     if 0 < version <= VERSION:
         return
     lake.close()

@@ -1,4 +1,4 @@
-"""Checksums: what the lake's Parquet files were when they were written or first looked at."""
+"""Checksums of the lake's Parquet files, taken when they were written or first checked."""
 
 import hashlib
 import io
@@ -20,51 +20,51 @@ CHUNK = 1 << 20
 
 
 def digest_file(home: Home, name: str) -> tuple[int, str]:
-    """Give the bytes and the SHA-256 of a file, as the catalog names it."""
+    """Return the size and the SHA-256 of a file, given its path in the catalog."""
     with explain_unreachable(f"file {name}"), open_file(home, name) as file:
-        chunks = io.BufferedReader(file, CHUNK)  # each is a request to an object store
+        chunks = io.BufferedReader(file, CHUNK)  # each chunk is one request to an object store
         return file.size(), hashlib.file_digest(chunks, "sha256").hexdigest()
 
 
 def digest_files(lake: Lake, paths: Sequence[str], progress: Progress = silent) -> dict[str, tuple[int, str]]:
-    """Give the bytes and the SHA-256 of live files by their paths; hashing takes every core."""
+    """Return the size and the SHA-256 of live files by path; hashes on every core."""
     names = [name_data_file(lake, path) for path in paths]
-    found = {}
+    digests = {}
     with progress("checksums", len(paths)) as advance, ThreadPoolExecutor(os.cpu_count()) as threads:
         for path, digest in zip(paths, threads.map(partial(digest_file, lake.home), names), strict=True):
-            found[path] = digest
+            digests[path] = digest
             advance(1)
-    return found
+    return digests
 
 
 def record_checksum(lake: Lake, name: str, digest: tuple[int, str], now: datetime) -> None:
-    """Record what a file is; part of the transaction that makes it one of the lake's."""
-    lake.execute("INSERT INTO checksums VALUES (?, ?, ?, ?)", [_path_of(lake, name), *digest, now])
+    """Record the checksum of a file, within the transaction that adds it to the lake."""
+    lake.execute("INSERT INTO checksums VALUES (?, ?, ?, ?)", [_relative_path(lake, name), *digest, now])
 
 
 def matches_checksum(lake: Lake, name: str) -> bool:
-    """Tell whether a file has a checksum, and the bytes that go with it."""
-    known = lake.rows("SELECT bytes, sha256 FROM checksums WHERE path = ?", [_path_of(lake, name)])
-    return digest_file(lake.home, name) in known
+    """Return whether a file has a checksum and still matches it."""
+    recorded = lake.rows("SELECT bytes, sha256 FROM checksums WHERE path = ?", [_relative_path(lake, name)])
+    return digest_file(lake.home, name) in recorded
 
 
 def name_data_file(lake: Lake, path: str) -> str:
-    """Name a file below the data folder as the catalog does."""
+    """Return the catalog's path of a file, given its path below the data folder."""
     return name_file(lake.home, f"{open_data(lake.home)[1]}/{path}")
 
 
 def record_checksums(lake: Lake, now: datetime) -> int:
-    """Record the checksums of live files that have none, and forget those of files that are live no more.
+    """Record the checksums of live files that have none, and delete those of files that are no longer live.
 
-    Call it where the files are known to be sound: after compaction, or when the doctor has found nothing wrong.
+    Call it when the files are known to be intact: after compaction, or when the doctor has found nothing wrong.
 
     Returns:
-        How many files were sealed.
+        The number of checksums recorded.
     """
     live = {file.path for file in list_live(lake)}
-    sealed = set(lake.column("SELECT path FROM checksums"))
-    digests = digest_files(lake, sorted(live - sealed))
-    stale = pa.table({"path": pa.array(sorted(sealed - live), pa.string())})
+    recorded = set(lake.column("SELECT path FROM checksums"))
+    digests = digest_files(lake, sorted(live - recorded))
+    stale = pa.table({"path": pa.array(sorted(recorded - live), pa.string())})
 
     def write() -> None:
         for path, digest in digests.items():
@@ -78,6 +78,6 @@ def record_checksums(lake: Lake, now: datetime) -> int:
     return len(digests)
 
 
-def _path_of(lake: Lake, name: str) -> str:
-    """Give the path below the data folder of a file, as the catalog names it."""
+def _relative_path(lake: Lake, name: str) -> str:
+    """Return a file's path below the data folder, given its path in the catalog."""
     return name.removeprefix(f"{name_file(lake.home, open_data(lake.home)[1])}/")

@@ -1,4 +1,4 @@
-"""The lake's files: what the catalog names, and what lies there."""
+"""The lake's files: those in the catalog, and those in the data folder."""
 
 import contextlib
 from collections.abc import Sequence
@@ -9,15 +9,15 @@ from storage.lake.lake import Lake
 from storage.locations.parquet_files import list_folder, open_data
 
 META = "__ducklake_metadata_lake"
-"""DuckLake's own tables, as DuckDB attaches them beside the lake."""
+"""The database of DuckLake's own metadata tables, which DuckDB attaches beside the lake."""
 
-_PLACE = """CASE WHEN NOT d.path_is_relative::BOOLEAN THEN d.path
+_PATH = """CASE WHEN NOT d.path_is_relative::BOOLEAN THEN d.path
             ELSE concat(s.path, t.path, d.path) END"""
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """A live Parquet file: its table, its path below the data folder, and the rows of it that were deleted."""
+    """A live Parquet file: its table, path below the data folder, size, row count, and number of deleted rows."""
 
     table: str
     path: str
@@ -27,13 +27,13 @@ class DataFile:
 
     @property
     def name(self) -> str:
-        """The last part of the path, which is unique."""
+        """The file name, which is unique."""
         return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file that lies below the data folder."""
+    """A file in the data folder."""
 
     path: str
     bytes: int
@@ -41,9 +41,9 @@ class StoredFile:
 
 
 def list_live(lake: Lake) -> list[DataFile]:
-    """List the files that the newest snapshot reads."""
+    """List the Parquet files of the newest snapshot."""
     found = lake.rows(
-        f"""SELECT t.table_name, {_PLACE}, d.file_size_bytes, d.record_count, coalesce(sum(x.delete_count), 0)
+        f"""SELECT t.table_name, {_PATH}, d.file_size_bytes, d.record_count, coalesce(sum(x.delete_count), 0)
             FROM {META}.ducklake_data_file d JOIN {META}.ducklake_table t USING (table_id)
             JOIN {META}.ducklake_schema s USING (schema_id)
             LEFT JOIN {META}.ducklake_delete_file x ON x.data_file_id = d.data_file_id AND x.end_snapshot IS NULL
@@ -54,10 +54,10 @@ def list_live(lake: Lake) -> list[DataFile]:
 
 
 def list_deletes(lake: Lake) -> dict[DataFile, str]:
-    """List the live files that say which rows of others are deleted, each with the path of that other."""
-    place = _PLACE.replace("d.", "{0}.")
+    """List the live delete files, each with the path of the data file whose rows it deletes."""
+    path_sql = _PATH.replace("d.", "{0}.")
     found = lake.rows(
-        f"""SELECT t.table_name, {place.format("x")}, x.file_size_bytes, x.delete_count, {place.format("d")}
+        f"""SELECT t.table_name, {path_sql.format("x")}, x.file_size_bytes, x.delete_count, {path_sql.format("d")}
             FROM {META}.ducklake_delete_file x JOIN {META}.ducklake_data_file d USING (data_file_id)
             JOIN {META}.ducklake_table t ON t.table_id = d.table_id JOIN {META}.ducklake_schema s USING (schema_id)
             WHERE x.end_snapshot IS NULL AND d.end_snapshot IS NULL AND t.end_snapshot IS NULL
@@ -67,7 +67,7 @@ def list_deletes(lake: Lake) -> dict[DataFile, str]:
 
 
 def list_ranges(lake: Lake) -> dict[str, tuple[str, str]]:
-    """List the first and the last image_id of each live file of features, as the catalog has them, by its name."""
+    """Return the first and the last image_id of each live file of features, by file name, from the catalog."""
     found = lake.rows(
         f"""SELECT parse_filename(d.path), s.min_value, s.max_value FROM {META}.ducklake_data_file d
             JOIN {META}.ducklake_file_column_stats s USING (data_file_id, table_id)
@@ -80,14 +80,14 @@ def list_ranges(lake: Lake) -> dict[str, tuple[str, str]]:
 
 
 def list_named(lake: Lake) -> set[str]:
-    """List the names of all files that any snapshot reads, or that wait for their deletion."""
+    """List the names of all files that belong to any snapshot or are scheduled for deletion."""
     tables = ("data_file", "delete_file", "files_scheduled_for_deletion")
     union = " UNION ALL ".join(f"SELECT parse_filename(path) FROM {META}.ducklake_{table}" for table in tables)
     return set(lake.column(union))
 
 
 def list_stored_files(lake: Lake) -> list[StoredFile]:
-    """List what lies below the data folder."""
+    """List all files in the data folder."""
     _, folder = open_data(lake.home)
     return [
         StoredFile(info.path[len(folder) :].lstrip("/"), info.size, info.mtime.astimezone(UTC))
@@ -96,17 +96,17 @@ def list_stored_files(lake: Lake) -> list[StoredFile]:
 
 
 def find_orphans(lake: Lake, before: datetime | None = None) -> list[StoredFile]:
-    """Find the leavings of killed runs: files that no row of the catalog names, untouched since ``before``.
+    """Find files left by killed runs: not in the catalog, and untouched since ``before``.
 
-    The files are listed before the catalog is read: what is committed in between is then named.
+    Files are listed before the catalog is read, so that a file committed in between does not count as an orphan.
     """
-    lying = [file for file in list_stored_files(lake) if before is None or file.changed_at < before]
+    stored = [file for file in list_stored_files(lake) if before is None or file.changed_at < before]
     named = list_named(lake)
-    return [file for file in lying if file.path.rpartition("/")[2] not in named]
+    return [file for file in stored if file.path.rpartition("/")[2] not in named]
 
 
 def delete_files(lake: Lake, paths: Sequence[str]) -> None:
-    """Delete files below the data folder, if nobody else has."""
+    """Delete files below the data folder; those already deleted are skipped."""
     system, folder = open_data(lake.home)
     for path in paths:
         with contextlib.suppress(FileNotFoundError):

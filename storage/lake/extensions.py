@@ -1,4 +1,4 @@
-"""DuckDB's extensions from their wheels: signed builds, loaded without a download."""
+"""DuckDB extensions from their wheels: signed builds, loaded without a download."""
 
 import contextlib
 import functools
@@ -15,45 +15,45 @@ from storage.errors import LakeError
 from storage.locations.home import Home
 from storage.locations.stores import WHEELS, split_url
 
-# An extension's entry point is named after its file, and these wheels carry the file under another name.
+# DuckDB derives the name of an extension's entry point from its file name, which is different in these wheels.
 LOADED_AS = {"sqlite": "sqlite_scanner", "postgres": "postgres_scanner"}
 
 Wheels = tuple[str, ...]
 
 
 def list_wheels(home: Home) -> Wheels:
-    """List the extensions that a lake needs."""
+    """List the wheels of the extensions that a lake needs."""
     catalog = "postgres" if home.catalog_url else "sqlite"
     return ("ducklake", catalog, *(WHEELS[split_url(home.data_url)[0]] if home.data_url else ()))
 
 
 def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
-    """Give an in-memory DuckDB with these extensions loaded: one that was kept, or a new one.
+    """Return a connection to an in-memory DuckDB with these extensions loaded: an idle one, or a new one.
 
     Raises:
-        LakeError: where a wheel is missing or was built for another DuckDB.
+        LakeError: if a wheel is missing or was built for another DuckDB.
     """
     with contextlib.suppress(queue.Empty):
         return _idle_connections()[wheels].get_nowait()
     con = duckdb.connect()
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
-    con.execute("SET enable_progress_bar = false")  # it would stand on stdout, among the answer
+    con.execute("SET enable_progress_bar = false")  # it would be printed to stdout, into the output
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:
         for wheel in wheels:
             here = Path(folder) / f"{LOADED_AS.get(wheel, wheel)}.duckdb_extension"
-            _place(find_extension(wheel), here)
+            _link(find_extension(wheel), here)
             con.execute(f"LOAD '{here}'")
     return con
 
 
 def recycle(con: duckdb.DuckDBPyConnection, wheels: Wheels) -> None:
-    """Keep a connection that has nothing attached for the next who needs the same extensions."""
+    """Keep a connection with nothing attached, for the next caller that needs the same extensions."""
     _idle_connections()[wheels].put(con)
 
 
 @functools.cache
 def _idle_connections() -> "defaultdict[Wheels, queue.SimpleQueue[duckdb.DuckDBPyConnection]]":
-    """Hold idle connections for the process: loading the extensions takes longer than most work on the lake."""
+    """Return the idle connections of this process: loading extensions takes longer than most queries."""
     return defaultdict(queue.SimpleQueue)
 
 
@@ -61,7 +61,7 @@ def find_extension(wheel: str) -> Path:
     """Find the file of an extension in its wheel.
 
     Raises:
-        LakeError: where the wheel is missing or was built for another DuckDB.
+        LakeError: if the wheel is missing or was built for another DuckDB.
     """
     spec = importlib.util.find_spec(f"duckdb_extension_{wheel}")
     for root in (spec.submodule_search_locations or []) if spec else []:
@@ -75,8 +75,8 @@ def find_extension(wheel: str) -> Path:
     )
 
 
-def _place(extension: Path, here: Path) -> None:
+def _link(extension: Path, here: Path) -> None:
     try:
         here.symlink_to(extension)
-    except OSError:  # no links on this file system
+    except OSError:  # this file system has no links
         shutil.copyfile(extension, here)

@@ -1,4 +1,4 @@
-"""The lake: one DuckLake under one home, read by plain SQL, written by guarded commits."""
+"""The lake: one DuckLake in one home, read by plain SQL, written by guarded commits."""
 
 import contextlib
 import random
@@ -17,13 +17,13 @@ from storage.locations.locks import lock_commits
 ATTEMPTS = 50
 CUT_OFF = ("connection reset", "server closed the connection", "terminating connection", "no connection to the server")
 RACES = (
-    *("conflict", "database is locked", "busy"),  # DuckLake's and SQLite's words; from here on those of Postgres
+    *("conflict", "database is locked", "busy"),  # errors of DuckLake and SQLite; the rest are those of Postgres
     *("could not serialize", "deadlock detected", "could not obtain lock", "duplicate key value"),
     *("already exists", "concurrently updated", *CUT_OFF),
-    'failed to execute query "rollback"',  # of a commit whose connection was lost
+    'failed to execute query "rollback"',  # a commit whose connection was lost
 )
 
-STORE = " error for http "  # how DuckDB names an object store that gave no answer
+STORE = " error for http "  # how DuckDB reports an object store that does not answer
 LOST = ("unable to connect to postgres", "connection to server", STORE, *CUT_OFF)
 
 T = TypeVar("T")
@@ -33,9 +33,9 @@ Row = tuple[Any, ...]
 class Lake:
     """An attached lake. Reads are plain SQL; writes go through :meth:`commit`.
 
-    All raise a LakeUnreachableError where the catalog's server or the object store does not answer.
+    All methods raise LakeUnreachableError if the catalog's server or the object store does not answer.
 
-    ``exists`` is false where there is no lake yet, and this is an empty one in memory.
+    ``exists`` is false if there is no lake yet and this is an empty one in memory.
     """
 
     def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, exists: bool = True) -> None:
@@ -45,13 +45,13 @@ class Lake:
         self._reusable = True
 
     def execute(self, sql: str, parameters: Sequence[object] = ()) -> None:
-        """Run one statement for its effect."""
-        with self._reach():
+        """Run a statement."""
+        with self._explain_unreachable():
             self._con.execute(sql, parameters)
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Read all rows of a query."""
-        with self._reach():
+        with self._explain_unreachable():
             return self._con.execute(sql, parameters).fetchall()
 
     def value(self, sql: str, parameters: Sequence[object] = ()) -> Any:  # noqa: ANN401 - a cell has any type
@@ -59,52 +59,52 @@ class Lake:
         return self.rows(sql, parameters)[0][0]
 
     def column(self, sql: str, parameters: Sequence[object] = ()) -> list[Any]:
-        """Read the first cell of each row of a query."""
+        """Read the first column of a query."""
         return [row[0] for row in self.rows(sql, parameters)]
 
     def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
         """Read a query as an Arrow table."""
-        with self._reach():
+        with self._explain_unreachable():
             return self._con.execute(sql, parameters).to_arrow_table()
 
     def dicts(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
-        """Read each row of a query by the names of its columns."""
+        """Read the rows of a query as dicts by column name."""
         rows: list[dict[str, Any]] = self.table(sql, parameters).to_pylist()
         return rows
 
     def read(self, sql: str) -> tuple[list[str], list[Row]]:
-        """Run a user's query; give its columns and rows.
+        """Run a query that a user wrote; returns its column names and rows.
 
         Raises:
-            QueryError: where DuckDB refuses it.
+            QueryError: if DuckDB refuses it.
         """
         self._reusable = False
         try:
-            with self._reach():
+            with self._explain_unreachable():
                 if not duckdb.extract_statements(sql):
                     raise QueryError(f"sql {sql!r}", "is empty", "Write a query, such as `frostline sql 'from labels'`")
                 cursor = self._con.execute(sql)
                 return [column[0] for column in cursor.description or []], cursor.fetchall()
         except duckdb.Error as error:
             reason = str(error).strip().splitlines()[0]
-            raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for what is there") from error
+            raise QueryError(f"sql {sql!r}", reason, "See `frostline sql 'show tables'` for the tables") from error
 
     @contextlib.contextmanager
     def temporary_tables(self, **tables: pa.Table) -> Iterator[None]:
-        """Make Arrow tables readable by their keyword's name for the length of a block.
+        """Make Arrow tables available to queries, named by keyword, for the length of a block.
 
-        Those with UUIDs are copied: DuckDB cannot push every filter down into Arrow's.
+        Tables with UUIDs are copied, since DuckDB cannot push every filter down into Arrow.
         """
         kinds = {name: "TABLE" if pa.uuid() in table.schema.types else "VIEW" for name, table in tables.items()}
         for name, kind in kinds.items():
-            with self._reach():
+            with self._explain_unreachable():
                 self._con.register(f"{name}_arrow", tables[name])
                 self._con.execute(f"CREATE OR REPLACE TEMP {kind} {name} AS FROM {name}_arrow")
         try:
             yield
         finally:
             for name, kind in kinds.items():
-                with contextlib.suppress(duckdb.Error):  # a transaction that failed takes it along
+                with contextlib.suppress(duckdb.Error):  # a failed transaction has dropped it
                     self._con.execute(f"DROP {kind} IF EXISTS temp.{name}")
                 self._con.unregister(f"{name}_arrow")
 
@@ -114,15 +114,15 @@ class Lake:
         return int(self.value("SELECT max(snapshot_id) FROM ducklake_snapshots('lake')"))
 
     def commit(self, write: Callable[[], T], *, guarded: bool = True) -> T:
-        """Run a function's writes as one transaction, again after each lost race.
+        """Run a function's writes as one transaction, and repeat it after each lost race.
 
-        DuckLake has no unique keys: two commits that look and then append would both succeed. All update the one row
-        of ``guard`` first, so that the second to commit conflicts, and looks again. Only what writes to DuckLake's own
-        tables, which one transaction cannot mix with the lake's, goes unguarded.
+        DuckLake has no unique keys: two commits that check and then append would both succeed. Every commit therefore
+        updates the one row of ``guard`` first, so that the second one conflicts and runs again. Only writes to
+        DuckLake's own tables, which cannot share a transaction with the lake's, are not guarded.
 
         Raises:
             LakeBusyError: after 50 lost races.
-            LakeError: where the lake cannot be written.
+            LakeError: if the lake cannot be written.
         """
 
         def transact() -> T:
@@ -136,9 +136,9 @@ class Lake:
         return self.repeat(transact)
 
     def call(self, function: str) -> list[Row]:
-        """Call one of DuckLake's functions that change files, not rows, and commit alone, as :meth:`repeat` does.
+        """Call a DuckLake function that changes files, not rows, and commits by itself, as :meth:`repeat` does.
 
-        On one thread: on several, DuckDB 1.5.5 crashes now and then where rows are flushed from the catalog.
+        Runs on one thread: on several, DuckDB 1.5.5 sometimes crashes while flushing rows from the catalog.
         """
         self.execute("SET threads = 1")
         try:
@@ -147,11 +147,11 @@ class Lake:
             self.execute("RESET threads")
 
     def repeat(self, work: Callable[[], T]) -> T:
-        """Run work that commits by itself; again after each lost race.
+        """Run work that commits by itself, and repeat it after each lost race.
 
         Raises:
             LakeBusyError: after 50 lost races.
-            LakeError: where the lake cannot be written.
+            LakeError: if the lake cannot be written.
         """
         for attempt in range(ATTEMPTS):
             try:
@@ -170,28 +170,28 @@ class Lake:
         )
 
     def close(self) -> None:
-        """Let go of the catalog; the connection is kept for the next lake, unless a user's query may have set it up."""
+        """Detach the catalog. The connection is reused, unless a user's query may have changed its settings."""
         if not self._reusable:
             self._con.close()
             return
         try:
             self._con.execute("USE memory")
             self._con.execute("DETACH lake")
-        except duckdb.Error:  # a transaction is open: what broke it has been raised already
+        except duckdb.Error:  # a transaction is open; its error has been raised already
             self._con.close()
         else:
             recycle(self._con, list_wheels(self.home))
 
     def __enter__(self) -> Self:
-        """Give the lake to a ``with`` block."""
+        """Enter a ``with`` block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it behind the block."""
+        """Close the lake."""
         self.close()
 
     @contextlib.contextmanager
-    def _reach(self) -> Iterator[None]:
+    def _explain_unreachable(self) -> Iterator[None]:
         try:
             yield
         except duckdb.Error as error:
@@ -200,39 +200,41 @@ class Lake:
             raise
 
     def _roll_back(self) -> None:
-        with contextlib.suppress(duckdb.Error):  # a COMMIT that failed has rolled back already
+        with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
             self._con.execute("ROLLBACK")
 
 
 def quote(text: str) -> str:
-    """Write a text as SQL has it, between quotation marks."""
+    """Quote a text as a SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def is_lost(error: BaseException) -> bool:
-    """Tell whether DuckDB failed because a server does not answer."""
+    """Return whether an error of DuckDB means that a server does not answer."""
     return any(word in str(error).lower() for word in LOST)
 
 
 def unreachable_error(home: Home, error: BaseException) -> LakeUnreachableError:
-    """Say which server does not answer."""
+    """Return the error that names the server that does not answer."""
     reason = " ".join(str(error).partition("\n\nLINE")[0].rpartition('": ')[2].split()).rstrip("?.")
     if STORE in reason.lower():
         return LakeUnreachableError(
-            f"data {home.data_url}", f"does not answer: {reason}", "Check the store and the network, run again"
+            f"data {home.data_url}", f"does not answer: {reason}", "Check the store and the network, then run again"
         )
     return LakeUnreachableError(
-        f"lake {home.lake}", f"does not answer: {reason}", "Check lake.catalog and its server, run again"
+        f"lake {home.lake}", f"does not answer: {reason}", "Check lake.catalog and its server, then run again"
     )
 
 
 def is_race(error: Exception) -> bool:
-    """Tell whether another writer or a lost connection is why the catalog refused: then it is tried again."""
+    """Return whether an error means that another writer was first or the connection was lost: worth a retry."""
     return any(word in str(error).lower() for word in RACES)
 
 
 def unwritable_error(home: Home, error: Exception) -> LakeError:
-    """Say that a lake cannot be written, and why."""
+    """Return the error of a lake that cannot be written."""
     if is_lost(error):
         return unreachable_error(home, error.__cause__ or error)
-    return LakeError(f"lake {home.lake}", f"cannot be written: {error}", "Check the disk and permissions, run again")
+    return LakeError(
+        f"lake {home.lake}", f"cannot be written: {error}", "Check the disk and permissions, then run again"
+    )

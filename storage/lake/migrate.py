@@ -1,4 +1,4 @@
-"""Schema versions: a lake of an earlier release is brought up to this one's, a version at a time, never down."""
+"""Schema migrations: a lake of an earlier release is upgraded one version at a time, and never downgraded."""
 
 from importlib.resources import files
 
@@ -9,32 +9,32 @@ from storage.lake.lake import Lake
 VERSION = 4
 
 
-def make_tables(lake: Lake) -> None:
-    """Give an empty lake its tables; run inside a transaction."""
+def create_tables(lake: Lake) -> None:
+    """Create the tables of an empty lake, within a transaction."""
     lake.execute(_read("schema.sql"))
 
 
 def upgrade(lake: Lake) -> None:
-    """Bring a lake up to ``VERSION``: a transaction for each version, each done by one process of several.
+    """Upgrade a lake to ``VERSION``, in one transaction per version; of several processes one does each.
 
     Raises:
-        LakeError: where the lake cannot be written.
+        LakeError: if the lake cannot be written.
     """
-    while (found := read_version(lake)) < VERSION:
-        lake.commit(lambda: _upgrade_one(lake, found))
+    while (version := read_version(lake)) < VERSION:
+        lake.commit(lambda: _upgrade_one(lake, version))
 
 
 def read_version(lake: Lake) -> int:
-    """Read the schema's version; 0 where the lake has no tables."""
+    """Read the schema version; 0 if the lake has no tables."""
     try:
         return int(lake.value("SELECT max(version) FROM lake_version"))
     except duckdb.CatalogException:
         return 0
 
 
-def _upgrade_one(lake: Lake, found: int) -> None:
-    if read_version(lake) == found:  # otherwise another process has done it
-        lake.execute(_read(f"migrations/{found + 1}.sql"))
+def _upgrade_one(lake: Lake, version: int) -> None:
+    if read_version(lake) == version:  # otherwise another process has done it
+        lake.execute(_read(f"migrations/{version + 1}.sql"))
 
 
 def _read(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Snapshots: found by number or tag, named, and compared."""
+"""Snapshots: find them by number or tag, tag and compare them."""
 
 import re
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ KEYS = {
     "features": ("recipe_id, image_id", "features"),
     "predictions": ("name, version, image_id, class", "predictions"),
 }
-"""What counts as one thing of each kind, and where it stands. An image is there while a source has it."""
+"""For each kind: its key columns, and its table with a condition. An image counts while a source has it."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What one snapshot has and another has not, both ways."""
+    """Rows that were added and removed between two snapshots."""
 
     columns: tuple[str, ...]
     added: tuple[Row, ...]
@@ -30,12 +30,12 @@ class Change:
 
     @property
     def changed(self) -> int:
-        """Count the images on both sides: they were given another class."""
-        at = self.columns.index("image_id")
-        return len({row[at] for row in self.added} & {row[at] for row in self.removed})
+        """The number of images on both sides: their class changed."""
+        column = self.columns.index("image_id")
+        return len({row[column] for row in self.added} & {row[column] for row in self.removed})
 
     def to_json(self, limit: int) -> dict[str, Any]:
-        """Give the counts, and the first rows of each list."""
+        """Return the counts, and the first ``limit`` rows of each list."""
         return {
             "added": len(self.added),
             "removed": len(self.removed),
@@ -50,7 +50,7 @@ def find_snapshot(lake: Lake, name: int | str) -> int:
     """Find a snapshot by its number or its tag.
 
     Raises:
-        LakeError: where the lake has none of that name.
+        LakeError: if the lake has no such snapshot.
     """
     if not is_number(name):
         return _find_tagged(lake, name)
@@ -62,39 +62,43 @@ def find_snapshot(lake: Lake, name: int | str) -> int:
 
 
 def is_number(name: int | str) -> bool:
-    """Tell a snapshot's number from its tag, which begins with a letter."""
+    """Return whether a name is a snapshot's number; tags begin with a letter."""
     return isinstance(name, int) or (name.isascii() and name.isdecimal())
 
 
 def missing_snapshot_error(home: Home, name: int | str) -> LakeError:
-    """Say that a lake has no such snapshot."""
+    """Return the error of a snapshot that the lake does not have."""
     return LakeError(
         f"snapshot {name} of lake {home.lake}",
-        "is not there: it was never made, or has expired",
+        "does not exist: it was never made, or has expired",
         "See `frostline sql \"select snapshot_id from ducklake_snapshots('lake')\"`",
     )
 
 
 def tag_snapshot(lake: Lake, tag: str, name: int | str | None, now: datetime) -> int:
-    """Name a snapshot, the newest by default, so that it never expires; gives its number.
+    """Tag a snapshot, by default the newest, so that it never expires; returns its number.
 
     Raises:
-        LakeError: where the tag is no name, or another snapshot's.
+        LakeError: if the tag is not a valid name, or belongs to another snapshot.
     """
     if not TAG.fullmatch(tag):
-        raise LakeError(f"tag {tag!r}", "starts with a letter and has letters, digits, . - _ alone", "Choose another")
+        raise LakeError(
+            f"tag {tag!r}", "must start with a letter and have only letters, digits, . - _", "Choose another"
+        )
     newest = lake.snapshot
 
     def write() -> int:
         if lake.value("SELECT count(*) FROM erasures WHERE erased_at IS NULL"):
             remedy = "Finish it first: `frostline erase`"
-            raise LakeError(f"tag {tag!r}", "names nothing while an erasure is open, which ends every snapshot", remedy)
+            raise LakeError(
+                f"tag {tag!r}", "cannot be set while an erasure is unfinished, which ends every snapshot", remedy
+            )
         snapshot = find_snapshot(lake, newest if name is None else name)
-        known = lake.column("SELECT snapshot FROM tags WHERE tag = ?", [tag])
-        if known and known != [snapshot]:
-            rule = f"names snapshot {known[0]} already"
+        tagged = lake.column("SELECT snapshot FROM tags WHERE tag = ?", [tag])
+        if tagged and tagged != [snapshot]:
+            rule = f"names snapshot {tagged[0]} already"
             raise LakeError(f"tag {tag!r}", rule, f"Delete it first: frostline tag {tag} --delete")
-        if not known:
+        if not tagged:
             lake.execute("INSERT INTO tags VALUES (?, ?, ?)", [tag, snapshot, now])
         return snapshot
 
@@ -102,10 +106,10 @@ def tag_snapshot(lake: Lake, tag: str, name: int | str | None, now: datetime) ->
 
 
 def delete_tag(lake: Lake, tag: str) -> int:
-    """Forget a tag; gives the number of the snapshot that it named.
+    """Delete a tag; returns the number of its snapshot.
 
     Raises:
-        LakeError: where the lake has no such tag.
+        LakeError: if the lake has no such tag.
     """
 
     def write() -> int:
@@ -117,9 +121,9 @@ def delete_tag(lake: Lake, tag: str) -> int:
 
 
 def compare(lake: Lake, before: int, after: int) -> dict[str, Change]:
-    """Compare two snapshots: images, labels, features and predictions that came and went between them.
+    """Compare two snapshots: the images, labels, features and predictions added and removed between them.
 
-    Whole snapshots are compared, not their logs of changes, so that compaction in between shows as nothing.
+    Compares the contents of the snapshots, not their change logs, so that compaction in between does not show.
     """
     return {kind: _compare(lake, kind, before, after) for kind in KEYS}
 
@@ -127,7 +131,7 @@ def compare(lake: Lake, before: int, after: int) -> dict[str, Change]:
 def _find_tagged(lake: Lake, tag: int | str) -> int:
     found = lake.column("SELECT snapshot FROM tags WHERE tag = ?", [tag])
     if not found:
-        raise LakeError(f"tag {tag!r}", "is none of this lake's", "See `frostline status` for its tags")
+        raise LakeError(f"tag {tag!r}", "does not exist in this lake", "See `frostline status` for its tags")
     return int(found[0])
 
 

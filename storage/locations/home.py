@@ -1,4 +1,4 @@
-"""The home: the folder that holds everything."""
+"""The home: the folder of everything that Frostline writes."""
 
 import os
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from storage.locations.urls import check_catalog, check_data
 
 @dataclass(frozen=True)
 class Home:
-    """The folder that holds the lake, the heads, fetched weights and the embedded registry.
+    """The folder of the lake, the heads, downloaded weights and the embedded registry.
 
-    ``catalog_url`` and ``data_url`` are set where the lake's catalog or its Parquet files lie elsewhere.
+    ``catalog_url`` and ``data_url`` are set if the lake's catalog or its Parquet files are elsewhere.
     """
 
     root: Path
@@ -21,22 +21,22 @@ class Home:
 
     @property
     def lake(self) -> str:
-        """The lake's name, as messages have it."""
+        """The name of the lake in messages."""
         return self.catalog_url or str(self.root)
 
     @property
     def catalog_name(self) -> str:
-        """The catalog, as DuckLake names it."""
+        """The catalog in DuckLake's notation."""
         return self.catalog_url or f"sqlite:{self.catalog}"
 
     @property
     def catalog(self) -> Path:
-        """The SQLite catalog of the lake, unless ``catalog_url`` is set."""
+        """The SQLite catalog of the lake; unused if ``catalog_url`` is set."""
         return self.root / "catalog.sqlite"
 
     @property
     def data(self) -> Path:
-        """The folder of the lake's Parquet files, unless ``data_url`` is set."""
+        """The folder of the lake's Parquet files; unused if ``data_url`` is set."""
         return self.root / "data"
 
     @property
@@ -46,17 +46,17 @@ class Home:
 
     @property
     def heads(self) -> Path:
-        """Trained heads, one folder a training."""
+        """Trained heads, one folder per training."""
         return self.root / "heads"
 
     @property
     def weights(self) -> Path:
-        """Weights fetched by name."""
+        """Weights downloaded by name."""
         return self.root / "weights"
 
     @property
     def backbones(self) -> Path:
-        """Backbones in use, one folder a recipe."""
+        """Backbones in use, one folder per recipe."""
         return self.root / "backbones"
 
     @property
@@ -68,37 +68,37 @@ class Home:
         """Create the folder.
 
         Raises:
-            LakeError: where it cannot be created or written.
+            LakeError: if it cannot be created or written.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise self._unwritable(error.strerror or "cannot be made") from error
+            raise self._unwritable(error.strerror or "cannot be created") from error
         self.check()
 
     def check(self) -> None:
-        """Refuse a home in which nothing could be written; writes nothing itself.
+        """Check that the home can be written, without writing.
 
         Raises:
-            LakeError: naming it.
+            LakeError: if it cannot be written.
         """
-        place = self.root
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir():
-            raise self._unwritable(f"{place} is no folder")
-        if not os.access(place, os.W_OK | os.X_OK):
-            raise self._unwritable(f"{place} cannot be written")
+        folder = self.root
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise self._unwritable(f"{folder} is not a folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise self._unwritable(f"{folder} cannot be written")
 
     def _unwritable(self, reason: str) -> LakeError:
         return LakeError(f"home {self.root}", f"must be a writable folder ({reason})", "Choose another with --home")
 
 
 def open_home(root: Path, catalog_url: str | None = None, data_url: str | None = None) -> Home:
-    """Name the home by its absolute path, so that a change of working directory does not move it.
+    """Resolve the home to an absolute path, so that changing the working directory does not move it.
 
     Raises:
-        SettingsError: where a url cannot be served, or holds credentials.
+        SettingsError: if a URL is not supported or contains credentials.
     """
     catalog = None if catalog_url is None else check_catalog(catalog_url)
     data = None if data_url is None else check_data(data_url)

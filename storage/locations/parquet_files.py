@@ -1,6 +1,6 @@
-"""Where the lake's Parquet files lie, whatever kind of place that is.
+"""The lake's Parquet files, in a folder or in an object store.
 
-The catalog names a file of an object store by its url, and a pyarrow file system by the same without ``s3://``.
+The catalog stores the URL of a file in an object store; a pyarrow file system wants the URL without ``s3://``.
 """
 
 import contextlib
@@ -14,24 +14,24 @@ from storage.locations.stores import open_store, split_url
 
 
 def open_data(home: Home) -> tuple[fs.FileSystem, str]:
-    """Give the file system of the lake's Parquet files and their folder in it."""
+    """Return the file system of the lake's Parquet files, and their folder in it."""
     if home.data_url is None:
         return fs.LocalFileSystem(), str(home.data)
     return open_store(home.data_url), split_url(home.data_url)[1]
 
 
 def open_file(home: Home, name: str) -> NativeFile:
-    """Open a file of the lake, as the catalog names it, for reading."""
+    """Open a file of the lake for reading, given its path in the catalog."""
     system, _ = open_data(home)
     with explain_unreachable(f"file {name}"):
         return system.open_input_file(name if home.data_url is None else split_url(name)[1])
 
 
 def list_folder(home: Home, folder: str) -> list[fs.FileInfo]:
-    """List the files below a folder of the lake's data; none where it is not there.
+    """List the files below a folder of the lake's data; none if the folder does not exist.
 
     Raises:
-        LakeUnreachableError: where the object store does not answer.
+        LakeUnreachableError: if the object store does not answer.
     """
     system, root = open_data(home)
     with explain_unreachable(f"data {home.data_url}"):
@@ -43,20 +43,20 @@ def list_folder(home: Home, folder: str) -> list[fs.FileInfo]:
 
 @contextlib.contextmanager
 def explain_unreachable(value: str) -> Iterator[None]:
-    """Tell a store that does not answer from a file that cannot be read.
+    """Translate the error of an object store that does not answer; other errors pass through.
 
     Raises:
-        LakeUnreachableError: naming the value.
+        LakeUnreachableError: if the store does not answer.
     """
     try:
         yield
     except OSError as error:
-        if "NETWORK_CONNECTION" not in str(error):  # the AWS SDK's word
+        if "NETWORK_CONNECTION" not in str(error):  # how the AWS SDK reports it
             raise
         rule = f"the store does not answer: {error}"
-        raise LakeUnreachableError(value, rule, "Check the store and the network, run again") from error
+        raise LakeUnreachableError(value, rule, "Check the store and the network, then run again") from error
 
 
 def name_file(home: Home, path: str) -> str:
-    """Name a path of the lake's file system as the catalog does."""
+    """Return the catalog's path of a file, given its path in the lake's file system."""
     return path if home.data_url is None else f"{split_url(home.data_url)[0]}://{path}"

@@ -1,8 +1,8 @@
-"""Object stores, opened with what the usual environment and profile files hold; no credential leaves this process.
+"""Object stores, opened with credentials from the usual environment variables and profile files.
 
-For ``s3://``, pyarrow and DuckDB each ask the AWS SDK, which knows ``AWS_*`` variables, ``~/.aws`` and machine roles; a
-store of another maker is named by ``AWS_ENDPOINT_URL``. ``gs://`` is Google's S3 door, with HMAC keys in those places.
-For ``az://`` both ask the Azure SDK, with ``AZURE_*`` variables or its command line's login.
+For ``s3://``, pyarrow and DuckDB each use the AWS SDK, which reads ``AWS_*`` variables, ``~/.aws`` and machine roles;
+``AWS_ENDPOINT_URL`` selects an S3-compatible store. ``gs://`` uses Google's S3-compatible API, with HMAC keys in the
+same variables. For ``az://`` both use the Azure SDK, with ``AZURE_*`` variables or the login of ``az``.
 """
 
 import functools
@@ -19,16 +19,16 @@ ACCOUNT = "AZURE_STORAGE_ACCOUNT"
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Part an object's url into its scheme, and its path from the bucket on."""
+    """Split the URL of an object into its scheme and its path, which begins with the bucket."""
     scheme, _, path = url.partition("://")
     return scheme, path
 
 
 def open_store(url: str) -> fs.FileSystem:
-    """Open the file system of a url's store.
+    """Open the file system of the store of a URL.
 
     Raises:
-        LakeError: where the environment does not say which account.
+        LakeError: if the environment names no account.
     """
     scheme, _ = split_url(url)
     return _open_azure(find_account()) if scheme == "az" else _open_s3(find_endpoint(scheme))
@@ -45,23 +45,23 @@ def _open_azure(account: str) -> fs.FileSystem:
 
 
 def check_store(url: str) -> None:
-    """Refuse a store that does not answer, or has no such bucket.
+    """Check that a store answers and has the bucket.
 
     Raises:
-        LakeError: naming it.
+        LakeError: if it does not.
     """
     bucket = split_url(url)[1].partition("/")[0]
     try:
-        found = open_store(url).get_file_info(bucket).type is not fs.FileType.NotFound
+        exists = open_store(url).get_file_info(bucket).type is not fs.FileType.NotFound
         reason = "does not exist"
     except OSError as error:
-        found, reason = False, f"cannot be looked at: {error}"
-    if not found:
+        exists, reason = False, f"cannot be read: {error}"
+    if not exists:
         raise LakeError(f"bucket {bucket}", reason, "Check lake.data, the endpoint and the credentials")
 
 
 def write_secret(url: str) -> str:
-    """Write the SQL that lets a DuckDB into a url's store, until it ends."""
+    """Return the SQL that gives a DuckDB connection access to the store of a URL."""
     scheme, _ = split_url(url)
     if scheme == "az":
         return _secret("azure", url, f"ACCOUNT_NAME '{find_account()}'")
@@ -73,26 +73,26 @@ def write_secret(url: str) -> str:
 
 
 def name_missing(url: str) -> str:
-    """Name the credentials that the environment lacks for a url's store."""
+    """Describe the missing credentials for the store of a URL."""
     scheme, _ = split_url(url)
     if scheme == "az":
-        return "neither AZURE_* variables nor a login of the command line az open it"
+        return "neither AZURE_* variables nor a login with az give access"
     missing = [name for name in KEYS if not os.environ.get(name)] or ["AWS_PROFILE"]
-    google = ", which for gs:// hold an HMAC key of Google's" if scheme == "gs" else ""
+    google = ", which for gs:// hold a Google HMAC key" if scheme == "gs" else ""
     return f"{' and '.join(missing)} {'are' if len(missing) > 1 else 'is'} not set{google}, and no profile has them"
 
 
 def find_endpoint(scheme: str) -> str | None:
-    """Find the address of the S3 service that the environment names; None for Amazon's own."""
+    """Return the URL of the S3 service that the environment names; None for Amazon's own."""
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     return named or (GOOGLE if scheme == "gs" else None)
 
 
 def find_account() -> str:
-    """Find the Azure storage account that the environment names.
+    """Return the Azure storage account that the environment names.
 
     Raises:
-        LakeError: where it names none.
+        LakeError: if it names none.
     """
     account = os.environ.get(ACCOUNT, "")
     if not account.isalnum():

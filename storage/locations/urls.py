@@ -1,6 +1,6 @@
-"""Where a lake lies, as a setting names it: what can be served, and never with a password in it.
+"""The URLs of a lake in the settings: supported ones only, and without a password.
 
-No message shows the setting: it may hold the password that it should not.
+No message shows the setting, since it may contain a password.
 """
 
 import re
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 from storage.errors import SettingsError
 
 POSTGRES = "postgres:"
-"""What begins a catalog's url; what libpq takes comes behind it."""
+"""Prefix of a catalog's URL; a libpq connection string follows."""
 _POSTGRES = re.compile(r"postgres(ql)?:")
 _PASSWORD = re.compile(r"password\s*=|//[^@]*:[^@]*@", re.IGNORECASE)
 _SHOWN = re.compile(r"""(password["'\s]*=\s*)('[^']*'|[^\s'"]+)|(//[^/\s:@'"]*:)[^\s'"]+(?=@)""", re.IGNORECASE)
@@ -17,31 +17,31 @@ _DATA = re.compile(r"(s3|gs|az)://[a-z0-9][\w.-]*(/[\w.=-]+)*/?", re.ASCII)
 
 
 def check_catalog(url: str) -> str:
-    """Give a catalog's url as DuckDB takes it: ``postgres:`` before what libpq takes, pairs or a URI.
+    """Return a catalog's URL in DuckDB's notation: ``postgres:`` and a libpq connection string, as pairs or a URI.
 
     Raises:
-        SettingsError: where it is no Postgres, or holds a password.
+        SettingsError: if it is not a Postgres URL, or contains a password.
     """
-    found = _POSTGRES.match(url)
-    if not found:
+    prefix = _POSTGRES.match(url)
+    if not prefix:
         raise SettingsError(
             "lake.catalog", "must begin with postgres:", "Write postgres:dbname=lake host=db, or postgresql://db/lake"
         )
-    if _PASSWORD.search(unquote(url)):  # libpq reads it so
+    if _PASSWORD.search(unquote(url)):  # libpq decodes it, too
         raise SettingsError(
             "lake.catalog",
-            "must hold no password, which would end up in logs",
+            "must not contain a password, which would end up in logs",
             "Put it into PGPASSWORD, ~/.pgpass or a service file",
         )
-    pairs = url[found.end() :]
+    pairs = url[prefix.end() :]
     return POSTGRES + (url if pairs.startswith("//") else pairs)
 
 
 def check_data(url: str) -> str:
-    """Give a data folder's url without a slash at its end.
+    """Return the URL of a data folder without a trailing slash.
 
     Raises:
-        SettingsError: where it is no folder of a bucket, or holds more than that.
+        SettingsError: if it is not a folder in a bucket, or contains more than that.
     """
     if not _DATA.fullmatch(url):
         raise SettingsError(
@@ -53,5 +53,5 @@ def check_data(url: str) -> str:
 
 
 def mask(text: str) -> str:
-    """Put stars for what looks like a password in a message: some come from what the user wrote in the wrong place."""
+    """Replace what looks like a password in a message by stars: users put passwords in the wrong place."""
     return _SHOWN.sub(r"\1\3***", unquote(text) if _PASSWORD.search(unquote(text)) else text)

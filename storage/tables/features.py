@@ -1,4 +1,4 @@
-"""Features: what is missing, and how a shard of them is committed exactly once."""
+"""The features table: read vectors, and commit shards of them exactly once."""
 
 import uuid
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from storage.vectors.gather import gather_vectors, locate_rows
 
 @dataclass(frozen=True)
 class Pace:
-    """What embedding an image costs, from the shards that were committed last."""
+    """What embedding an image costs, averaged over the last shards."""
 
     images_per_second: float
     bytes_per_image: float
@@ -37,33 +37,33 @@ def count_failed(lake: Lake, recipe_id: str, source: SourceName) -> int:
 
 
 def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
-    """Average the last 20 shards of a recipe; before its first, take its canaries' pace, or any recipe's shards."""
+    """Average the last 20 shards of a recipe; else take its canaries, or any recipe's shards."""
     shards = """SELECT sum(images) / sum(seconds), sum(bytes) / sum(images) FROM (
                   FROM shards WHERE images > 0 AND ($1 IS NULL OR recipe_id = $1)
                   ORDER BY committed_at DESC LIMIT 20)"""
     canaries = """SELECT min(images_per_second), min(2 * dim) FROM canaries JOIN recipes USING (recipe_id)
                   WHERE recipe_id = $1"""
-    for query, asked in ((shards, recipe_id or ""), (canaries, recipe_id), (shards, None)):
-        found = lake.rows(query, [asked])
+    for query, parameter in ((shards, recipe_id or ""), (canaries, recipe_id), (shards, None)):
+        found = lake.rows(query, [parameter])
         if found[0][0]:
             return Pace(*found[0])
     return None
 
 
 def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> int:
-    """Add what is still missing of a shard's file, with its failures and its cost, in one transaction.
+    """Add the features of a shard that are still missing, with its failures and its cost, in one transaction.
 
-    It ends the holder's lease of the shard, too.
+    The same transaction ends the holder's lease of the shard.
 
     Returns:
-        How many features were added: fewer than the file has where another run was first.
+        The number of features added: fewer than the file has if another run was first.
     """
     digest = digest_file(lake.home, shard.file) if shard.file else None
     return lake.commit(lambda: _write_shard(lake, shard, digest, now, holder))
 
 
 def filter_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
-    """Keep those images that have a feature under a recipe."""
+    """Return those images that have a feature under a recipe."""
     with lake.temporary_tables(_asked=pa.table({"image_id": to_uuids(image_ids)})):
         found = lake.column(
             "SELECT image_id::VARCHAR FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM _asked)",
@@ -79,7 +79,7 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
         [n, dim], float32, contiguous.
 
     Raises:
-        KeyError: where an image has no feature under the recipe.
+        KeyError: if an image has no feature under the recipe.
     """
     if not len(image_ids):
         return np.empty((0, 0), np.float32)
@@ -99,24 +99,24 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
 
 
 def add_views(lake: Lake, own: Matrix, views: Sequence[str], image_ids: Sequence[str]) -> Matrix:
-    """Put the vectors of views beside the images' own [n, dim]; the own one again where a view failed.
+    """Append the vectors of views to the images' own [n, dim]; the own vector stands in for a view that failed.
 
     Returns:
         [n, (1 + views) * dim].
     """
     columns = [own]
     for view in views:
-        known = filter_known(lake, view, image_ids)
-        seen = [at for at, image_id in enumerate(image_ids) if image_id in known]
+        present = filter_known(lake, view, image_ids)
+        rows = [row for row, image_id in enumerate(image_ids) if image_id in present]
         column = own.copy()
-        if seen:
-            column[seen] = read_features(lake, view, [image_ids[at] for at in seen])
+        if rows:
+            column[rows] = read_features(lake, view, [image_ids[row] for row in rows])
         columns.append(column)
     return np.hstack(columns)
 
 
 def add_file(lake: Lake, file: str, now: datetime, digest: tuple[int, str] | None = None) -> None:
-    """Make a file of features one of the lake's; part of a transaction. ``digest`` is the file's, where it is known."""
+    """Add a file of features to the lake, within a transaction. ``digest`` saves hashing it again."""
     record_checksum(lake, file, digest or digest_file(lake.home, file), now)
     lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
 
@@ -124,8 +124,8 @@ def add_file(lake: Lake, file: str, now: datetime, digest: tuple[int, str] | Non
 def add_missing(
     lake: Lake, recipe_id: str, file: str, now: datetime, digest: tuple[int, str] | None = None
 ) -> tuple[int, int]:
-    """Add what the lake has not of a file of features; part of a transaction. Gives the rows and bytes added."""
-    new = _without_known(lake, recipe_id, file, _read_ids(lake, file))
+    """Add those rows of a file of features that the lake lacks, within a transaction; returns rows and bytes added."""
+    new = _without_present(lake, recipe_id, file, _read_ids(lake, file))
     if new is None:
         return 0, 0
     add_file(lake, new, now, digest if new == file else None)
@@ -148,35 +148,36 @@ def _read_ids(lake: Lake, file: str) -> pa.Array:
         return pq.read_table(opened, columns=["image_id"])["image_id"].combine_chunks()
 
 
-# A shard is a range of ids: named by its ends, the catalog tells which few files can have any of them.
-_NEAR = "SELECT image_id FROM features WHERE recipe_id = $1 AND image_id BETWEEN $2::UUID AND $3::UUID"
+# A shard is a range of ids. Given its ends, the catalog finds the few files that can contain any of them.
+_IN_RANGE = "SELECT image_id FROM features WHERE recipe_id = $1 AND image_id BETWEEN $2::UUID AND $3::UUID"
 
-# An expression: for a plain column DuckLake would look through the statistics of every file of the lake.
-_FAILED = "concat(recipe_id) = $1"
+# An expression, since for a plain column DuckLake would read the statistics of every file of the lake.
+_OF_RECIPE = "concat(recipe_id) = $1"
 
 
-def _without_known(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str | None:
+def _without_present(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> str | None:
     with lake.temporary_tables(_shard=pa.table({"image_id": ids})):
-        known = lake.table(f"{_NEAR} AND image_id IN (SELECT image_id FROM _shard)", [recipe_id, *_find_ends(ids)])
-        taken = set(known["image_id"].to_pylist())
-        if lake.value("SELECT count(*) FROM erasures"):  # one of them may have been erased since the run read it
+        sql = f"{_IN_RANGE} AND image_id IN (SELECT image_id FROM _shard)"
+        present = lake.table(sql, [recipe_id, *_find_ends(ids)])
+        excluded = set(present["image_id"].to_pylist())
+        if lake.value("SELECT count(*) FROM erasures"):  # one may have been erased since this run read it
             erased = lake.table("SELECT image_id FROM _shard ANTI JOIN images USING (image_id)")
-            taken |= set(erased["image_id"].to_pylist())
-    if not taken:
+            excluded |= set(erased["image_id"].to_pylist())
+    if not excluded:
         return file
     with open_file(lake.home, file) as opened:
-        left = pq.read_table(opened).filter(pa.array([image_id not in taken for image_id in ids.to_pylist()]))
+        left = pq.read_table(opened).filter(pa.array([image_id not in excluded for image_id in ids.to_pylist()]))
     return write_rows(lake.home, recipe_id, left) if left.num_rows else None
 
 
 def _find_ends(ids: pa.Array) -> tuple[str, str]:
-    """Find the first and the last of some ids, in the order of SQL, which is that of their bytes."""
+    """Return the smallest and the largest of some ids in SQL order, which is that of their bytes."""
     raw = ids.storage.to_pylist()
     return str(uuid.UUID(bytes=min(raw))), str(uuid.UUID(bytes=max(raw)))
 
 
 def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> None:
-    recorded = f"SELECT 1 FROM failures WHERE {_FAILED} LIMIT 1"
+    recorded = f"SELECT 1 FROM failures WHERE {_OF_RECIPE} LIMIT 1"
     if not shard.failures and not (len(ids) and lake.rows(recorded, [shard.recipe_id])):
         return
     failed = pa.table(
@@ -190,8 +191,8 @@ def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> N
     ends = _find_ends(pa.concat_arrays([ids, failed["image_id"].combine_chunks()]))
     with lake.temporary_tables(_failed=failed):
         lake.execute(
-            f"""DELETE FROM failures WHERE {_FAILED}
-                AND (image_id IN (SELECT image_id FROM _failed) OR image_id IN ({_NEAR}))""",
+            f"""DELETE FROM failures WHERE {_OF_RECIPE}
+                AND (image_id IN (SELECT image_id FROM _failed) OR image_id IN ({_IN_RANGE}))""",
             [shard.recipe_id, *ends],
         )
         lake.execute(

@@ -1,4 +1,4 @@
-"""Images: what the lake knows of them beside their classes."""
+"""The images table: what is known of images besides their classes."""
 
 from collections.abc import Sequence
 
@@ -12,38 +12,38 @@ from storage.vectors.feature_file import to_uuids
 
 
 def list_facts(lake: Lake, image_ids: Sequence[str]) -> pa.Table:
-    """List into which kinds images fall: source, format, mode, pixels of the shorter side, shape, bytes, month.
+    """List the slices that images fall into: source, format, mode, shorter side, shape, file size, month first seen.
 
     Returns:
-        A row for each image and kind: ``image``, its place among ``image_ids``, and ``slice`` and ``value`` in words.
-        Sizes fall into powers of two pixels and of ten bytes; an image in several sources has a row for each.
+        One row per image and slice: ``image``, its index in ``image_ids``, and ``slice`` and ``value`` as text. Sizes
+        are binned by powers of two pixels and of ten bytes; an image in several sources has a row for each.
     """
-    asked = pa.table({"image_id": to_uuids(image_ids), "image": pa.array(np.arange(len(image_ids)))})
-    with lake.temporary_tables(_asked=asked):
+    images = pa.table({"image_id": to_uuids(image_ids), "image": pa.array(np.arange(len(image_ids)))})
+    with lake.temporary_tables(_images=images):
         return lake.table(
-            """WITH known AS (
+            """WITH facts AS (
                  SELECT image, format, mode, width, height, (2 ** floor(log2(least(width, height))))::INT AS side,
                    floor(log10(bytes))::INT AS digits, first_seen
-                 FROM _asked JOIN images USING (image_id)),
+                 FROM _images JOIN images USING (image_id)),
                kinds AS (
                  SELECT image, format, mode, concat(side, ' to ', 2 * side - 1, ' px') AS "shorter side",
                    CASE WHEN width > height THEN 'wide' WHEN width < height THEN 'tall' ELSE 'square' END AS shape,
                    concat([1, 10, 100][digits % 3 + 1], ' to ', [9, 99, 999][digits % 3 + 1], ' ',
                      ['B', 'kB', 'MB', 'GB'][digits // 3 + 1]) AS "file size",
                    strftime(make_timestamp(epoch_us(first_seen)), '%Y-%m') AS "first seen"
-                 FROM known)
+                 FROM facts)
                SELECT image, 'source' AS slice, source AS value
-               FROM _asked JOIN (SELECT DISTINCT image_id, source FROM files) USING (image_id)
+               FROM _images JOIN (SELECT DISTINCT image_id, source FROM files) USING (image_id)
                UNION ALL
                (UNPIVOT kinds ON COLUMNS(* EXCLUDE image) INTO NAME slice VALUE value)"""
         )
 
 
 def list_arrivals(lake: Lake, label_set: LabelSetName, recipe_id: str) -> list[tuple[str, int]]:
-    """List the images with a feature that a label set labels, or that come from its sources.
+    """List the images with a feature that a label set labels or that are in its sources.
 
     Returns:
-        (image_id, microseconds since 1970 at which it came), ordered by the time, then by the id.
+        (image_id, time first seen in microseconds since 1970), ordered by time, then by id.
     """
     return lake.rows(
         """SELECT image_id::VARCHAR AS id, epoch_us(first_seen) AS arrived FROM images

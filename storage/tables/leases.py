@@ -1,6 +1,6 @@
-"""Leases: which shard a run works on, so that no other run knowingly computes it, too.
+"""The leases table: which shard a run is embedding, so that no other run does the same work.
 
-A lease spares work; that each feature is there once is the guard's doing alone.
+Leases only save work. What keeps features unique is the guard.
 """
 
 import os
@@ -14,32 +14,32 @@ from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
 
 DURATION = timedelta(minutes=5)
 RENEW_AFTER = DURATION / 5
-# An expression: for a plain column DuckLake would look through the statistics of every file of the lake, three times.
-_HIS = "concat(holder) = ?"
+# An expression, since for a plain column DuckLake would read the statistics of every file of the lake, three times.
+_BY_HOLDER = "concat(holder) = ?"
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A shard that a run works on: (image_id, path) of its images, in the order of image_id."""
+    """A shard that a run is embedding: (image_id, path) of its images, ordered by image_id."""
 
     holder: str
     items: tuple[tuple[str, str], ...]
 
 
 def name_holder() -> str:
-    """Name this run, so that on this machine it can be told whether it still lives."""
+    """Name this run, so that other processes of this machine can check whether it is alive."""
     return f"{uuid.uuid4().hex}@{platform.node()}/{os.getpid()}"
 
 
 def take_lease(
     lake: Lake, wanted: FeatureRequest, size: int, holder: str, now: datetime, *, after: str = FIRST_ID
 ) -> Lease | None:
-    """Lease the next images that are missing and free, going on behind ``after`` and then from the start.
+    """Lease the next missing images that nobody has leased: those after ``after``, or else from the start.
 
-    Leases of dead runs end here: of those on this machine at once, of others when they expire.
+    This also ends the leases of dead runs: those of this machine at once, others when they expire.
 
     Returns:
-        At most ``size`` images; None where none is free.
+        At most ``size`` images; None if none is left to lease.
     """
 
     def write() -> Lease | None:
@@ -57,23 +57,23 @@ def take_lease(
 
 
 def renew_lease(lake: Lake, holder: str, now: datetime) -> None:
-    """Let a run's lease last longer: it is still at work."""
-    lake.commit(lambda: lake.execute(f"UPDATE leases SET expires_at = ? WHERE {_HIS}", [now + DURATION, holder]))
+    """Extend a run's lease: it is still working."""
+    lake.commit(lambda: lake.execute(f"UPDATE leases SET expires_at = ? WHERE {_BY_HOLDER}", [now + DURATION, holder]))
 
 
 def end_leases(lake: Lake, holder: str) -> None:
-    """End a run's leases; it works on none of their images any more."""
-    if lake.value(f"SELECT count(*) FROM leases WHERE {_HIS}", [holder]):
+    """End all leases of a run."""
+    if lake.value(f"SELECT count(*) FROM leases WHERE {_BY_HOLDER}", [holder]):
         lake.commit(lambda: drop_lease(lake, holder))
 
 
 def drop_lease(lake: Lake, holder: str) -> None:
-    """End a run's lease as part of a transaction."""
-    lake.execute(f"DELETE FROM leases WHERE {_HIS}", [holder])
+    """End a run's lease, within a transaction."""
+    lake.execute(f"DELETE FROM leases WHERE {_BY_HOLDER}", [holder])
 
 
 def list_holders(lake: Lake, recipe_id: str | None, now: datetime) -> list[str]:
-    """Name the runs that work on shards of a recipe, or of any."""
+    """List the living runs that hold leases, of one recipe or of any."""
     found = lake.column(
         "SELECT DISTINCT holder FROM leases WHERE ($1 IS NULL OR recipe_id = $1) AND expires_at > $2", [recipe_id, now]
     )
@@ -87,15 +87,15 @@ def _end_dead(lake: Lake, now: datetime) -> None:
 
 
 def _is_dead(holder: str) -> bool:
-    """Tell whether a run of this machine is no process any more; of other machines' runs nothing is known."""
-    _, _, place = holder.partition("@")
-    node, _, process = place.rpartition("/")
+    """Return whether a run of this machine has ended; runs of other machines count as alive."""
+    _, _, process_name = holder.partition("@")
+    node, _, pid = process_name.rpartition("/")
     if node != platform.node():
         return False
     try:
-        os.kill(int(process), 0)
+        os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except PermissionError:  # it lives, as another user
+    except PermissionError:  # alive, as another user
         return False
     return False

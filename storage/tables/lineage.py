@@ -10,14 +10,14 @@ from storage.tables.trainings import find_training
 
 
 def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
-    """Trace a model's version, by default its newest, back to its rows; or an image, by its id, to what used it.
+    """Trace a model version, by default the newest, back to its rows; or an image, by its id, to what used it.
 
     Raises:
-        QueryError: where the lake knows no such model or image.
+        QueryError: if the lake has no such model or image.
     """
     if _is_id(what):
         if not lake.value("SELECT count(*) FROM images WHERE image_id = ?", [what]):
-            raise QueryError(f"image {what}", "is none that this lake knows", "See `frostline sql 'from files'`")
+            raise QueryError(f"image {what}", "does not exist in this lake", "See `frostline sql 'from files'`")
         sql = "SELECT * EXCLUDE (image_id) FROM image_lineage WHERE image_id = ? ORDER BY name, version"
         return {"image": what, "used_by": lake.dicts(sql, [what])}
     found = lake.dicts(
@@ -27,7 +27,7 @@ def trace(lake: Lake, what: str, version: int | None = None) -> dict[str, Any]:
     )
     if not found:
         named = f"model {what}" if version is None else f"model {what} version {version}"
-        raise QueryError(named, "is none that this lake knows", "See `frostline sql 'from models'`")
+        raise QueryError(named, "does not exist in this lake", "See `frostline sql 'from models'`")
     rows = lake.dicts(
         """SELECT split, class, count(*) AS images FROM model_rows WHERE name = ? AND version = ?
            GROUP BY ALL ORDER BY ALL""",

@@ -1,4 +1,4 @@
-"""The models table: which training each registered version holds, and what it predicted."""
+"""The models and predictions tables: registered versions and what they predict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ class Version:
 
 
 def find_registered(lake: Lake, name: ModelName, version: int) -> Training | None:
-    """Find the training whose head a model version holds."""
+    """Find the training of a model version."""
     condition = "training_id IN (SELECT training_id FROM models WHERE name = ? AND version = ?)"
     return next(iter(list_trainings(lake, condition, [name, version])), None)
 
 
 def list_predictable(lake: Lake, sources: Sequence[SourceName], recipe_id: str) -> list[str]:
-    """List the images of some sources that have a feature, ordered by image."""
+    """List the images of some sources that have a feature, ordered by image_id."""
     return lake.column(
         """SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source IN (SELECT unnest(?))
            AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?) ORDER BY id""",
@@ -38,7 +38,7 @@ def list_predictable(lake: Lake, sources: Sequence[SourceName], recipe_id: str) 
 
 
 def find_version(lake: Lake, training_id: str, name: ModelName) -> Version | None:
-    """Find the model version that a training was registered as."""
+    """Find the newest version of a model that was made from a training."""
     found = lake.rows(
         """SELECT name, version, training_id, run_id, alias FROM models WHERE training_id = ? AND name = ?
            ORDER BY version DESC LIMIT 1""",
@@ -48,14 +48,14 @@ def find_version(lake: Lake, training_id: str, name: ModelName) -> Version | Non
 
 
 def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datetime) -> None:
-    """Record a registered version with what it says of its source: image_id as text, class, probability."""
+    """Record a registered version with its predictions: image_id as text, class, probability."""
 
     def write() -> None:
         lake.execute("DELETE FROM models WHERE name = ? AND version = ?", [version.name, version.version])
         lake.execute("DELETE FROM predictions WHERE name = ? AND version = ?", [version.name, version.version])
         row = [version.name, version.version, version.training_id, version.run_id, version.alias, now]
         lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?)", row)
-        erased = lake.value("SELECT count(*) FROM erasures")  # perhaps of images of which it said something meanwhile
+        erased = lake.value("SELECT count(*) FROM erasures")  # one of the images may have been erased meanwhile
         kept = "image_id::UUID IN (SELECT image_id FROM images)" if erased else "true"
         lake.execute(
             f"""INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions

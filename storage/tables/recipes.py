@@ -1,4 +1,4 @@
-"""The recipes that a lake knows, the settings that led to them, and whether they explain its vectors."""
+"""The recipes table, and the settings that led to each recipe."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -9,7 +9,7 @@ from storage.recipe import Recipe, read_recipe
 
 
 def find_recipe(lake: Lake, request: dict[str, object]) -> Recipe | None:
-    """Find the recipe that these settings led to before."""
+    """Find the recipe that the same settings led to before."""
     found = lake.rows(
         "SELECT recipe FROM recipe_requests JOIN recipes USING (recipe_id) WHERE request_id = ?", [digest(request)]
     )
@@ -17,18 +17,18 @@ def find_recipe(lake: Lake, request: dict[str, object]) -> Recipe | None:
 
 
 def get_recipe(lake: Lake, recipe_id: str) -> Recipe:
-    """Read a recipe that the lake has."""
+    """Read a recipe of the lake by its id."""
     return read_recipe(lake.value("SELECT recipe FROM recipes WHERE recipe_id = ?", [recipe_id]))
 
 
 def save_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: datetime) -> None:
-    """Record a recipe and the settings that led to it, unless both are known."""
+    """Record a recipe and the settings that led to it, unless both are recorded."""
     if find_recipe(lake, request) is None:
         lake.commit(lambda: _write_recipe(lake, request, recipe, now))
 
 
 def renew_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: datetime) -> Recipe:
-    """Let settings lead to the next edition of a recipe from now on, beside the old; gives it."""
+    """Record and return the next edition of a recipe; from now on the settings lead to it."""
     renewed = replace(recipe, edition=recipe.edition + 1)
 
     def write() -> None:
@@ -49,7 +49,7 @@ def _write_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: d
 
 
 def write_row(lake: Lake, recipe: Recipe, made_at: datetime) -> None:
-    """Insert a recipe, unless it is there; runs inside a commit."""
+    """Insert a recipe, unless it is present, within a transaction."""
     lake.execute(
         "INSERT INTO recipes SELECT $1, $2, $3, $4, $5, $6, $7 "
         "WHERE NOT EXISTS (SELECT 1 FROM recipes WHERE recipe_id = $1)",

@@ -1,4 +1,4 @@
-"""Labels that a person decided in a review: they stand above those of the source's folders."""
+"""Labels that a person decided in a review: they override those of the source's folders."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ _TO_CHANGE = f"""SELECT image_id, class FROM _decided
 
 
 def list_conflicts(lake: Lake, label_set: LabelSetName) -> list[tuple[str, list[str]]]:
-    """List the images that have several classes, with these."""
+    """List the images that have several classes, with the classes."""
     sql = "SELECT image_id::VARCHAR, classes FROM conflicts WHERE label_set = ? ORDER BY image_id"
     return lake.rows(sql, [label_set])
 
@@ -26,15 +26,15 @@ def list_conflicts(lake: Lake, label_set: LabelSetName) -> list[tuple[str, list[
 def save_decisions(
     lake: Lake, label_set: LabelSetName, decisions: Mapping[str, str], origin: str, now: datetime
 ) -> int:
-    """Give images the classes that a person decided, by image_id, in one transaction.
+    """Set the classes of images, by image_id, to what a person decided, in one transaction.
 
-    ``origin`` is what the decisions come from, such as a file's name.
+    ``origin`` names where the decisions come from, such as a file.
 
     Returns:
-        How many images' labels are others than before, or are confirmed for the first time.
+        The number of images whose label changed or was confirmed for the first time.
 
     Raises:
-        ReviewError: where an image has no label that could be decided upon.
+        ReviewError: if an image has no label in the label set.
     """
     table = pa.table({"image_id": to_uuids(list(decisions)), "class": pa.array(decisions.values(), pa.string())})
 
@@ -66,7 +66,7 @@ def save_decisions(
 
 
 def drop_reviewed(lake: Lake, label_set: LabelSetName, source: SourceName) -> None:
-    """Drop the reviewed labels of images that are no longer in the source."""
+    """Delete the reviewed labels of images that are no longer in the source."""
     lake.execute(
         f"""DELETE FROM labels WHERE label_set = $1 AND starts_with(source, '{REVIEW_MARK}')
             AND image_id NOT IN (SELECT image_id FROM files WHERE source = $2 AND image_id IS NOT NULL)""",

@@ -1,4 +1,4 @@
-"""What lies where: the difference between a listing and the lake, and its commit with images and labels."""
+"""Scans: compare a listing of a source with the lake, and commit its files, images and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,10 +31,10 @@ READS = pa.schema(
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in a source now.
+    """The files of a source now.
 
-    ``files`` has the columns of ``FILES``; ``unreadable`` has a (path, reason) for each folder that could not be
-    listed, whose files count as unchanged. ``label_set`` gets the classes.
+    ``files`` has the columns of ``FILES``. ``unreadable`` has a (path, reason) for each folder that could not be
+    listed; its files count as unchanged. The classes become labels of ``label_set``.
     """
 
     source: SourceName
@@ -47,9 +47,9 @@ class Listing:
 
 @dataclass(frozen=True)
 class Scan:
-    """A listing with what reading its unknown files gave: the columns of ``READS``, a row a file.
+    """A listing, and the result of reading its new and changed files: the columns of ``READS``, one row per file.
 
-    ``unchanged`` where the lake knows every file as it is and no other.
+    ``unchanged`` if the lake has exactly these files already.
     """
 
     listing: Listing
@@ -59,7 +59,7 @@ class Scan:
 
 @dataclass(frozen=True)
 class ScanCounts:
-    """What a scan saw: ``seen``, ``new`` and ``gone`` count distinct images, the rest counts files."""
+    """Counts of a scan: ``seen``, ``new`` and ``gone`` are distinct images, the others are files."""
 
     seen: int
     new: int
@@ -71,10 +71,10 @@ class ScanCounts:
 
 
 def check_root(lake: Lake, source: SourceName, root: str) -> None:
-    """Refuse a second folder under a name that another folder still has.
+    """Refuse a source name that another existing folder has already.
 
     Raises:
-        SourceError: where the last scan of the name saw a folder that is still there and is not this one.
+        SourceError: if the last scan under this name was of another folder, which still exists.
     """
     last = lake.rows("SELECT root FROM scans WHERE source = ? ORDER BY scanned_at DESC LIMIT 1", [source])
     if not last or last[0][0] == root or not Path(decode_path(last[0][0])).is_dir():
@@ -83,7 +83,7 @@ def check_root(lake: Lake, source: SourceName, root: str) -> None:
 
 
 def list_changed(lake: Lake, source: SourceName, files: pa.Table, *, retry: bool = False) -> list[str]:
-    """Name the files whose path, size or time the lake does not know; with ``retry`` also those that are no image."""
+    """List the files that are new or differ in size or time; with ``retry`` also those that are not images."""
     with lake.temporary_tables(_listing=files):
         return lake.column(
             """SELECT l.path FROM _listing l ANTI JOIN
@@ -94,12 +94,12 @@ def list_changed(lake: Lake, source: SourceName, files: pa.Table, *, retry: bool
 
 
 def count_files(lake: Lake, source: SourceName) -> int:
-    """Count the files of a source that the lake knows."""
+    """Count the files of a source in the lake."""
     return int(lake.value("SELECT count(*) FROM files WHERE source = ?", [source]))
 
 
 def list_below(lake: Lake, source: SourceName, folders: Sequence[str]) -> list[tuple[str, int, int]]:
-    """Read the (path, bytes, mtime_ns) that the lake has for files below some folders."""
+    """List the (path, bytes, mtime_ns) of the files that the lake has below some folders."""
     return lake.rows(
         """SELECT path, bytes, mtime_ns FROM files WHERE source = ?
            AND EXISTS (FROM (SELECT unnest(?) AS folder) WHERE folder = '' OR starts_with(path, folder || '/'))""",
@@ -108,7 +108,7 @@ def list_below(lake: Lake, source: SourceName, folders: Sequence[str]) -> list[t
 
 
 def list_paths(lake: Lake, sources: Sequence[SourceName]) -> dict[str, list[str]]:
-    """List the paths of each image of some sources, below their roots."""
+    """List the paths of each image of some sources, relative to their roots."""
     rows = lake.rows(
         """SELECT image_id::VARCHAR, list(path ORDER BY path) FROM files
            WHERE source IN (SELECT unnest(?)) AND image_id IS NOT NULL GROUP BY image_id""",
@@ -118,7 +118,7 @@ def list_paths(lake: Lake, sources: Sequence[SourceName]) -> dict[str, list[str]
 
 
 def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
-    """Foresee the distinct (image_id, class) that committing a scan will leave."""
+    """Compute the distinct (image_id, class) that will be in the lake once a scan is committed."""
     with lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads):
         return lake.rows(
             f"""SELECT DISTINCT image_id::VARCHAR, coalesce(reviewed.class, found.class) FROM (
@@ -132,7 +132,7 @@ def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
 
 
 def commit_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
-    """Make the lake say what a scan saw: files, images, labels and failures, in one transaction."""
+    """Write the files, images, labels and failures of a scan to the lake, in one transaction."""
     if scan.unchanged:
         return lake.commit(lambda: _write_unchanged(lake, scan, now))
     with lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads, _unreadable=_unreadable(scan.listing)):
@@ -178,7 +178,7 @@ def _write_files(lake: Lake, source: SourceName) -> None:
            AND (path NOT IN (SELECT path FROM _listing) OR path IN (SELECT path FROM _reads))""",
         [source],
     )
-    # A file that could not be read at all is not known, so that the next scan tries it again.
+    # A file that could not be read at all gets no row, so that the next scan tries it again.
     lake.execute(
         """INSERT INTO files SELECT ?, l.path, l.bytes, l.mtime_ns, NULL, r.image_id
            FROM _listing l JOIN _reads r USING (path) WHERE r.stage IS DISTINCT FROM 'read'""",

@@ -1,4 +1,4 @@
-"""The lake at a glance."""
+"""A summary of the lake."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ QUERIES = {
 
 
 def summarize(lake: Lake) -> dict[str, Any]:
-    """Count sources, labels, images, recipes, features, failures, models and tags; name the snapshot."""
+    """Summarize sources, labels, images, recipes, features, failures, models and tags of the newest snapshot."""
     found: dict[str, Any] = {name: lake.dicts(sql) for name, sql in QUERIES.items()}
     found["images"] = int(lake.value("SELECT count(*) FROM images"))
     found["features"] = sum(row["features"] for row in found["recipes"])

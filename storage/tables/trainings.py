@@ -1,4 +1,4 @@
-"""Trainings: the labelled rows of a snapshot, and the record of what was trained on them and registered."""
+"""Trainings: the labelled rows of a snapshot, and the heads that were trained on them."""
 
 import hashlib
 import json
@@ -63,24 +63,24 @@ class Training:
 
 
 def head_path(home: Home, training_id: str) -> Path:
-    """Name the file of a trained head."""
+    """Return the path of a trained head."""
     return home.heads / training_id / HEAD
 
 
 def checkpoint_folder(home: Home, training_id: str) -> Path:
-    """Name the folder of what a training that breaks off goes on from; it goes when the training is recorded."""
+    """Return the folder of checkpoints from which an interrupted training resumes."""
     return home.heads / training_id / "checkpoints"
 
 
 def evaluation_path(home: Home, training_id: str) -> Path:
-    """Name the file of what was measured: figures, tables, confusion matrix, slices, split counts."""
+    """Return the path of the evaluation: metrics, tables, confusion matrix, slices, split counts."""
     return home.heads / training_id / "evaluation.json"
 
 
 def list_labelled(
     lake: Lake, label_set: LabelSetName, recipe_id: str, *, several: bool = False
 ) -> list[tuple[str, str]]:
-    """List the (image_id, class) of images with a feature and one class, or ``several``, ordered by image."""
+    """List the (image_id, class) of images with a feature and one class, or ``several``, ordered by image_id."""
     labelled = _ALL_LABELS if several else _LABELLED
     return lake.rows(
         f"SELECT image_id::VARCHAR, class FROM ({labelled}) ORDER BY image_id, class", [label_set, recipe_id]
@@ -92,7 +92,7 @@ def digest_labelled(
 ) -> str:
     """Hash what :func:`list_labelled` lists, less some classes: SHA-256 over ``["image_id", "class"]`` of each row.
 
-    DuckDB writes the rows as text, which is hashed as it lies in memory.
+    DuckDB writes the rows as text, which is hashed in place in memory.
     """
     names = lake.column("SELECT DISTINCT class FROM labels WHERE label_set = ?", [label_set])
     texts = pa.table({"class": names, "text": [json.dumps(name) for name in names]})
@@ -111,33 +111,33 @@ def digest_labelled(
 
 
 def count_conflicts(lake: Lake, label_set: LabelSetName) -> int:
-    """Count the images that the label set gives several classes."""
+    """Count the images that have several classes in a label set."""
     sql = "SELECT image_id FROM labels WHERE label_set = ? GROUP BY image_id HAVING min(class) <> max(class)"
     return int(lake.value(f"SELECT count(*) FROM ({sql})", [label_set]))
 
 
 def list_trainings(lake: Lake, condition: str, parameters: Sequence[object] = ()) -> list[Training]:
-    """List the trainings for which a condition holds, the newest first."""
+    """List the trainings that meet a SQL condition, newest first."""
     rows = lake.dicts(f"FROM heads WHERE {condition} ORDER BY trained_at DESC, training_id", parameters)
     return [_read_training(row if "kind" in row else _upgrade_row(row)) for row in rows]
 
 
 def find_training(lake: Lake, training_id: str) -> Training | None:
-    """Find a training by its identity."""
+    """Find a training by its id."""
     return next(iter(list_trainings(lake, "training_id = ?", [training_id])), None)
 
 
 def find_newest(lake: Lake, label_set: LabelSetName, recipe_id: str | None = None) -> Training | None:
-    """Find the training that was done last, under a recipe or any."""
+    """Find the newest training of a label set, under one recipe or any."""
     condition = "label_set = $1 AND ($2 IS NULL OR recipe_id = $2)"
     return next(iter(list_trainings(lake, condition, [label_set, recipe_id])), None)
 
 
 def save_training(lake: Lake, training: Training, rows: pa.Table, now: datetime, code: str | None = None) -> None:
-    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is known.
+    """Record a training with its exact rows (image_id as text, class, split) and its code, unless it is recorded.
 
     Raises:
-        TrainError: where one of its images was erased meanwhile.
+        TrainError: if one of its images was erased meanwhile.
     """
 
     def write() -> None:
@@ -202,7 +202,7 @@ def _upgrade_row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refuse_erased(lake: Lake, training_id: str) -> None:
-    """Refuse rows of images that are no more; the files of the head that learned from them go, too."""
+    """Refuse rows of erased images, and delete the head that was trained on them."""
     if not lake.value("SELECT count(*) FROM erasures"):
         return
     gone = lake.value("SELECT count(*) FROM _rows WHERE image_id::UUID NOT IN (SELECT image_id FROM images)")
@@ -212,7 +212,7 @@ def _refuse_erased(lake: Lake, training_id: str) -> None:
 
 
 def list_split(lake: Lake, training_id: str, split: str) -> list[tuple[str, str]]:
-    """List the (image_id, class) of one split of a training, ordered by image."""
+    """List the (image_id, class) of one split of a training, ordered by image_id."""
     return lake.rows(
         "SELECT image_id::VARCHAR, class FROM training_sets WHERE training_id = ? AND split = ? ORDER BY image_id",
         [training_id, split],

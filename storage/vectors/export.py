@@ -1,4 +1,4 @@
-"""An export: features with their classes as a folder of files that need neither the lake nor this project."""
+"""Export features with their classes to a folder that can be read without the lake and without this project."""
 
 import contextlib
 import hashlib
@@ -24,19 +24,19 @@ from storage.vectors.features_reader import Features, to_lists
 from storage.vectors.gather import Indices, at_snapshot
 
 Format = Literal["parquet", "datasets"]
-ROWS_A_FILE, ROWS_A_GROUP = 131_072, 8_192
+ROWS_PER_FILE, ROWS_PER_GROUP = 131_072, 8_192
 MANIFEST = "manifest.json"
 COLUMNS = {
     "image_id": "First 128 bits of the SHA-256 of the image's bytes, as UUID",
     "first_seen": "When the lake first saw the image",
-    "class": "The image's class in the label set; null where it has none or several",
+    "class": "The image's class in the label set; null if it has none or several",
     "vector": "The feature, float32",
 }
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One file of an export, with what proves that it is whole; ``rows`` is None where it holds none."""
+    """One file of an export, with its size and checksum; ``rows`` is None if it is not Parquet."""
 
     path: str
     rows: int | None
@@ -46,7 +46,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an export holds, and where it came from."""
+    """The contents of an export, and where it came from."""
 
     snapshot: int
     recipe_id: str
@@ -65,18 +65,18 @@ class Manifest:
 def export_features(
     features: Features, folder: Path, now: datetime, *, label_set: LabelSetName | None = None, form: Format = "parquet"
 ) -> Manifest:
-    """Write features, with classes, into a new folder with a manifest; a folder under that name is whole.
+    """Write features with classes into a new folder with a manifest, atomically.
 
     Args:
-        features: What to write; its snapshot is named in the manifest.
-        folder: A folder that does not exist.
+        features: The features to write.
+        folder: A folder that does not exist yet.
         now: The time for the manifest.
-        label_set: Whose classes; by default the only one that there is.
-        form: ``parquet`` for plain Parquet, ``datasets`` for what Hugging Face's ``load_from_disk`` reads.
+        label_set: The label set of the classes; by default the only one.
+        form: ``parquet`` for plain Parquet, ``datasets`` for Hugging Face's ``load_from_disk``.
 
     Raises:
-        ExportError: where the folder exists or cannot be written, or ``datasets`` is not installed.
-        QueryError: where the lake has no label set of the name, or none is named and it has several.
+        ExportError: if the folder exists or cannot be written, or ``datasets`` is not installed.
+        QueryError: if the lake has no such label set, or has several and none is named.
     """
     facts = _read_facts(features, label_set)
     classes = tuple(sorted(set(facts["class"].drop_null().to_pylist())))
@@ -118,23 +118,23 @@ def _make_folder(folder: Path) -> Iterator[Path]:
 
 def _read_facts(features: Features, label_set: LabelSetName | None) -> pa.Table:
     """Read ``image_id`` as text, ``first_seen`` and ``class``, in the order of the features' ids."""
-    asked = pa.table({"image_id": features.image_ids, "position": pa.array(np.arange(len(features)))})
-    with features.lake.temporary_tables(_asked=asked):
+    images = pa.table({"image_id": features.image_ids, "position": pa.array(np.arange(len(features)))})
+    with features.lake.temporary_tables(_images=images):
         seen = features.lake.table(
             f"""SELECT image_id::VARCHAR AS image_id, first_seen
-                FROM _asked LEFT JOIN (FROM images{at_snapshot(features.at)}) USING (image_id) ORDER BY position"""
+                FROM _images LEFT JOIN (FROM images{at_snapshot(features.at)}) USING (image_id) ORDER BY position"""
         )
     return seen.append_column("class", features.classes(label_set))
 
 
 def _write_parquet(features: Features, facts: pa.Table, folder: Path) -> None:
     folder.mkdir()
-    parts = features.parts(ROWS_A_GROUP)
+    parts = features.parts(ROWS_PER_GROUP)
     empty = (np.empty(0, np.int64), np.empty((0, features.recipe.dim), np.float32))
     schema = _to_table(facts, *empty).schema
-    for number in range(max(1, -(-len(features) // ROWS_A_FILE))):
+    for number in range(max(1, -(-len(features) // ROWS_PER_FILE))):
         with _open_writer(folder / f"features-{number:05}.parquet", schema) as writer:
-            for positions, matrix in itertools.islice(parts, ROWS_A_FILE // ROWS_A_GROUP):
+            for positions, matrix in itertools.islice(parts, ROWS_PER_FILE // ROWS_PER_GROUP):
                 writer.write_table(_to_table(facts, positions, matrix))
 
 
@@ -153,9 +153,9 @@ def _to_table(facts: pa.Table, positions: Indices, matrix: Matrix) -> pa.Table:
 
 
 def _write_datasets(features: Features, facts: pa.Table, folder: Path, classes: Sequence[str]) -> None:
-    """Write Parquet, which ``datasets`` then turns into its own files without holding it in memory.
+    """Write Parquet, which ``datasets`` converts to its own files without loading it into memory.
 
-    Its torch format takes no times, so ``first_seen`` is left out.
+    ``first_seen`` is left out, since the torch format of ``datasets`` does not support times.
     """
     try:
         import datasets

@@ -1,4 +1,4 @@
-"""A shard of vectors as a Parquet file, which a worker writes without knowing the catalog."""
+"""A shard of vectors as a Parquet file, which a worker writes without the catalog."""
 
 import contextlib
 import uuid
@@ -17,8 +17,8 @@ from storage.locations.home import Home
 from storage.locations.parquet_files import name_file, open_data
 from storage.names import SourceName
 
-# Bytes of vectors that are compressed together: what reading one of them costs. Half of it takes a fifth more time to
-# read whole, twice as much takes twice the time to look one vector up, and neither makes the files smaller.
+# Bytes of vectors in a row group, all of which a lookup of one vector reads. Half as much takes a fifth more time to
+# read a whole file, twice as much doubles the time of a lookup, and neither makes the files smaller.
 ROW_GROUP = 1 << 19
 
 Matrix = npt.NDArray[np.float32]
@@ -26,7 +26,7 @@ Matrix = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Failure:
-    """An image that gave no feature: at which stage, and why."""
+    """An image that could not be embedded: at which stage, and why."""
 
     image_id: str
     path: str
@@ -36,11 +36,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Shard:
-    """A piece of embedding that is done and not yet committed.
+    """A shard of features that is computed but not committed yet.
 
-    ``file``, as the catalog takes it, is None where every image failed; ``calls`` counts the images that went through
-    the backbone; ``seconds`` from the first file opened to the Parquet file closed; ``bytes`` were read; ``waits`` are
-    the seconds in which each stage was the one that the others waited for.
+    ``file`` is its path in the catalog's notation, None if every image failed. ``calls`` is the number of images that
+    went through the backbone; ``seconds`` is from opening the first file to closing the Parquet file; ``bytes`` were
+    read; ``waits`` are the seconds for which each stage was the bottleneck.
     """
 
     recipe_id: str
@@ -54,50 +54,50 @@ class Shard:
 
 
 class FeatureFile:
-    """A Parquet file of vectors in the lake's folder, written piece by piece; not part of the lake when it is done.
+    """A Parquet file of vectors in the lake's data folder, written in batches. It is added to the lake later.
 
-    Byte-stream-split gathers the mantissa's last bytes, which rounding to float16 has zeroed, and zstd removes them.
-    A file under its own name is whole: until then it is called ``.unfinished``, and what breaks off is removed.
-    In an object store it appears when its upload is complete.
+    Byte-stream-split groups the last bytes of the mantissas, which rounding to float16 has zeroed, and zstd removes
+    them. The file has the suffix ``.unfinished`` until it is complete, and is deleted after an error. In an object
+    store it appears when its upload is complete.
     """
 
     def __init__(self, home: Home, recipe_id: str, dim: int) -> None:
         self._fs, folder = open_data(home)
         self._folder, name = f"{folder}/main/features/recipe_id={recipe_id}", str(uuid.uuid4())
         self._local = isinstance(self._fs, fs.LocalFileSystem)
-        self._place = f"{self._folder}/{name}.parquet"
-        self._unfinished = f"{self._folder}/{name}.unfinished" if self._local else self._place
+        self._path = f"{self._folder}/{name}.parquet"
+        self._unfinished = f"{self._folder}/{name}.unfinished" if self._local else self._path
         self._home = home
         vector = pa.list_(pa.float32(), dim)
         self._schema = pa.schema([("image_id", pa.uuid()), ("vector", vector)])
-        self._waiting: list[pa.RecordBatch] = []
+        self._pending: list[pa.RecordBatch] = []
         self._writer: pq.ParquetWriter | None = None
         self.path: str | None = None
-        """Where it lies once it is whole, as the catalog takes it; None where nothing was written."""
+        """The path in the catalog's notation once the file is complete; None if nothing was written."""
 
     def write(self, image_ids: Sequence[str], vectors: Matrix) -> None:
-        """Add n vectors [n, dim], float32, under n ids.
+        """Add n vectors [n, dim], float32, of n images.
 
         Raises:
-            LakeError: where the disk does not take them.
+            LakeError: if they cannot be written.
         """
         if not len(image_ids):
             return
         flat = pa.array(np.ascontiguousarray(vectors).ravel())
         columns = [to_uuids(image_ids), pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])]
-        self._waiting.append(pa.record_batch(columns, schema=self._schema))
-        if sum(batch.nbytes for batch in self._waiting) >= ROW_GROUP:
+        self._pending.append(pa.record_batch(columns, schema=self._schema))
+        if sum(batch.nbytes for batch in self._pending) >= ROW_GROUP:
             with self._explain():
                 self._flush()
 
     def __enter__(self) -> Self:
-        """Give the file to a ``with`` block."""
+        """Enter a ``with`` block."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Close it under its own name; after an error, remove what there is."""
+        """Close the file and rename it; after an error, delete it."""
         try:
-            if kind is None and (self._waiting or self._writer):
+            if kind is None and (self._pending or self._writer):
                 with self._explain():
                     self._finish()
         finally:
@@ -117,17 +117,17 @@ class FeatureFile:
                 use_byte_stream_split=["vector.list.element"],
             )
         rows = max(1, ROW_GROUP // self._schema.field("vector").type.list_size // 4)
-        self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=rows)
-        self._waiting = []
+        self._writer.write_table(pa.Table.from_batches(self._pending), row_group_size=rows)
+        self._pending = []
 
     def _finish(self) -> None:
-        if self._waiting:
+        if self._pending:
             self._flush()
         if self._writer:
             self._writer.close()
         if self._local:
-            self._fs.move(self._unfinished, self._place)
-        self.path = name_file(self._home, self._place)
+            self._fs.move(self._unfinished, self._path)
+        self.path = name_file(self._home, self._path)
 
     def _drop(self) -> None:
         if self._writer:
@@ -142,22 +142,22 @@ class FeatureFile:
             yield
         except OSError as error:
             reason = error.strerror or error
-            mend = "Make room on the disk" if self._local else "Check the bucket and the credentials"
+            remedy = "Make room on the disk" if self._local else "Check the bucket and the credentials"
             raise LakeError(
                 f"features {name_file(self._home, self._folder)}",
                 f"cannot be written: {reason}",
-                f"{mend}, then run again: what was committed stays",
+                f"{remedy}, then run again: committed features are kept",
             ) from error
 
 
 def write_features(home: Home, recipe_id: str, image_ids: Sequence[str], vectors: Matrix) -> str:
-    """Write vectors [n, dim], float32, of one image or more as a file of features, not yet part of the lake.
+    """Write vectors [n, dim], float32, of one image or more as a file of features, which is not part of the lake yet.
 
     Returns:
-        The file, as the catalog takes it.
+        The path of the file in the catalog's notation.
 
     Raises:
-        LakeError: where the disk does not take them.
+        LakeError: if they cannot be written.
     """
     with FeatureFile(home, recipe_id, vectors.shape[1]) as file:
         file.write(image_ids, vectors)
@@ -170,19 +170,20 @@ def write_rows(home: Home, recipe_id: str, rows: pa.Table) -> str:
     return write_features(home, recipe_id, [str(image_id) for image_id in rows["image_id"].to_pylist()], vectors)
 
 
-def measure_distances(vectors: Matrix, known: Matrix) -> Matrix:
-    """Give how far each vector [n, dim] lies from the known one, in lengths of that: [n]."""
-    far: Matrix = np.linalg.norm(vectors - known, axis=1) / np.maximum(np.linalg.norm(known, axis=1), 1e-12)
-    return far
+def measure_distances(vectors: Matrix, references: Matrix) -> Matrix:
+    """Return the distance of each vector [n, dim] from its reference, relative to the reference's length: [n]."""
+    lengths = np.maximum(np.linalg.norm(references, axis=1), 1e-12)
+    distances: Matrix = np.linalg.norm(vectors - references, axis=1) / lengths
+    return distances
 
 
 def to_uuids(image_ids: Sequence[str]) -> pa.Array:
-    """Write ids as Arrow UUIDs."""
+    """Convert ids from text to Arrow UUIDs."""
     return pack_uuids(bytes.fromhex("".join(image_ids).replace("-", "")))
 
 
 def pack_uuids(raw: bytes | npt.NDArray[np.uint8]) -> pa.Array:
-    """Take ids, 16 bytes each, as Arrow UUIDs."""
+    """Convert ids, 16 bytes each, to Arrow UUIDs."""
     buffer = pa.py_buffer(raw)
     binary = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), buffer.size // 16, [None, buffer])
     return pa.ExtensionArray.from_storage(pa.uuid(), binary)

@@ -1,4 +1,4 @@
-"""Reading features: the rows of one recipe, at one snapshot, under one condition, in the form that a tool wants."""
+"""Read features: those of one recipe, at a snapshot, under a condition, as NumPy, Arrow, pandas or polars."""
 
 import contextlib
 from collections.abc import Iterator
@@ -47,9 +47,9 @@ class Vectors(NamedTuple):
 
 @dataclass(frozen=True)
 class Features:
-    """The features of one recipe. Which images they are of is known; the vectors are read when they are asked for.
+    """The features of one recipe. The ids are loaded; vectors are read on demand.
 
-    ``image_ids`` are Arrow UUIDs in ascending order, which is the order of all that is read as a whole.
+    ``image_ids`` are Arrow UUIDs in ascending order, the order of everything that is read as a whole.
     """
 
     lake: Lake
@@ -64,10 +64,10 @@ class Features:
         return len(self.image_ids)
 
     def to_numpy(self) -> Vectors:
-        """Read ids and one matrix, which ``torch.from_numpy`` takes without a copy.
+        """Read the ids and one matrix, which ``torch.from_numpy`` accepts without a copy.
 
         Raises:
-            LakeError: where a file cannot be read, here and in all other ways to read.
+            LakeError: if a file cannot be read; all other methods that read raise it, too.
         """
         return Vectors(self.image_ids, gather_vectors(self.lake, self.at, self.pieces, self.recipe.dim))
 
@@ -91,79 +91,79 @@ class Features:
         return pl.DataFrame(pa.table({"image_id": to_texts(image_ids), "vector": to_lists(matrix)}))
 
     def batches(self, size: int) -> Iterator[Vectors]:
-        """Read ``size`` images at a time, in the order in which they lie; one row group of a file is held at a time."""
+        """Read batches of ``size`` images in the order of the files; at most one row group is in memory at a time."""
         for positions, vectors in self.parts(size):
             yield Vectors(self.image_ids.take(pa.array(positions)), vectors)
 
     def parts(self, size: int) -> Iterator[tuple[Indices, Matrix]]:
-        """Read as :meth:`batches` does, with places in ``image_ids`` in the ids' place."""
-        held: list[tuple[Indices, Matrix]] = []
+        """Read batches as :meth:`batches` does, with indices into ``image_ids`` instead of ids."""
+        pending: list[tuple[Indices, Matrix]] = []
         room = size
         for group in self.groups():
             positions, vectors = group.positions, self.read(group)
             while len(positions):
-                held.append((positions[:room], vectors[:room]))
+                pending.append((positions[:room], vectors[:room]))
                 positions, vectors = positions[room:], vectors[room:]
-                room -= len(held[-1][0])
+                room -= len(pending[-1][0])
                 if not room:
-                    yield _join(held)
-                    held, room = [], size
-        if held:
-            yield _join(held)
+                    yield _concatenate(pending)
+                    pending, room = [], size
+        if pending:
+            yield _concatenate(pending)
 
     def groups(self) -> list[RowGroups]:
-        """List the row groups in which the vectors lie, in one order for one snapshot."""
+        """List the row groups that contain the vectors, always in the same order for one snapshot."""
         return list(list_row_groups(open_data(self.lake.home)[0], self.pieces))
 
     def read(self, group: RowGroups) -> Matrix:
-        """Read the vectors of one row group, [n, dim], of the images ``image_ids`` at its positions."""
+        """Read the vectors of a row group, [n, dim]; its ``positions`` are indices into ``image_ids``."""
         return read_row_groups(self.lake, self.at, group, self.recipe.dim)
 
     def classes(self, label_set: LabelSetName | None = None) -> pa.Array:
-        """Read each image's class, as text, in the order of ``image_ids``; null where it has none or several.
+        """Read the class of each image, as text, in the order of ``image_ids``; null if it has none or several.
 
         Raises:
-            QueryError: where the lake has no label set of the name, or none is named and it has several.
+            QueryError: if the lake has no such label set, or has several and none is named.
         """
-        chosen = self.find_label_set(label_set)
-        asked = pa.table({"image_id": self.image_ids, "position": pa.array(np.arange(len(self)))})
-        with self.lake.temporary_tables(_asked=asked):
-            found = self.lake.table(
-                f"""SELECT CASE WHEN count(DISTINCT class) = 1 THEN min(class) END AS class FROM _asked
+        found = self.find_label_set(label_set)
+        images = pa.table({"image_id": self.image_ids, "position": pa.array(np.arange(len(self)))})
+        with self.lake.temporary_tables(_images=images):
+            table = self.lake.table(
+                f"""SELECT CASE WHEN count(DISTINCT class) = 1 THEN min(class) END AS class FROM _images
                     LEFT JOIN (FROM labels{at_snapshot(self.at)} WHERE label_set = ?) USING (image_id)
                     GROUP BY position ORDER BY position""",
-                [chosen],
+                [found],
             )
-        return found["class"].combine_chunks()
+        return table["class"].combine_chunks()
 
     @property
     def snapshot(self) -> int:
-        """The snapshot that they are of."""
+        """The snapshot of the features."""
         return self.lake.snapshot if self.at is None else self.at
 
     def find_label_set(self, named: LabelSetName | None = None) -> LabelSetName | None:
-        """Find a label set, or the only one that there is; None where there is none and none is named.
+        """Find a label set by name, or the only one; None if there is none and none is named.
 
         Raises:
-            QueryError: where there is none of the name, or there are several to choose from.
+            QueryError: if there is no such label set, or several and none is named.
         """
         sets = self.lake.column(f"SELECT DISTINCT label_set FROM labels{at_snapshot(self.at)} ORDER BY label_set")
         if named is not None and named not in sets:
             remedy = f"There are {', '.join(sets) or 'none'}"
-            raise QueryError(f"label set {named!r}", f"is none of snapshot {self.snapshot}", remedy)
+            raise QueryError(f"label set {named!r}", f"does not exist at snapshot {self.snapshot}", remedy)
         if named is None and len(sets) > 1:
-            rule = "are several, each with a class for an image"
+            rule = "are several, and each may have a class for an image"
             raise QueryError(f"label sets {', '.join(sets)}", rule, "Name one of them")
         return named or (sets[0] if sets else None)
 
 
 def find_features(lake: Lake, recipe: str, at: int | str | None = None, where: str | None = None) -> Features:
-    """Find features to read: as Arrow, pandas, polars, NumPy, or batch by batch.
+    """Find features, to be read as Arrow, pandas, polars, NumPy, or in batches.
 
     Args:
-        lake: The lake that has them.
-        recipe: A recipe's id, or the beginning of one if no other recipe's id begins so.
-        at: A snapshot's number or tag, to read the features as they were.
+        lake: The lake.
+        recipe: The id of a recipe, or a unique prefix of it.
+        at: The number or tag of a snapshot; by default the newest.
         where: A SQL condition that an image must meet with at least one of its files and labels. Its columns are those
             of ``images``; ``source``, ``path``, ``file_bytes`` and ``mtime_ns`` of ``files``; ``label_set``, ``class``,
             ``labelled_by`` and ``labelled_at`` of ``labels``.
@@ -190,40 +190,40 @@ def _find_at(lake: Lake, recipe: str, at: int | None, where: str | None) -> Feat
 
 
 def to_lists(matrix: Matrix) -> pa.Array:
-    """Show a matrix as Arrow lists of one length, without a copy."""
+    """View a matrix as Arrow fixed-size lists, without a copy."""
     return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
 
 
 def to_texts(image_ids: pa.Array) -> pa.Array:
-    """Write Arrow UUIDs as text, as SQL shows them."""
+    """Convert Arrow UUIDs to text, as SQL shows them."""
     with duckdb.connect() as con:
         texts = con.from_arrow(pa.table({"image_id": image_ids})).project("image_id::VARCHAR AS image_id")
         return texts.to_arrow_table()["image_id"]
 
 
 def select_images(at: int | None, where: str) -> str:
-    """Select the images for which a condition holds, with at least one of their files and labels."""
+    """Return the SQL that selects images that meet a condition with at least one of their files and labels."""
     return f"SELECT image_id FROM ({_join_facts(at)}) WHERE ({where}\n)"
 
 
 def check_condition(lake: Lake, at: int | None, where: str) -> None:
-    """Refuse what is no single condition, or is one of which SQL makes a truth by itself, as of any number but 0.
+    """Check that a text is a single SQL condition, and its type boolean: SQL would accept a number, too.
 
     Raises:
-        QueryError: saying what it is; or duckdb.Error, where DuckDB cannot read it.
+        QueryError: if it is not boolean; or duckdb.Error, if DuckDB cannot parse it.
     """
-    duckdb.SQLExpression(where)  # by itself, lest a bracket in it closes the one around it
+    duckdb.SQLExpression(where)  # alone, since a bracket in it could close the one around it
     kind = lake.rows(f"DESCRIBE SELECT ({where}\n) FROM ({_join_facts(at)})")[0][1]
     if kind != "BOOLEAN":
-        raise QueryError(f"where {where!r}", f"is of type {kind}, not true or false", "Compare it with something")
+        raise QueryError(f"where {where!r}", f"has type {kind}, not BOOLEAN", "Compare it with something")
 
 
 @contextlib.contextmanager
 def explain_condition(value: str) -> Iterator[None]:
-    """Tell what DuckDB has against a condition, and which columns it may have.
+    """Translate DuckDB's error about a condition, and list the columns that it may use.
 
     Raises:
-        QueryError: naming the value.
+        QueryError: if DuckDB refuses the condition.
     """
     try:
         yield
@@ -232,11 +232,11 @@ def explain_condition(value: str) -> Iterator[None]:
 
 
 def _join_facts(at: int | None) -> str:
-    then = at_snapshot(at)
+    version = at_snapshot(at)
     return f"""SELECT i.*, f.source, f.path, f.bytes AS file_bytes, f.mtime_ns,
                  l.label_set, l.class, l.source AS labelled_by, l.labelled_at
-               FROM (FROM images{then}) i LEFT JOIN (FROM files{then}) f USING (image_id)
-               LEFT JOIN (FROM labels{then}) l USING (image_id)"""
+               FROM (FROM images{version}) i LEFT JOIN (FROM files{version}) f USING (image_id)
+               LEFT JOIN (FROM labels{version}) l USING (image_id)"""
 
 
 def _find_recipe(lake: Lake, recipe: str, at: int | None) -> Recipe:
@@ -251,8 +251,8 @@ def _find_recipe(lake: Lake, recipe: str, at: int | None) -> Recipe:
     return read_recipe(found[0][0])
 
 
-def _join(held: list[tuple[Indices, Matrix]]) -> tuple[Indices, Matrix]:
-    positions, vectors = zip(*held, strict=True)
+def _concatenate(pending: list[tuple[Indices, Matrix]]) -> tuple[Indices, Matrix]:
+    positions, vectors = zip(*pending, strict=True)
     return np.concatenate(positions), np.concatenate(vectors)
 
 

@@ -1,7 +1,7 @@
-"""Vectors out of the lake's files: DuckDB says in which file and row each lies, pyarrow reads them.
+"""Read vectors from the lake's files: DuckDB finds the file and row of each, pyarrow reads them.
 
-Deletes, time travel and conditions are DuckDB's part, so that no other code needs to know how DuckLake keeps them; the
-vectors go straight from the files into one matrix.
+DuckDB handles deletes, time travel and conditions, so that no other code depends on how DuckLake stores them. Vectors
+go straight from the files into one matrix.
 """
 
 import contextlib
@@ -23,13 +23,13 @@ from storage.locations.parquet_files import explain_unreachable, open_data
 from storage.vectors.feature_file import Matrix, pack_uuids
 
 Indices = npt.NDArray[np.int64]
-RUN = 8  # row groups that are read at once: 4 MB a thread
-INLINED = "ducklake_inlined_data"  # how DuckLake names the file of rows that lie in the catalog itself
+RUN = 8  # row groups to read at once: 4 MB per thread
+INLINED = "ducklake_inlined_data"  # the prefix of DuckLake's file name for rows that are in the catalog itself
 
 
 @dataclass(frozen=True)
 class FileRows:
-    """Rows of one file: their numbers in it, ascending, and where each belongs in the whole."""
+    """Rows of one file: their numbers, ascending, and the position of each in the result."""
 
     file: str
     rows: Indices
@@ -38,9 +38,9 @@ class FileRows:
 
 @dataclass(frozen=True)
 class RowGroups:
-    """What is wanted of some row groups of one file: numbers of rows in them, ascending, and where each belongs.
+    """Rows of some row groups of one file: row numbers within these groups, ascending, and positions in the result.
 
-    ``footer`` is the file's, read once; None for rows that lie in the catalog.
+    ``footer`` is that of the file; None for rows in the catalog.
     """
 
     file: str
@@ -51,15 +51,15 @@ class RowGroups:
 
 
 def at_snapshot(at: int | None) -> str:
-    """Write what follows a table's name to read it as it was."""
+    """Return the SQL that follows a table's name to read it at a snapshot."""
     return "" if at is None else f" AT (VERSION => {int(at)})"
 
 
 def locate_rows(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[pa.Array, tuple[FileRows, ...]]:
-    """Find where features lie that a query gives: image_id, filename, file_row_number, and position, from 0 on.
+    """Locate the features that a query selects with image_id, filename, file_row_number and position, from 0.
 
     Returns:
-        The image ids by position, as Arrow UUIDs, and a piece for each file, by the file's first position.
+        The image ids by position, as Arrow UUIDs, and the rows of each file, ordered by first position.
     """
     found = lake.table(
         f"""SELECT filename, list({{'image_id': image_id, 'row': file_row_number, 'position': position}}) AS places
@@ -78,13 +78,12 @@ def locate_rows(lake: Lake, wanted: str, parameters: Sequence[object]) -> tuple[
 
 
 def locate_whole_files(lake: Lake, at: int | None, recipe_id: str) -> tuple[pa.Array, tuple[FileRows, ...]] | None:
-    """List where all features of a recipe lie, by files that are read whole; None where one of them is not.
+    """Locate all features of a recipe, if all rows of all its files are selected; None otherwise.
 
-    A file is whole where DuckDB reads as many rows of the recipe from it as it has: then none is deleted, or of another
-    snapshot.
+    All rows of a file are selected if DuckDB reads as many from it as it has: none is deleted or of another snapshot.
 
     Returns:
-        As :func:`locate`: the image ids, ascending, as Arrow UUIDs, and a piece for each file.
+        The image ids, ascending, as Arrow UUIDs, and the rows of each file, as :func:`locate_rows` does.
     """
     counts = lake.rows(
         f"SELECT filename, count(*) FROM features{at_snapshot(at)} WHERE recipe_id = ? GROUP BY ALL", [recipe_id]
@@ -111,10 +110,10 @@ def locate_whole_files(lake: Lake, at: int | None, recipe_id: str) -> tuple[pa.A
 
 
 def gather_vectors(lake: Lake, at: int | None, pieces: Sequence[FileRows], dim: int) -> Matrix:
-    """Read pieces of a snapshot into one matrix [n, dim], float32, contiguous; row groups are decoded on every core.
+    """Read rows of files into one matrix [n, dim], float32, contiguous; row groups are decoded on every core.
 
     Raises:
-        LakeError: where a file cannot be read.
+        LakeError: if a file cannot be read.
     """
     matrix = _allocate(sum(len(piece.rows) for piece in pieces), dim)
     system, _ = open_data(lake.home)
@@ -124,7 +123,7 @@ def gather_vectors(lake: Lake, at: int | None, pieces: Sequence[FileRows], dim: 
 
     groups = list(list_row_groups(system, pieces, RUN))
     for group in groups:
-        if group.footer is None:  # one connection cannot be read by several threads
+        if group.footer is None:  # threads cannot share a connection
             fill(group)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         list(threads.map(fill, (group for group in groups if group.footer)))
@@ -132,7 +131,7 @@ def gather_vectors(lake: Lake, at: int | None, pieces: Sequence[FileRows], dim: 
 
 
 def list_row_groups(system: fs.FileSystem, pieces: Sequence[FileRows], run: int = 1) -> Iterator[RowGroups]:
-    """Part pieces by the row groups of their files in which something is wanted, ``run`` of them at a time."""
+    """Split rows of files by the row groups that contain them, ``run`` groups at a time."""
     for piece in pieces:
         if piece.file.startswith(INLINED):
             yield RowGroups(piece.file, (), piece.rows, piece.positions, None)
@@ -142,7 +141,7 @@ def list_row_groups(system: fs.FileSystem, pieces: Sequence[FileRows], run: int 
         ends = np.concatenate([[0], np.cumsum(sizes)])
         cuts = np.searchsorted(piece.rows, ends)
         counts = np.diff(cuts)
-        for numbers in _part(np.flatnonzero(counts), run):
+        for numbers in _split(np.flatnonzero(counts), run):
             part = slice(cuts[numbers[0]], cuts[numbers[-1] + 1])
             left_out = ends[numbers] - np.cumsum(sizes[numbers]) + sizes[numbers]
             rows = piece.rows[part] - np.repeat(left_out, counts[numbers])
@@ -150,19 +149,19 @@ def list_row_groups(system: fs.FileSystem, pieces: Sequence[FileRows], run: int 
 
 
 def read_row_groups(lake: Lake, at: int | None, group: RowGroups, dim: int) -> Matrix:
-    """Read the wanted vectors of row groups, or of the catalog, [n, dim], float32.
+    """Read the selected vectors of row groups, or of the catalog, [n, dim], float32.
 
     Raises:
-        LakeError: where the file cannot be read, or has vectors of another length.
+        LakeError: if the file cannot be read, or its vectors have another length.
     """
     return read_rows(open_data(lake.home)[0], group, dim) if group.footer else _read_inlined(lake, at, group, dim)
 
 
 def read_rows(system: fs.FileSystem, group: RowGroups, dim: int) -> Matrix:
-    """Read the wanted vectors of row groups of a file, [n, dim], float32; needs no catalog.
+    """Read the selected vectors of row groups of a file, [n, dim], float32; needs no catalog.
 
     Raises:
-        LakeError: where the file cannot be read, or has vectors of another length.
+        LakeError: if the file cannot be read, or its vectors have another length.
     """
     file = _open(system, group.file, group.footer)
     with _explain(group.file):
@@ -170,23 +169,23 @@ def read_rows(system: fs.FileSystem, group: RowGroups, dim: int) -> Matrix:
     parts = [chunk.flatten().to_numpy() for chunk in vectors.chunks]
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(flat) != len(vectors) * dim:
-        raise _unreadable(group.file, f"its vectors have not {dim} numbers each")
+        raise _unreadable(group.file, f"its vectors do not have {dim} numbers each")
     return cast("Matrix", flat.reshape(len(vectors), dim)[_slice(group.rows)])
 
 
 def to_bytes(image_ids: pa.Array) -> npt.NDArray[np.uint8]:
-    """Show Arrow UUIDs as bytes [n, 16], without a copy."""
+    """View Arrow UUIDs as bytes [n, 16], without a copy."""
     raw = image_ids.storage
     whole = np.frombuffer(raw.buffers()[1], np.uint8).reshape(-1, 16)
     return whole[raw.offset : raw.offset + len(raw)]
 
 
 def _allocate(n: int, dim: int) -> Matrix:
-    """Allocate a matrix from Arrow's pool, which has pages at hand where the system would have to clear new ones."""
+    """Allocate a matrix from Arrow's pool, which reuses pages; the system would have to clear new ones."""
     return np.frombuffer(pa.allocate_buffer(n * dim * 4), np.float32).reshape(n, dim)
 
 
-def _part(numbers: Indices, size: int) -> list[Indices]:
+def _split(numbers: Indices, size: int) -> list[Indices]:
     return [numbers[start : start + size] for start in range(0, len(numbers), size)]
 
 
@@ -197,7 +196,7 @@ def _read_ids(named: tuple[str, pq.ParquetFile]) -> tuple[str, npt.NDArray[np.ui
 
 
 def _sort(ids: npt.NDArray[np.uint8]) -> Indices:
-    """Find the order of ids [n, 16], that of their bytes; files of shards, which are ranges, have it already."""
+    """Return the indices that sort ids [n, 16] by their bytes. Shards are ranges of ids, so files are often sorted."""
     high, low = np.ascontiguousarray(ids).view(">u8").T.astype(np.uint64)
     if np.all((high[:-1] < high[1:]) | (high[:-1] == high[1:]) & (low[:-1] < low[1:])):
         return np.arange(len(ids))
@@ -213,10 +212,10 @@ def _read_inlined(lake: Lake, at: int | None, group: RowGroups, dim: int) -> Mat
     return cast("Matrix", vectors[np.searchsorted(found["row"].to_numpy(), group.rows)])
 
 
-def _slice(places: Indices) -> Indices | slice:
-    """Write consecutive places as a slice, which copies less."""
-    first, n = int(places[0]), len(places)
-    return slice(first, first + n) if np.array_equal(places, np.arange(first, first + n)) else places
+def _slice(indices: Indices) -> Indices | slice:
+    """Return consecutive indices as a slice, which copies less."""
+    first, n = int(indices[0]), len(indices)
+    return slice(first, first + n) if np.array_equal(indices, np.arange(first, first + n)) else indices
 
 
 def _open(system: fs.FileSystem, name: str, footer: pq.FileMetaData | None = None) -> pq.ParquetFile:
@@ -234,4 +233,4 @@ def _explain(name: str) -> Iterator[None]:
 
 
 def _unreadable(name: str, reason: str) -> LakeError:
-    return LakeError(f"file {name}", f"cannot be read: {reason}", "See what `frostline doctor` finds")
+    return LakeError(f"file {name}", f"cannot be read: {reason}", "Run `frostline doctor`")

@@ -161,7 +161,7 @@ def test_a_closed_stdout_is_no_error(frostline: Call, monkeypatch: pytest.Monkey
         ("class = 'red'\n) UNION SELECT image_id FROM images WHERE (true", "syntax error"),
         ("true; select 1", "single"),
         ("class = 'red', true", "single expression"),
-        ("width", "is of type INTEGER, not true or false"),
+        ("width", "has type INTEGER, not BOOLEAN"),
         ("'yes'", "is of type VARCHAR"),
         ("1/0", "is of type DOUBLE"),
         ("class = $1", "parameter"),
@@ -186,7 +186,7 @@ def test_an_impossible_age_is_refused(frostline: Call, name: str, age: str, flag
 
 
 def test_the_lineage_of_an_unknown_image_is_refused(frostline: Call) -> None:
-    refused(frostline("lineage", "73bb729d-83a6-7c8c-56e3-5d678634ef7e"), "none that this lake knows", "from files")
+    refused(frostline("lineage", "73bb729d-83a6-7c8c-56e3-5d678634ef7e"), "does not exist in this lake", "from files")
     known = frostline("lineage", "00000000-0000-0000-0000-000000000001", "--json").answer
     assert known["used_by"] == []
 

@@ -436,7 +436,7 @@ def test_the_command_reports_in_text_in_json_and_by_its_exit_code(home: Home) ->
     assert (sound.returncode, json.loads(sound.stdout)) == (0, {"sound": True, "findings": []})
     delete_file(home)
     broken = call(home)
-    assert (broken.returncode, "is gone. Repair: its rows leave the catalog" in broken.stdout) == (1, True)
+    assert (broken.returncode, "is gone. Repair: its rows are dropped from the catalog" in broken.stdout) == (1, True)
     assert call(home, "--json").returncode == 1
     mended = call(home, "--repair", "--json")
     assert (mended.returncode, json.loads(mended.stdout)["findings"][0]["repaired"]) == (0, True)

@@ -227,12 +227,12 @@ def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(ho
 
 def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(home: Home) -> None:
     with read_lake(home) as lake:
-        for name, rule in (("f" * 32, "none of this lake's"), ("", "must be"), ("rose.jpg", "must be")):
+        for name, rule in (("f" * 32, "does not exist in this lake"), ("", "must be"), ("rose.jpg", "must be")):
             with pytest.raises(EraseError, match=rule):
                 find_images(lake, [name])
         with pytest.raises(EraseError, match="begins several ids"):
             find_images(lake, ["0"])
-        with pytest.raises(EraseError, match="none of this lake's"):
+        with pytest.raises(EraseError, match="does not exist in this lake"):
             find_source(lake, SourceName("flowers"))
         with pytest.raises(EraseError, match="met by no image"):
             find_condition(lake, "width > 9000")

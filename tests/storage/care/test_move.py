@@ -83,7 +83,7 @@ def test_no_lake_is_moved_over_another(place: Home) -> None:
     with pytest.raises(LakeError, match="no lake to move"):
         move_lake(place)
     fill(open_home(place.root))
-    with pytest.raises(LakeError, match="is there already"):
+    with pytest.raises(LakeError, match="exists already"):
         move_lake(place)
 
 

@@ -45,9 +45,9 @@ def test_what_is_not_there_is_refused(place: Home, tmp_path: Path) -> None:
             with pytest.raises(LakeError, match=str(wrong)):
                 read_lake(place, wrong)
         for name in ("1", "", "a b", "-x"):
-            with pytest.raises(LakeError, match="starts with a letter"):
+            with pytest.raises(LakeError, match="must start with a letter"):
                 tag_snapshot(lake, name, None, NOW)
-        with pytest.raises(LakeError, match="none of this lake's"):
+        with pytest.raises(LakeError, match="does not exist in this lake"):
             delete_tag(lake, "none")
     with pytest.raises(LakeError, match="has no lake"):
         open_existing_lake(open_home(tmp_path / "elsewhere"))

@@ -81,7 +81,7 @@ def test_an_image_leads_to_every_model_and_prediction_that_used_it(lake: Lake) -
     asked, trained = trace(lake, later_id(lake))["used_by"]
     assert (asked["version"], asked["class"], asked["split"], asked["predicted"]) == (1, None, None, "red")
     assert (trained["version"], trained["class"], trained["predicted"]) == (2, "red", "red")
-    with pytest.raises(QueryError, match=r"image 0{32}: is none that this lake knows"):
+    with pytest.raises(QueryError, match=r"image 0{32}: does not exist in this lake"):
         trace(lake, "0" * 32)
 
 
