@@ -289,7 +289,7 @@ def test_cross_validation_says_what_unseen_groups_are_worth_and_leaves_the_test_
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({"group": "("}, "is no regular expression"),
+        ({"group": "("}, "is not a regular expression"),
         ({"group": "patient"}, "has no capturing group"),
         ({"folds": 2}, "must be 3 or more"),
         ({"folds": 5, "heads": ("tail",)}, "would train as many tails"),
