@@ -1,4 +1,4 @@
-"""The frost-line search, whole, over a small network with random weights: `frostline train --cut auto`."""
+"""The whole search, `frostline train --cut auto`, over a small network with random weights."""
 
 import itertools
 import json
@@ -29,7 +29,7 @@ Make = Callable[..., RunSettings]
 
 @pytest.fixture(scope="module")
 def make(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Make:  # noqa: ARG001
-    """60 images in a lake of their own, in no cut yet; keywords are settings of the search."""
+    """Make a lake of 60 images without features; keywords are settings of the search."""
     folder = tmp_path_factory.mktemp("searched")
     save_weights(folder / "network.safetensors")
     photos = write_folder(folder / "photos")
@@ -53,23 +53,23 @@ def make(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Make:  #
 
 @pytest.fixture(scope="module")
 def settings(make: Make) -> RunSettings:
-    """Those of the search that is made once."""
+    """The settings of the search that tests share."""
     return make("whole", heads=["softmax", "prototypes"])
 
 
 @pytest.fixture(scope="module")
 def first(settings: RunSettings) -> SearchReport:
-    """The search, in a lake without features."""
+    """The first search, in a lake without features."""
     return search(settings)
 
 
 def list_recipes(settings: RunSettings) -> list[tuple[str, int]]:
-    """List the cuts under which the lake has features, and how many."""
+    """List the cuts that have features, and how many."""
     with read_lake(open_home(settings.home)) as lake:
         return lake.rows("SELECT cut, count(*) FROM features JOIN recipes USING (recipe_id) GROUP BY recipe_id, cut")
 
 
-def test_a_second_search_decides_alike_and_computes_nothing(settings: RunSettings, first: SearchReport) -> None:
+def test_a_second_search_decides_the_same_and_computes_nothing(settings: RunSettings, first: SearchReport) -> None:
     second = search(settings)
     assert first.computed == 60 * len(list_recipes(settings)) == 60 * 4
     assert second.computed == 0
@@ -82,7 +82,7 @@ def list_decisions(found: SearchReport) -> list[tuple[object, ...]]:
     return [(o.contender, o.share, o.verdict, o.trial and (o.trial.loss, o.trial.correct)) for o in found.results]
 
 
-def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(
+def test_the_winner_has_the_lowest_validation_loss_and_its_settings_find_it_again(
     settings: RunSettings, first: SearchReport
 ) -> None:
     trials = [result.trial for result in first.results if result.trial and result.trial.share == 1]
@@ -101,7 +101,7 @@ def test_the_winner_is_the_best_on_validation_and_its_settings_find_it(
     check_told(first)
 
 
-def test_a_tail_that_was_tried_trains_no_epoch_again(
+def test_training_a_tried_tail_resumes_from_its_checkpoint(
     settings: RunSettings, first: SearchReport, caplog: pytest.LogCaptureFixture
 ) -> None:
     cut, *_ = [result.contender.cut for result in first.results if result.contender.kind == "tail"]
@@ -125,7 +125,7 @@ def check_told(found: SearchReport) -> None:
     assert f'cut = "{found.settings.embed.cut}"' in lines
 
 
-def test_nothing_is_embedded_beyond_the_bytes(make: Make) -> None:
+def test_the_byte_budget_limits_embedding(make: Make) -> None:
     settings = make("bytes", bytes=100)
     embed(settings)
     found = search(settings)
@@ -137,7 +137,7 @@ def test_nothing_is_embedded_beyond_the_bytes(make: Make) -> None:
     assert all("search.bytes leaves 100" in result.verdict for result in refused)
 
 
-def test_no_tail_is_trained_that_does_not_fit_the_minutes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tails_that_do_not_fit_the_minutes_are_not_trained(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = make("minutes")
     monkeypatch.setattr("flows.search.estimate_tail", lambda *_: 1e6)
     found = search(settings)
@@ -148,7 +148,7 @@ def test_no_tail_is_trained_that_does_not_fit_the_minutes(make: Make, monkeypatc
         assert not lake.value("SELECT count(*) FROM recipes WHERE cut = 'input'")  # by the estimate of the other tail
 
 
-def test_a_tail_whose_epochs_take_longer_than_was_estimated_is_ended_and_goes_on_in_a_longer_search(
+def test_a_tail_slower_than_estimated_is_stopped_and_resumed_in_a_longer_search(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = make("slow")
@@ -175,7 +175,7 @@ def test_a_tail_whose_epochs_take_longer_than_was_estimated_is_ended_and_goes_on
         {"train": {"false_accept": 0.05}},
     ],
 )
-def test_what_no_search_compares_is_refused_before_anything_is_done(tmp_path: Path, asked: dict[str, Any]) -> None:
+def test_unsupported_settings_are_refused_before_anything_is_done(tmp_path: Path, asked: dict[str, Any]) -> None:
     flags = [f"--{room}.{name}={value}" for room, part in asked.items() for name, value in part.items()]
     with pytest.raises(SystemExit) as left:
         run_command(["train", "--name", "photos", "--home", str(tmp_path / "home"), "--cut", "auto", *flags])
@@ -183,7 +183,7 @@ def test_what_no_search_compares_is_refused_before_anything_is_done(tmp_path: Pa
     assert not (tmp_path / "home").exists()
 
 
-def test_a_lake_without_images_and_minutes_for_nothing_are_refused(make: Make, tmp_path: Path) -> None:
+def test_an_empty_lake_and_a_tiny_budget_are_refused(make: Make, tmp_path: Path) -> None:
     settings = make("short", minutes=1e-9)
     with pytest.raises(TrainError, match="frostline run FOLDER"):
         search(settings.model_copy(update={"home": tmp_path / "other"}))
@@ -192,7 +192,7 @@ def test_a_lake_without_images_and_minutes_for_nothing_are_refused(make: Make, t
     assert list_recipes(settings) == []
 
 
-def test_the_command_answers_as_one_object(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_one_json_object(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     settings = make("command")
     embedded = settings.embed
     flags = [f"--embed.{name}={getattr(embedded, name)}" for name in ("backbone", "weights", "crop", "resize")]

@@ -1,4 +1,4 @@
-"""Heads whose logits are their features, and images that such logits would have."""
+"""Heads whose logits are their features, and images drawn from such logits."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ CLASSES = np.array(["a", "b", "c", "d"])
 
 
 def make_head(classes: npt.NDArray[np.str_] = CLASSES, temperature: float = 1.0) -> Head:
-    """Make a head that gives its features as logits."""
+    """Make a head whose logits are its features."""
     count = len(classes)
     return Head(tuple(map(str, classes)), np.zeros(count), np.ones(count), np.eye(count), np.zeros(count), temperature)
 

@@ -1,4 +1,4 @@
-"""The temperature, against a search over the same loss."""
+"""The temperature, compared with a direct minimisation of the loss."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from tests.train.answers import CLASSES, draw, make_head
 
 
 def lowest(logits: Matrix, true: npt.NDArray[np.int64]) -> float:
-    """Search the temperature with the lowest mean log loss."""
+    """Find the temperature with the lowest mean log loss."""
 
     def loss(power: float) -> float:
         return float(-log_softmax(logits.astype(float) / np.exp(power), axis=1)[np.arange(len(true)), true].mean())
@@ -23,14 +23,14 @@ def lowest(logits: Matrix, true: npt.NDArray[np.int64]) -> float:
 
 
 @pytest.mark.parametrize("sureness", [0.4, 1.0, 3.0])
-def test_the_temperature_is_where_the_loss_is_lowest_and_undoes_what_was_too_sure(sureness: float) -> None:
+def test_the_temperature_minimises_the_loss_and_corrects_overconfidence(sureness: float) -> None:
     logits, true = draw(2000, seed=1)
     head = calibrate(make_head(), sureness * logits, CLASSES[true])
     assert head.temperature == pytest.approx(lowest(sureness * logits, true), rel=1e-6)
     assert head.temperature == pytest.approx(sureness, rel=0.1)  # the classes were drawn with these logits
 
 
-def test_it_changes_no_answer() -> None:
+def test_calibration_changes_no_prediction() -> None:
     logits, true = draw(500, seed=2)
     head = calibrate(make_head(), 3 * logits, CLASSES[true])
     before, after = make_head().probabilities(3 * logits), head.probabilities(3 * logits)
@@ -38,17 +38,17 @@ def test_it_changes_no_answer() -> None:
     assert not np.allclose(before, after)
 
 
-def test_where_no_validation_image_is_wrong_it_stays_1() -> None:
+def test_the_temperature_is_1_if_no_validation_image_is_misclassified() -> None:
     logits, _ = draw(200, seed=3)
     assert calibrate(make_head(), logits, CLASSES[logits.argmax(axis=1)]).temperature == 1
 
 
-def test_where_the_head_is_worse_than_chance_it_stays_1() -> None:
+def test_the_temperature_is_1_if_the_head_is_worse_than_chance() -> None:
     logits, _ = draw(200, seed=4)
     assert calibrate(make_head(), logits, CLASSES[logits.argmin(axis=1)]).temperature == 1
 
 
-def test_images_of_classes_that_the_head_does_not_know_do_not_count() -> None:
+def test_images_of_unknown_classes_are_ignored() -> None:
     logits, true = draw(500, seed=5)
     names = CLASSES[true].astype("U8")
     alone = calibrate(make_head(), 2 * logits, names)
@@ -57,11 +57,11 @@ def test_images_of_classes_that_the_head_does_not_know_do_not_count() -> None:
     assert calibrate(make_head(), logits, np.full(500, "new")).temperature == 1
 
 
-def test_equal_bins_hold_their_upper_ends() -> None:
+def test_bins_include_their_upper_ends() -> None:
     assert assign_bins(np.array([0.0, 1 / 15, 0.07, 0.5, 14 / 15, 0.95, 1.0])).tolist() == [0, 0, 1, 7, 13, 14, 14]
 
 
-def test_a_head_without_a_temperature_divides_by_1() -> None:
+def test_the_temperature_defaults_to_1() -> None:
     head = make_head()
     known = Head(head.classes, head.mean, head.scale, head.weights, head.bias)
     logits, _ = draw(10, seed=6)

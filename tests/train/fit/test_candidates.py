@@ -1,4 +1,4 @@
-"""The sweep: every kind of head learns, is calibrated, is kept in a file, and the best comes first."""
+"""Candidates: every kind of head learns, is calibrated, survives its file, and the best comes first."""
 
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ def make_data(classes: int, images: int = 300, dim: int = 6, seed: int = 0) -> t
     return features.astype(np.float32), np.array([f"class {label}" for label in labels])
 
 
-def test_two_classes_give_two_columns_that_sum_to_one() -> None:
+def test_probabilities_of_two_classes_sum_to_one() -> None:
     features, names = make_data(2)
     head = fit_heads((features, names), (features, names), TrainSettings())[0].head
     chances = head.probabilities(features)
@@ -34,7 +34,7 @@ def test_two_classes_give_two_columns_that_sum_to_one() -> None:
     assert (np.array(head.classes)[chances.argmax(axis=1)] == names).mean() > 0.7
 
 
-def test_the_strength_with_the_lowest_validation_loss_comes_first() -> None:
+def test_candidates_are_sorted_by_validation_loss() -> None:
     train, validation = make_data(3, images=60, dim=40), make_data(3, seed=1, dim=40)
     candidates = fit_heads(train, validation, TrainSettings())
     assert {candidate.hyperparameters["l2"] for candidate in candidates} == set(TrainSettings().l2)
@@ -42,7 +42,7 @@ def test_the_strength_with_the_lowest_validation_loss_comes_first() -> None:
     assert candidates[0].loss < candidates[-1].loss
 
 
-def test_the_same_rows_give_the_same_bytes_and_a_file_gives_the_same_head(tmp_path: Path) -> None:
+def test_the_same_rows_give_the_same_bytes_and_a_head_survives_its_file(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save_head(fit_heads(make_data(3), make_data(3, seed=1), TrainSettings())[0].head, tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
@@ -64,7 +64,7 @@ def test_class_weights_raise_the_recall_of_a_rare_class() -> None:
     assert recalls[1] > recalls[0]
 
 
-def test_a_constant_feature_does_no_harm() -> None:
+def test_a_constant_feature_gives_finite_probabilities() -> None:
     features, names = make_data(3)
     features[:, 0] = 5
     head = fit_heads((features, names), (features, names), TrainSettings())[0].head
@@ -74,7 +74,7 @@ def test_a_constant_feature_does_no_harm() -> None:
 EVERY = TrainSettings(heads=("softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"), hidden=64, epochs=60)
 
 
-def test_every_kind_of_head_learns_and_is_the_same_in_a_file(tmp_path: Path) -> None:
+def test_every_kind_of_head_learns_and_survives_its_file(tmp_path: Path) -> None:
     test = make_data(3, seed=2)
     candidates = fit_heads(make_data(3), make_data(3, seed=1), EVERY)
     assert len(candidates) == 5 + 5 + 1 + 3 + 4 + 4
@@ -88,7 +88,7 @@ def test_every_kind_of_head_learns_and_is_the_same_in_a_file(tmp_path: Path) -> 
         )
 
 
-def test_hidden_layers_learn_what_no_line_can_part() -> None:
+def test_hidden_layers_learn_xor() -> None:
     random = np.random.default_rng(0)
     parts = []
     for _ in range(3):
@@ -107,18 +107,18 @@ def test_hidden_layers_learn_what_no_line_can_part() -> None:
     assert right["softmax"] < 0.6
 
 
-def test_one_neighbour_answers_for_its_own_image() -> None:
+def test_one_neighbour_predicts_its_own_class() -> None:
     features, names = make_data(3, dim=40)
     head = fit_heads((features, names), (features, names), TrainSettings(heads=("knn",), nearest=(1,)))[0].head
     assert (np.array(head.classes)[head.probabilities(features).argmax(axis=1)] == names).all()
 
 
-def test_candidates_are_the_same_bit_for_bit_when_fitted_again() -> None:
+def test_fitting_again_gives_the_same_candidates_bit_for_bit() -> None:
     one, two = (fit_heads(make_data(3), make_data(3, seed=1), EVERY) for _ in range(2))
     assert [(each.hyperparameters, each.loss) for each in one] == [(each.hyperparameters, each.loss) for each in two]
 
 
-def test_networks_that_run_away_are_left_out_and_refused_where_none_is_left() -> None:
+def test_diverging_networks_are_dropped_and_refused_if_none_is_left() -> None:
     train, validation = make_data(3, images=60), make_data(3, seed=1)
     asked = TrainSettings(heads=("mlp",), learning_rates=(1e-3, 1e30), weight_decays=(0.01,), epochs=2)
     assert [each.hyperparameters["learning_rate"] for each in fit_heads(train, validation, asked)] == [1e-3]
@@ -129,6 +129,6 @@ def test_networks_that_run_away_are_left_out_and_refused_where_none_is_left() ->
 @pytest.mark.parametrize(
     "wrong", [{"seed": -1}, {"l2": (float("nan"),)}, {"weight_decays": (float("inf"),)}, {"learning_rates": (0.0,)}]
 )
-def test_numbers_that_no_training_could_follow_are_refused(wrong: dict[str, Any]) -> None:
+def test_invalid_numbers_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         TrainSettings.model_validate(wrong)

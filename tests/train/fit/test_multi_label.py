@@ -1,4 +1,4 @@
-"""What is measured of a head that gives labels, against scikit-learn; and a head in its file."""
+"""Multi-label heads: their metrics, compared with scikit-learn, and their files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ SETTINGS = TrainSettings(multi_label=True)
 
 
 def evaluate(facts: pa.Table = NO_FACTS, images: int = 300) -> tuple[Evaluation, dict[str, float]]:
-    """Fit a head and measure it; gives what scikit-learn says of it, too."""
+    """Fit a head and evaluate it, here and by scikit-learn."""
     train, validation, test = (make_labels(images, 6, 4, seed) for seed in range(3))
     head = fit_label_heads(train, validation, CLASSES, SETTINGS)[0].head
     assert is_multi_label(head)
@@ -36,7 +36,7 @@ def evaluate(facts: pa.Table = NO_FACTS, images: int = 300) -> tuple[Evaluation,
     return evaluate_labels(head, test, facts, 0), expected
 
 
-def test_the_figures_are_scikit_learns_and_lie_in_their_intervals() -> None:
+def test_metrics_match_scikit_learn_and_lie_in_their_intervals() -> None:
     found, expected = evaluate()
     assert {name: found.metrics[name] for name in expected} == pytest.approx(expected)
     for name in expected:
@@ -47,7 +47,7 @@ def test_the_figures_are_scikit_learns_and_lie_in_their_intervals() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_area_is_scikit_learns_where_images_tie_and_where_they_count_unequally(seed: int) -> None:
+def test_average_precision_matches_scikit_learn_with_ties_and_weights(seed: int) -> None:
     random = np.random.default_rng(seed)
     scores, truth = random.integers(0, 6, 40) / 5, random.random(40) < 0.4
     counts = random.integers(0, 4, (40, 3)).astype(np.float64)
@@ -56,14 +56,14 @@ def test_the_area_is_scikit_learns_where_images_tie_and_where_they_count_unequal
         assert area == pytest.approx(metrics.average_precision_score(truth, scores, sample_weight=weights))
 
 
-def test_a_slice_is_of_images_whose_labels_are_all_right() -> None:
+def test_the_accuracy_of_a_slice_counts_exact_matches() -> None:
     facts = pa.table({"image": np.arange(30), "slice": ["source"] * 30, "value": ["hard"] * 30})
     found, _ = evaluate(facts)
     assert all(row["accuracy"] < found.metrics["accuracy"] for row in found.slices)
     assert any(" + " in row["value"] for row in found.slices if row["slice"] == "class")
 
 
-def test_thresholds_lie_with_the_head_and_a_file_gives_the_same_answers(tmp_path: Path) -> None:
+def test_thresholds_are_stored_with_the_head(tmp_path: Path) -> None:
     train, validation = make_labels(200, 6, 4, 0), make_labels(200, 6, 4, 1)
     candidates = fit_label_heads(train, validation, CLASSES, SETTINGS)
     assert [each.loss for each in candidates] == sorted(each.loss for each in candidates)
@@ -79,7 +79,7 @@ def test_thresholds_lie_with_the_head_and_a_file_gives_the_same_answers(tmp_path
     np.testing.assert_array_equal(loaded.probabilities(features), head.probabilities(features))
 
 
-def test_labels_are_told_one_by_one_so_that_chances_need_not_sum_to_one() -> None:
+def test_probabilities_of_labels_need_not_sum_to_one() -> None:
     train, validation = make_labels(200, 6, 4, 0), make_labels(200, 6, 4, 1)
     chances = fit_label_heads(train, validation, CLASSES, SETTINGS)[0].head.probabilities(validation[0])
     assert chances.sum(axis=1).max() > 1.5

@@ -1,4 +1,4 @@
-"""Sigmoid heads and their thresholds, against scikit-learn and by looking at every threshold."""
+"""Sigmoid heads, compared with scikit-learn, and their thresholds, compared with all others."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ STRENGTHS = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 
 
 def make_labels(images: int, dim: int, labels: int, seed: int = 0) -> tuple[Matrix, LabelIndicators]:
-    """Draw features, and labels of which the last are rare."""
+    """Draw features and labels; the last labels are rare."""
     random = np.random.default_rng(seed)
     features = (random.normal(size=(images, dim)) * 2 + 3).astype(np.float32)
     directions = np.random.default_rng(7).normal(size=(dim, labels)) / np.sqrt(dim)
@@ -33,7 +33,7 @@ def find_loss(standard: Floats, has: LabelIndicators, counts: Floats, head: tupl
 
 @pytest.mark.parametrize("balanced", [False, True])
 @pytest.mark.parametrize(("images", "dim"), [(300, 6), (80, 200)])
-def test_each_label_ends_where_a_fit_of_its_own_ends(images: int, dim: int, balanced: bool) -> None:
+def test_each_label_matches_a_separate_fit(images: int, dim: int, balanced: bool) -> None:
     features, truth = make_labels(images, dim, 4)
     axes = find_principal_axes(features, np.full(images, 1 / images))
     fitted = fit_sigmoids(axes, features, truth, STRENGTHS, 500, balanced=balanced)
@@ -51,7 +51,7 @@ def test_each_label_ends_where_a_fit_of_its_own_ends(images: int, dim: int, bala
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0]), st.booleans()), min_size=1, max_size=12))
-def test_no_threshold_has_a_higher_f1_on_the_images_that_it_was_chosen_on(images: list[tuple[float, bool]]) -> None:
+def test_no_other_threshold_has_a_higher_f1_on_the_validation_images(images: list[tuple[float, bool]]) -> None:
     chances, has = np.array([chance for chance, _ in images]), np.array([each for _, each in images])
     (chosen,) = choose_thresholds(chances[:, None], has[:, None])
     if not has.any():
@@ -61,6 +61,6 @@ def test_no_threshold_has_a_higher_f1_on_the_images_that_it_was_chosen_on(images
     assert f1_score(has, chances >= chosen) >= max(tried) - 1e-12
 
 
-def test_a_threshold_lies_in_the_middle_of_the_last_that_is_answered_and_the_first_that_is_not() -> None:
+def test_a_threshold_is_midway_between_the_last_image_above_and_the_first_below() -> None:
     chances, has = np.array([[0.9], [0.7], [0.3], [0.1]]), np.array([[True], [True], [False], [False]])
     assert choose_thresholds(chances, has) == pytest.approx([0.5])

@@ -1,4 +1,4 @@
-"""The path of softmax heads and the ridge path, against references of higher precision."""
+"""The paths of softmax and ridge heads, compared with references of higher precision."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ def make_problem(classes: int, images: int, dim: int) -> tuple[npt.NDArray[np.fl
 
 
 def lowest_loss(standard: Floats, labels: npt.NDArray[np.intp], l2: float) -> float:
-    """Minimise mean log loss + l2/2 ||weights||^2, tightly."""
+    """Minimise mean log loss + l2/2 ||weights||^2 to high precision."""
     shape = (standard.shape[1] + 1, labels.max() + 1)
     inputs = np.hstack([standard, np.ones((len(standard), 1))]).astype(np.float64)
 
@@ -49,7 +49,7 @@ def find_loss(standard: Floats, labels: npt.NDArray[np.intp], head: tuple[Floats
     return float(losses.mean() + l2 / 2 * (head[0] ** 2).sum())
 
 
-def test_each_loss_of_the_path_is_the_lowest_there_is() -> None:
+def test_each_fit_of_the_path_reaches_the_minimum() -> None:
     features, standard, labels = make_problem(3, 300, 6)
     shares = np.full(300, 1 / 300)
     fitted = fit_softmax(find_principal_axes(features, shares), Examples(features, labels, shares), STRENGTHS, 500)
@@ -58,7 +58,7 @@ def test_each_loss_of_the_path_is_the_lowest_there_is() -> None:
 
 
 @pytest.mark.parametrize(("images", "dim", "classes"), [(300, 6, 3), (80, 200, 4), (400, 100, 2)])
-def test_the_path_ends_where_separate_fits_end(images: int, dim: int, classes: int) -> None:
+def test_the_path_matches_separate_fits(images: int, dim: int, classes: int) -> None:
     features, standard, labels = make_problem(classes, images, dim)
     shares = np.full(images, 1 / images)
     fitted = fit_softmax(find_principal_axes(features, shares), Examples(features, labels, shares), STRENGTHS, 500)
@@ -72,7 +72,7 @@ def test_the_path_ends_where_separate_fits_end(images: int, dim: int, classes: i
 
 
 @pytest.mark.parametrize(("images", "dim"), [(300, 6), (80, 200)])
-def test_the_ridge_path_is_what_separate_fits_give(images: int, dim: int) -> None:
+def test_the_ridge_path_matches_separate_fits(images: int, dim: int) -> None:
     features, standard, labels = make_problem(3, images, dim)
     random = np.random.default_rng(1).uniform(0.5, 2, images)
     shares = random / random.sum()

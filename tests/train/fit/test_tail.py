@@ -1,4 +1,4 @@
-"""Tails: layers trained on stored features, whole or in two goes, and what of them lies in a file."""
+"""Tails: layers fine-tuned on stored features, resumed after a kill, and stored in files."""
 
 import dataclasses
 import logging
@@ -143,13 +143,13 @@ def template(embed: Callable[..., Embedded]) -> Embedded:
 
 @pytest.fixture
 def embedded(template: Embedded, tmp_path: Path) -> Embedded:
-    """A copy, so that each test trains in a home of its own."""
+    """A copy, so that each test has its own home."""
     return template.copy(tmp_path / "home")
 
 
 @pytest.fixture
 def seen() -> Iterator[list[tuple[int, ...]]]:
-    """The shapes of what convolutions are given."""
+    """The shapes of all inputs of convolutions."""
     shapes: list[tuple[int, ...]] = []
 
     def note(module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -181,7 +181,7 @@ def list_statistics(arrays: Any) -> dict[str, Any]:  # noqa: ANN401 - arrays by 
     return {name: array for name, array in arrays.items() if "running" in name}
 
 
-def test_a_tail_starts_from_the_pretrained_weights_and_learns_more_than_its_head_alone(embedded: Embedded) -> None:
+def test_a_tail_improves_on_its_pretrained_start(embedded: Embedded) -> None:
     training = embedded.train()
     trained, frozen = list_candidates(embedded, training)
     assert (frozen["learning_rate"], frozen["epoch"]) == (0, 0)
@@ -197,9 +197,7 @@ def test_a_tail_starts_from_the_pretrained_weights_and_learns_more_than_its_head
 
 
 @pytest.mark.parametrize("batch_norms", [False, True])
-def test_batch_norms_keep_their_statistics_unless_asked(
-    template: Embedded, tmp_path: Path, *, batch_norms: bool
-) -> None:
+def test_batch_norms_keep_their_statistics_by_default(template: Embedded, tmp_path: Path, *, batch_norms: bool) -> None:
     layers = open_tail(template.home.backbones / template.recipe.recipe_id)
     before = layers.state()
     random = np.random.default_rng(0)
@@ -218,7 +216,7 @@ def test_batch_norms_keep_their_statistics_unless_asked(
     assert any(moved[name] for name in moved.keys() - statistics)
 
 
-def test_no_image_goes_through_the_frozen_part(embedded: Embedded, seen: list[tuple[int, ...]]) -> None:
+def test_no_image_passes_through_the_frozen_layers(embedded: Embedded, seen: list[tuple[int, ...]]) -> None:
     training = embedded.train()
     read_tail(embedded, training)
     images = [shape for shape in seen if shape[0] > 2]  # two of noise prove the parts once each is opened
@@ -227,7 +225,7 @@ def test_no_image_goes_through_the_frozen_part(embedded: Embedded, seen: list[tu
     assert {shape[1:] for shape in seen if shape[1] == 3} == {(3, 32, 32)}
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_others(embedded: Embedded, tmp_path: Path) -> None:
+def test_the_seed_decides_the_bytes(embedded: Embedded, tmp_path: Path) -> None:
     one = read_bytes(embedded, embedded.train())
     other = embedded.copy(tmp_path / "other")
     with open_lake(other.home) as lake:
@@ -236,7 +234,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_one_others(embedded: Emb
     assert read_bytes(other, other.train(TAIL.model_copy(update={"seed": 1}))) != one
 
 
-def test_a_training_that_is_killed_goes_on_and_gives_the_same_bytes(
+def test_a_killed_training_resumes_and_gives_the_same_bytes(
     embedded: Embedded, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = TAIL.model_copy(update={"tail": TailSettings(epochs=20, batch=8)})
@@ -260,7 +258,7 @@ def test_a_training_that_is_killed_goes_on_and_gives_the_same_bytes(
     assert resumed.metrics == whole.metrics
 
 
-def test_softmax_and_tail_stand_in_one_sweep_and_the_head_that_is_read_again_answers_alike(embedded: Embedded) -> None:
+def test_softmax_and_tail_compete_and_a_tail_survives_its_file(embedded: Embedded) -> None:
     training = embedded.train(TAIL.model_copy(update={"heads": ("softmax", "tail"), "l2": (0.1, 1.0)}))
     assert [each["head"] for each in list_candidates(embedded, training)].count("tail") == 2
     assert len(list_candidates(embedded, training)) == 4
@@ -274,7 +272,7 @@ def test_softmax_and_tail_stand_in_one_sweep_and_the_head_that_is_read_again_ans
     assert head.temperature == training.metrics["temperature"]
 
 
-def test_sgd_trains_too_and_where_training_runs_away_the_start_is_kept(embedded: Embedded) -> None:
+def test_sgd_trains_and_a_diverging_training_keeps_the_start(embedded: Embedded) -> None:
     tail = TailSettings(epochs=2, batch=8, optimizer="sgd", learning_rates=(1e-3, 1e6))
     candidates = list_candidates(embedded, embedded.train(TAIL.model_copy(update={"tail": tail})))
     epochs = {each["learning_rate"]: each["epoch"] for each in candidates}
@@ -282,7 +280,7 @@ def test_sgd_trains_too_and_where_training_runs_away_the_start_is_kept(embedded:
     assert epochs[1e6] == 0
 
 
-def test_at_the_cut_input_pixels_are_stored_and_the_whole_network_is_trained(
+def test_cut_input_stores_pixels_and_trains_the_whole_network(
     embed: Callable[..., Embedded], seen: list[tuple[int, ...]]
 ) -> None:
     embedded = embed(cut="input")
@@ -305,7 +303,7 @@ def test_at_the_cut_input_pixels_are_stored_and_the_whole_network_is_trained(
     assert (before[first] != after[first]).any()
 
 
-def test_a_lost_tail_is_trained_again_by_the_doctor(embedded: Embedded) -> None:
+def test_the_doctor_retrains_a_lost_tail(embedded: Embedded) -> None:
     training = embedded.train()
     before = read_bytes(embedded, training)
     head_path(embedded.home, training.training_id).unlink()
@@ -314,25 +312,25 @@ def test_a_lost_tail_is_trained_again_by_the_doctor(embedded: Embedded) -> None:
     assert read_bytes(embedded, training) == before
 
 
-def test_where_a_tail_is_trained_is_no_part_of_its_identity(embedded: Embedded) -> None:
+def test_the_device_is_not_part_of_the_identity(embedded: Embedded) -> None:
     training = embedded.train()
     assert embedded.train(TAIL.model_copy(update={"device": "cuda"})).training_id == training.training_id
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there_is_refused(embedded: Embedded) -> None:
+def test_a_missing_gpu_is_refused(embedded: Embedded) -> None:
     with pytest.raises(SettingsError, match=r"--train\.device cpu"):
         embedded.train(TAIL.model_copy(update={"device": "cuda"}))
 
 
 @pytest.mark.parametrize("embed", [{}, {"cut": "layer4"}, {"pooling": "flatten"}])
-def test_a_tail_on_features_that_keep_too_little_is_refused_before_anything_is_embedded(embed: dict[str, str]) -> None:
+def test_a_tail_on_pooled_features_is_refused_before_embedding(embed: dict[str, str]) -> None:
     settings = RunSettings.model_validate({"train": {"heads": ["tail"]}, "embed": embed})
     with pytest.raises(SettingsError, match=r"--embed\.pooling flatten and a cut before avgpool"):
         settings.check()
 
 
-def test_a_tail_without_its_backbone_or_by_a_strangers_function_is_refused(embedded: Embedded, tmp_path: Path) -> None:
+def test_a_tail_without_its_backbone_or_with_an_unknown_opener_is_refused(embedded: Embedded, tmp_path: Path) -> None:
     training = embedded.train()
     path, packed = head_path(embedded.home, training.training_id), embedded.home.backbones / training.recipe_id
     with pytest.raises(TrainError, match="backbone"):

@@ -1,4 +1,4 @@
-"""The answer "neither": how many images of an unknown class get past it, and what it asks of the labels."""
+"""Rejection: the false accept rate of unknown classes, and the labels that it needs."""
 
 from pathlib import Path
 
@@ -31,19 +31,19 @@ def test_the_rank_is_that_of_split_conformal_prediction(images: int, rate: float
 
 
 @pytest.mark.parametrize(("images", "rate"), [(19, 0.05), (40, 0.1), (100, 0.25)])
-def test_one_more_unknown_image_is_accepted_no_more_often_than_was_asked(images: int, rate: float) -> None:
+def test_one_more_unknown_image_is_accepted_at_most_at_the_rate(images: int, rate: float) -> None:
     draws = np.random.default_rng(0).random((20_000, images + 1))
     accepted = np.mean([one[-1] >= choose_rejection_threshold(one[:-1], rate) for one in draws])
     assert accepted <= rate + 3 * (rate * (1 - rate) / 20_000) ** 0.5
     assert accepted > rate - 1 / (images + 1) - 0.01  # and hardly less often than it could be
 
 
-def test_images_of_the_same_probability_are_refused_together() -> None:
+def test_images_of_equal_probability_are_refused_together() -> None:
     assert choose_rejection_threshold(np.full(50, 0.7), RATE) > 0.7
 
 
 @pytest.mark.parametrize("kind", ["softmax", "knn", "prototypes", "mlp"])
-def test_about_the_share_that_was_asked_for_is_accepted_of_classes_that_were_left_out(kind: Kind) -> None:
+def test_the_false_accept_rate_of_held_out_classes_is_near_the_requested_one(kind: Kind) -> None:
     found = add(kind).metrics
     error = (2 * RATE * (1 - RATE) / 900) ** 0.5  # of the threshold and of the measure
     assert abs(found["false_accept"] - RATE) < 3 * error
@@ -58,14 +58,14 @@ def test_a_lower_rate_refuses_more() -> None:
     assert strict.metrics["false_accept"] < lax.metrics["false_accept"]
 
 
-def test_the_table_of_left_out_classes_adds_up_to_the_figure() -> None:
+def test_the_table_of_held_out_classes_adds_up_to_the_metric() -> None:
     found = add()
     accepted = sum(row["images"] * row["false_accept"] for row in found.classes)
     assert accepted / sum(row["images"] for row in found.classes) == pytest.approx(found.metrics["false_accept"])
     assert len(found.classes) == 6
 
 
-def test_below_the_least_the_answer_is_neither_with_the_probabilities_as_they_were(tmp_path: Path) -> None:
+def test_below_the_threshold_the_answer_is_neither_and_probabilities_stay(tmp_path: Path) -> None:
     candidate = add().candidate
     save_head(candidate.head, tmp_path / "head")
     head, features = load_head(tmp_path / "head"), make_data(6, 200, 12, 3)[0]
@@ -86,14 +86,14 @@ def test_below_the_least_the_answer_is_neither_with_the_probabilities_as_they_we
         (("a", "b", "c"), 90, 0.001, "false_accept 0.001: needs 999 training images, and there are"),
     ],
 )
-def test_what_cannot_be_promised_is_refused(classes: tuple[str, ...], images: int, rate: float, words: str) -> None:
+def test_an_unattainable_rate_is_refused(classes: tuple[str, ...], images: int, rate: float, words: str) -> None:
     rows = [(image_id, classes[at % len(classes)]) for at, image_id in enumerate(ids(images))]
     check_coverage(rows, TrainSettings())
     with pytest.raises(TrainError, match=words):
         check_coverage(rows, TrainSettings(false_accept=rate))
 
 
-def test_without_validation_images_of_other_classes_it_is_refused() -> None:
+def test_rejection_needs_validation_images_of_other_classes() -> None:
     train, test = make_data(3, 300), make_data(3, 300, seed=2)
     settings = TrainSettings(false_accept=RATE)
     alone = train[0][train[1] == "class 1"], train[1][train[1] == "class 1"]
@@ -102,6 +102,6 @@ def test_without_validation_images_of_other_classes_it_is_refused() -> None:
 
 
 @pytest.mark.parametrize("asked", [{"heads": ("knn",)}, {"false_accept": 0.1}])
-def test_settings_that_labels_have_no_use_for_are_refused(asked: dict[str, object]) -> None:
+def test_settings_without_multi_label_support_are_refused(asked: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match="multi_label"):
         TrainSettings.model_validate({"multi_label": True, **asked})

@@ -1,4 +1,4 @@
-"""What is measured, against scikit-learn and by hand."""
+"""Metrics, compared with scikit-learn and with values computed by hand."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ FIGURES = ("accuracy", "balanced_accuracy", "macro_f1", "top_3_accuracy", "log_l
 
 
 def measure(probabilities: npt.ArrayLike, names: npt.ArrayLike) -> Evaluation:
-    """Evaluate a head that gives these probabilities."""
+    """Evaluate a head with these probabilities."""
     chances = np.maximum(np.asarray(probabilities, np.float64), 1e-300)
     head = make_head(CLASSES[: chances.shape[1]])
     return evaluate(head, np.log(chances).astype(np.float32), np.asarray(names), NO_FACTS, 0)
@@ -27,7 +27,7 @@ def draw_answers(images: int = 300) -> tuple[Floats, npt.NDArray[np.str_]]:
     return odds / odds.sum(axis=1, keepdims=True), CLASSES[true]
 
 
-def test_the_figures_are_scikit_learns() -> None:
+def test_metrics_match_scikit_learn() -> None:
     chances, names = draw_answers()
     predicted = CLASSES[chances.argmax(axis=1)]
     found = measure(chances, names)
@@ -47,7 +47,7 @@ def test_the_figures_are_scikit_learns() -> None:
         assert row["recall_low"] < row["recall"] < row["recall_high"]
 
 
-def test_each_figure_lies_in_its_interval_which_narrows_with_more_images() -> None:
+def test_metrics_lie_in_their_intervals_which_narrow_with_more_images() -> None:
     few, many = (measure(*draw_answers(images)).metrics for images in (100, 3000))
     for name in FIGURES:
         for found in (few, many):
@@ -55,14 +55,14 @@ def test_each_figure_lies_in_its_interval_which_narrows_with_more_images() -> No
         assert many[f"{name}_high"] - many[f"{name}_low"] < 0.5 * (few[f"{name}_high"] - few[f"{name}_low"])
 
 
-def test_where_no_test_image_is_wrong_the_interval_still_depends_on_how_many_there_are() -> None:
+def test_the_interval_of_a_perfect_accuracy_depends_on_the_number_of_images() -> None:
     found = measure(np.tile([[0.9, 0.1], [0.1, 0.9]], (5, 1)), ["a", "b"] * 5).metrics
     assert (found["accuracy"], found["accuracy_high"]) == (1, 1)
     assert found["accuracy_low"] == pytest.approx(0.7225, abs=1e-4)  # Wilson's, 10 of 10
     assert found["macro_f1_low"] == found["balanced_accuracy_low"] == found["accuracy_low"]
 
 
-def test_the_calibration_error_is_the_mean_distance_of_sureness_and_accuracy() -> None:
+def test_the_calibration_error_is_the_mean_gap_of_probability_and_accuracy() -> None:
     chances = [[0.9, 0.1]] * 4 + [[0.3, 0.7]] * 6
     names = ["a", "a", "b", "b"] + ["b"] * 6  # of the first bin half are right, of the other all
     found = measure(chances, names)
@@ -72,14 +72,14 @@ def test_the_calibration_error_is_the_mean_distance_of_sureness_and_accuracy() -
     assert [row["above"] for row in found.reliability["after"]] == pytest.approx([10 / 15, 13 / 15])
 
 
-def test_the_interval_of_a_calibration_error_of_0_begins_there_though_resamples_have_more() -> None:
+def test_the_interval_of_a_zero_calibration_error_starts_at_0() -> None:
     found = measure([[0.7, 0.3]] * 10_000, ["a"] * 7_000 + ["b"] * 3_000).metrics
     assert found["calibration_error"] == pytest.approx(0, abs=1e-6)
     assert found["calibration_error_low"] == 0
     assert 0.003 < found["calibration_error_high"] < 0.01  # the share of the right ones has a deviation of 0.0046
 
 
-def test_the_temperature_shows_in_what_is_after_it_alone() -> None:
+def test_the_temperature_affects_only_calibrated_metrics() -> None:
     logits, true = draw(1000, seed=1)
     head = make_head(temperature=3.0)
     found = evaluate(head, 3 * logits, CLASSES[true], NO_FACTS, 0).metrics
@@ -97,7 +97,7 @@ def test_a_class_without_test_images_does_not_lower_balanced_accuracy() -> None:
     assert found.classes[2]["images"] == 0
 
 
-def test_a_class_that_the_head_does_not_know_costs_much_and_stays_finite() -> None:
+def test_an_unknown_class_has_a_large_but_finite_loss() -> None:
     assert log_loss(np.array([[1.0, 0.0]]), np.array(["new"]), ("a", "b")) == pytest.approx(-np.log(1e-15))
     found = measure([[0.9, 0.1], [0.9, 0.1]], ["a", "new"]).metrics
     assert found["accuracy"] == 0.5
@@ -109,7 +109,7 @@ def test_the_same_rows_and_seed_give_the_same_intervals() -> None:
     assert measure(chances, names) == measure(chances, names)
 
 
-def test_slices_come_worst_first_and_small_ones_and_good_ones_are_none() -> None:
+def test_slices_are_sorted_worst_first_without_small_and_good_ones() -> None:
     right = np.array([True] * 40 + [False] * 20 + [True] * 19)
     names = np.array(["a", "b"] * 39 + ["a"])
     kinds = ["large"] * 40 + ["small"] * 20 + ["few"] * 19

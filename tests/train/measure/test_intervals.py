@@ -1,4 +1,4 @@
-"""Intervals: what they hold, and how often."""
+"""Confidence intervals: their ends and their coverage."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from tasks.train.measure.intervals import (
 )
 
 
-def test_each_resample_sums_as_many_rows_as_there_are_and_each_row_as_often_as_the_others() -> None:
+def test_each_resample_draws_n_rows_uniformly() -> None:
     images = 50
     sums = bootstrap_sums(csr_array(np.eye(images)), seed=0)
     assert sums.shape == (RESAMPLES, images)
@@ -23,13 +23,13 @@ def test_each_resample_sums_as_many_rows_as_there_are_and_each_row_as_often_as_t
     np.testing.assert_allclose(sums.var(axis=0), 1 - 1 / images, atol=0.3)  # a binomial's
 
 
-def test_the_same_seed_draws_the_same_and_another_others() -> None:
+def test_the_seed_decides_the_resamples() -> None:
     table = csr_array(np.arange(20.0)[:, None])
     assert np.array_equal(bootstrap_sums(table, 1), bootstrap_sums(table, 1))
     assert not np.array_equal(bootstrap_sums(table, 1), bootstrap_sums(table, 2))
 
 
-def test_many_images_are_drawn_in_parts() -> None:
+def test_many_images_are_drawn_in_blocks() -> None:
     images = CELLS // 300  # 300 resamples a part
     sums = bootstrap_sums(csr_array(np.ones((images, 1))), seed=0)
     assert sums.shape == (RESAMPLES, 1)
@@ -37,7 +37,7 @@ def test_many_images_are_drawn_in_parts() -> None:
 
 
 @pytest.mark.parametrize("share", [0.6, 0.9])
-def test_the_interval_of_an_accuracy_holds_the_true_one_in_95_of_100_tests(share: float) -> None:
+def test_the_interval_of_an_accuracy_has_95_percent_coverage(share: float) -> None:
     random = np.random.default_rng(3)
     held = 0
     for seed in range(300):
@@ -48,12 +48,12 @@ def test_the_interval_of_an_accuracy_holds_the_true_one_in_95_of_100_tests(share
 
 
 @pytest.mark.parametrize(("right", "images"), [(0, 5), (5, 5), (3, 10), (180, 200)])
-def test_wilsons_interval_is_scipys(right: int, images: int) -> None:
+def test_the_wilson_interval_matches_scipy(right: int, images: int) -> None:
     expected = binomtest(right, images).proportion_ci(method="wilson")
     assert [float(end) for end in find_wilson_interval(right, images)] == pytest.approx(
         [expected.low, expected.high], abs=1e-12
     )
 
 
-def test_of_no_image_nothing_is_known() -> None:
+def test_the_interval_of_no_image_is_0_to_1() -> None:
     assert [float(end) for end in find_wilson_interval(0, 0)] == [0, 1]

@@ -1,4 +1,4 @@
-"""The stream for PyTorch: every labelled row once an epoch, whatever the number of workers, in one order for a seed."""
+"""The PyTorch dataset: every labelled row once per epoch, in an order that depends on the seed alone."""
 
 from datetime import UTC, datetime
 
@@ -35,13 +35,13 @@ def expected(lake: Lake) -> list[tuple[tuple[float, ...], str]]:
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_every_labelled_row_comes_once_from_however_many_workers(lake: Lake, workers: int) -> None:
+def test_every_labelled_row_comes_once_with_any_number_of_workers(lake: Lake, workers: int) -> None:
     dataset = FeatureDataset(lake.home, RECIPE.recipe_id, batch=2)
     assert (len(dataset), dataset.classes) == (12, ("blue", "green", "red"))
     assert sorted(stream(dataset, workers)) == expected(lake)
 
 
-def test_the_order_follows_from_seed_and_epoch(lake: Lake) -> None:
+def test_the_order_depends_on_seed_and_epoch(lake: Lake) -> None:
     first, again = (FeatureDataset(lake.home, RECIPE.recipe_id, seed=1) for _ in range(2))
     assert stream(first, 2) == stream(again, 2) == stream(first, 2)
     assert stream(first, 0) != stream(FeatureDataset(lake.home, RECIPE.recipe_id, seed=2), 0)
@@ -51,7 +51,7 @@ def test_the_order_follows_from_seed_and_epoch(lake: Lake) -> None:
     assert sorted(stream(first, 0)) == sorted(before)
 
 
-def test_the_rows_are_those_of_the_snapshot_at_which_it_was_made(lake: Lake) -> None:
+def test_the_rows_are_those_of_one_snapshot(lake: Lake) -> None:
     dataset = FeatureDataset(lake.home, RECIPE.recipe_id)
     rows = expected(lake)
     lake.commit(lambda: lake.execute("DELETE FROM features"))
@@ -60,7 +60,7 @@ def test_the_rows_are_those_of_the_snapshot_at_which_it_was_made(lake: Lake) -> 
     assert len(FeatureDataset(lake.home, RECIPE.recipe_id)) == 0
 
 
-def test_images_without_one_class_are_left_out(lake: Lake) -> None:
+def test_images_with_several_classes_are_left_out(lake: Lake) -> None:
     image_id = all_ids(lake, "class = 'red'")[0]
     lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('photos', ?, 'pink', 'hand', ?)", [image_id, NOW]))
     dataset = FeatureDataset(lake.home, RECIPE.recipe_id, where="class = 'red'")

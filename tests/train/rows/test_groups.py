@@ -1,4 +1,4 @@
-"""Groups: what is alike lies in one split, what is between splits in none, and growth moves nothing."""
+"""Groups: similar images share a split, images between splits are left out, and growth moves none."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ RECIPE = decide_recipe(EmbedSettings(), Weights(Path(), "0" * 64))
 SEEN = {"group": r"^[^/]+/(patient\d+)_", "near_duplicates": True}
 
 Links = list[tuple[list[str], list[int]]]
-"""For each image in turn: the names of its groups, and the earlier images that it nearly equals."""
+"""For each image, the names of its groups, and the earlier images that it may duplicate."""
 
 
 @st.composite
@@ -57,7 +57,7 @@ def draw_links(draw: st.DrawFn) -> Links:
 
 
 def join(links: Links, *, same: bool = True) -> dict[int, str]:
-    """Join images, whose looks confirm what is linked or do not; gives the split of each that is not left out."""
+    """Group images that look the same or not; return the split of each that is not left out."""
     ids = [name(at) for at in range(len(links))]
     close = (np.array(near, np.int64) for _, near in links)
     keys = group_images(
@@ -68,7 +68,7 @@ def join(links: Links, *, same: bool = True) -> dict[int, str]:
 
 @given(draw_links())
 @settings(deadline=None)
-def test_neither_a_group_nor_near_duplicates_straddle_splits(links: Links) -> None:
+def test_groups_and_near_duplicates_stay_within_a_split(links: Links) -> None:
     splits = join(links)
     for group in "abcdefgh":
         assert len({splits[at] for at, (names, _) in enumerate(links) if at in splits and group in names}) <= 1
@@ -78,12 +78,12 @@ def test_neither_a_group_nor_near_duplicates_straddle_splits(links: Links) -> No
 
 @given(draw_links(), st.integers(0, 40))
 @settings(deadline=None)
-def test_images_that_are_added_move_no_earlier_one(links: Links, known: int) -> None:
+def test_added_images_move_no_earlier_one(links: Links, known: int) -> None:
     splits = join(links)
     assert join(links[:known]) == {at: split for at, split in splits.items() if at < known}
 
 
-def test_an_image_alike_to_images_of_two_splits_is_left_out_and_leads_nobody() -> None:
+def test_an_image_that_resembles_images_of_two_splits_is_left_out() -> None:
     splits = {at: assign_split(name(at), SETTINGS) for at in range(20)}
     first, second = (
         next(at for at in splits if splits[at] == "train"),
@@ -96,7 +96,7 @@ def test_an_image_alike_to_images_of_two_splits_is_left_out_and_leads_nobody() -
     assert found[22] == "train"
 
 
-def test_what_does_not_look_the_same_is_no_near_duplicate() -> None:
+def test_images_that_look_different_are_not_near_duplicates() -> None:
     links: Links = [([], [at - 1] if at else []) for at in range(20)]
     assert set(join(links).values()) == {assign_split(name(0), SETTINGS)}
     assert join(links, same=False) == {at: assign_split(name(at), SETTINGS) for at in range(20)}
@@ -107,7 +107,7 @@ def make_features(count: int, seed: int = 0) -> Matrix:
     return features
 
 
-def test_whom_an_image_is_like_does_not_change_as_images_are_added() -> None:
+def test_earlier_neighbours_do_not_change_as_images_are_added() -> None:
     features = np.concatenate([make_features(40), 5 * make_features(40, 1) + 30])
     arrivals = np.repeat(np.arange(8), 10)
 
@@ -122,7 +122,7 @@ def test_whom_an_image_is_like_does_not_change_as_images_are_added() -> None:
 
 
 class Clinic:
-    """A folder of patients' pictures in two classes, whose features are made from their numbers."""
+    """A folder of patients' images in two classes, with synthetic features."""
 
     def __init__(self, root: Path) -> None:
         self.photos, self.place, self.day = root / "photos", Home(root / "home"), 0
@@ -176,7 +176,7 @@ class Clinic:
 
 
 def make_clinic(root: Path) -> Clinic:
-    """Make forty patients with three pictures each."""
+    """Make forty patients with three images each."""
     made = Clinic(root)
     for patient in range(40):
         for number in range(3):
@@ -187,13 +187,13 @@ def make_clinic(root: Path) -> Clinic:
 
 @pytest.fixture
 def clinic(tmp_path: Path) -> Clinic:
-    """A clinic of the test's own."""
+    """A clinic that a test may change."""
     return make_clinic(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def still(tmp_path_factory: pytest.TempPathFactory) -> Clinic:
-    """A clinic that stays as it is."""
+    """A clinic that tests share and do not change."""
     return make_clinic(tmp_path_factory.mktemp("clinic"))
 
 
@@ -208,7 +208,7 @@ def find(splits: dict[str, str], *wanted: str) -> Sequence[str]:
     return [next(path for path, split in splits.items() if split == each) for each in wanted]
 
 
-def test_patients_lie_in_one_split_each_and_stay_while_a_bridge_is_left_out_and_told(clinic: Clinic) -> None:
+def test_patients_stay_in_one_split_and_images_between_splits_are_reported(clinic: Clinic) -> None:
     assert any(len(splits) > 1 for splits in list_patients(clinic.splits(clinic.train())))
     first = clinic.train(**SEEN)
     before = clinic.splits(first)
@@ -230,7 +230,7 @@ def test_patients_lie_in_one_split_each_and_stay_while_a_bridge_is_left_out_and_
     assert again.training.training_id == grown.training.training_id
 
 
-def test_images_are_compared_again_only_where_one_came_or_moved(clinic: Clinic) -> None:
+def test_images_are_compared_again_only_if_one_came_or_moved(clinic: Clinic) -> None:
     first, again = clinic.train(**SEEN), clinic.train(**SEEN)
     assert clinic.told == ["compare 120"]
     assert (again.new, again.training.training_id) == (False, first.training.training_id)
@@ -241,12 +241,12 @@ def test_images_are_compared_again_only_where_one_came_or_moved(clinic: Clinic) 
     assert clinic.told == ["compare 120", "compare 121", "compare 121"]
 
 
-def test_a_group_that_no_path_names_is_refused_as_nothing_would_be_kept_together(still: Clinic) -> None:
+def test_a_group_pattern_that_matches_no_path_is_refused(still: Clinic) -> None:
     with pytest.raises(TrainError, match=r"'ward\(\.\)': matches no path of photos, such as .*/patient"):
         still.train(group="ward(.)")
 
 
-def test_a_file_under_another_group_is_another_training(clinic: Clinic) -> None:
+def test_a_file_in_another_group_makes_another_training(clinic: Clinic) -> None:
     first, plain = clinic.train(**SEEN), clinic.train()
     file = clinic.photos / "red" / "patient01_0.png"
     file.rename(file.with_name("patient99_0.png"))
@@ -257,7 +257,7 @@ def test_a_file_under_another_group_is_another_training(clinic: Clinic) -> None:
     assert clinic.train(**SEEN).training.training_id != first.training.training_id
 
 
-def test_by_time_the_newest_patients_measure_and_move_on_as_data_grows(clinic: Clinic) -> None:
+def test_by_time_the_newest_patients_are_tested_and_splits_move_as_data_grows(clinic: Clinic) -> None:
     for patient in range(60, 80):
         for number in range(3):
             clinic.add(f"{'red' if patient % 2 else 'blue'}/patient{patient}_{number}.png", 10 * patient + number)
@@ -275,9 +275,7 @@ def test_by_time_the_newest_patients_measure_and_move_on_as_data_grows(clinic: C
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_cross_validation_says_what_unseen_groups_are_worth_and_leaves_the_test_images_alone(
-    still: Clinic, several: bool
-) -> None:
+def test_cross_validation_measures_unseen_groups_without_test_images(still: Clinic, several: bool) -> None:
     plain, trained = (still.train(**SEEN, multi_label=several, folds=folds) for folds in (0, 4))
     figure = "cv_mean_average_precision" if several else "cv_accuracy"
     metrics = trained.training.metrics
@@ -295,12 +293,12 @@ def test_cross_validation_says_what_unseen_groups_are_worth_and_leaves_the_test_
         ({"folds": 5, "heads": ("tail",)}, "would train as many tails"),
     ],
 )
-def test_what_names_no_group_or_leaves_no_fold_is_refused(asked: dict[str, Any], words: str) -> None:
+def test_invalid_groups_and_folds_are_refused(asked: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         TrainSettings(**asked)
 
 
-def test_a_run_groups_by_path_and_the_evaluation_shows_what_unseen_groups_are_worth(
+def test_a_run_groups_by_path_and_its_evaluation_shows_cross_validation(
     run: Callable[..., dict[str, Any]], home: Path
 ) -> None:
     report = run(train={"group": r"/(\d+)\.", "folds": 3, "near_duplicates": True, "seed": 3})

@@ -1,4 +1,4 @@
-"""Splits: an image stays where its id and the seed put it; thin classes are named."""
+"""Splits: they depend on image ids and the seed alone, and classes with too few images are named."""
 
 import uuid
 from collections import Counter
@@ -52,7 +52,7 @@ def test_another_seed_moves_images() -> None:
     assert any(assign_split(image_id, SETTINGS) != assign_split(image_id, other) for image_id in ids(50))
 
 
-def test_images_of_several_classes_and_classes_left_out_are_not_kept() -> None:
+def test_images_of_several_classes_and_of_classes_to_leave_out_are_dropped() -> None:
     one, two, three = ids(3)
     labels = [(one, "a"), (two, "a"), (two, "b"), (three, "c")]
     assert select_single(labels, SETTINGS) == {one: "a", three: "c"}
@@ -69,12 +69,12 @@ def test_images_of_several_classes_and_classes_left_out_are_not_kept() -> None:
         ({ids_in("train", 1)[0]: "a", ids_in("train", 2)[1]: "b"}, "measure"),
     ],
 )
-def test_labels_that_cannot_train_or_measure_a_head_are_refused(labels: dict[str, str], words: str) -> None:
+def test_too_few_labels_are_refused(labels: dict[str, str], words: str) -> None:
     with pytest.raises(TrainError, match=words):
         check_coverage(list(labels.items()), SETTINGS)
 
 
-def test_a_class_without_a_test_image_is_reported_with_its_count_and_what_to_do() -> None:
+def test_a_class_without_a_test_image_gives_a_warning() -> None:
     thin = [*ids_in("train", 103)[-3:], ids_in("validation", 40)[-1]]
     labels = {**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}
     coverage = check_coverage(list(labels.items()), SETTINGS)
@@ -82,7 +82,7 @@ def test_a_class_without_a_test_image_is_reported_with_its_count_and_what_to_do(
     assert coverage.counts["thin"] == {"train": 3, "validation": 1, "test": 0}
 
 
-def test_with_several_labels_an_image_is_kept_with_those_that_are_not_left_out() -> None:
+def test_multi_label_rows_keep_the_labels_that_are_not_left_out() -> None:
     one, two = ids(2)
     labels = [(one, "a"), (one, "b"), (two, "c"), (one, "a")]
     assert select_rows(labels, TrainSettings(multi_label=True)) == [(one, "a"), (one, "b"), (two, "c")]
@@ -91,14 +91,14 @@ def test_with_several_labels_an_image_is_kept_with_those_that_are_not_left_out()
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_class_that_is_to_be_left_out_and_is_not_there_is_refused_with_those_that_are(several: bool) -> None:
+def test_leaving_out_an_unknown_class_is_refused_with_the_known_classes(several: bool) -> None:
     labels = [(image_id, f"class {at % 9}") for at, image_id in enumerate(ids(30))]
     words = "train.leave_out rose: is no class of these images. The classes are class 0, .*, class 4 and 4 more"
     with pytest.raises(TrainError, match=words):
         select_rows(labels, TrainSettings(leave_out=("class 8", "rose"), multi_label=several))
 
 
-def test_images_are_counted_once_and_their_labels_each() -> None:
+def test_an_image_counts_once_and_each_of_its_labels() -> None:
     rows = [*((image_id, "a") for image_id in ids(60)), *((image_id, "b") for image_id in ids(80, 20))]
     coverage = check_coverage(rows, TrainSettings(multi_label=True))
     assert sum(coverage.images.values()) == 100
@@ -112,7 +112,7 @@ def test_a_label_that_every_image_has_is_refused() -> None:
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60))
-def test_by_time_no_group_straddles_and_no_newer_group_lies_in_an_older_split(groups: list[int]) -> None:
+def test_by_time_groups_stay_whole_and_in_order(groups: list[int]) -> None:
     keys = {image_id: make_group_key(str(group)) for image_id, group in zip(ids(len(groups)), groups, strict=True)}
     splits = split_by_time(keys, SETTINGS)
     by_group = {key: splits[image_id] for image_id, key in keys.items()}
@@ -123,12 +123,12 @@ def test_by_time_no_group_straddles_and_no_newer_group_lies_in_an_older_split(gr
     assert order[-1] == SPLITS.index("test")
 
 
-def test_by_time_single_images_fill_their_shares() -> None:
+def test_by_time_ungrouped_images_fill_the_shares() -> None:
     counts = Counter(split_by_time({image_id: image_id for image_id in ids(1000)}, SETTINGS).values())
     assert counts == {"train": 700, "validation": 150, "test": 150}
 
 
-def test_no_head_is_asked_about_a_group_that_it_was_trained_or_calibrated_on() -> None:
+def test_no_head_is_tested_on_a_group_that_it_was_trained_or_validated_on() -> None:
     groups = np.random.default_rng(0).integers(0, 40, 400)
     folds = assign_folds([make_group_key(str(group)) for group in groups], TrainSettings(folds=4))
     asked = np.zeros(400)
@@ -140,7 +140,7 @@ def test_no_head_is_asked_about_a_group_that_it_was_trained_or_calibrated_on() -
     assert (asked == 1).all()
 
 
-def test_what_is_known_of_a_group_alone_counts_for_nothing_in_cross_validation() -> None:
+def test_memorising_groups_does_not_help_in_cross_validation() -> None:
     random, chosen = np.random.default_rng(0), TrainSettings(folds=4)
     groups = np.repeat(np.arange(60), 10)
     names = random.choice(["a", "b"], 60)[groups]

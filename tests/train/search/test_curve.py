@@ -1,4 +1,4 @@
-"""Learning curves: what they say more labels are worth, and when they keep silent."""
+"""Learning curves: extrapolated gains, and the advice that follows from them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ IMAGES = [100, 200, 400, 800]
 
 
 def answer(errors: int, of: int = 1000) -> Mapping[str, bool]:
-    """Be wrong about the first images, so that what is right on few labels stays so."""
+    """Misclassify the first images, so that images correct on few labels stay correct on more."""
     return {f"image {number}": number >= errors for number in range(of)}
 
 
@@ -36,18 +36,18 @@ def advise_on(curve: Sequence[Trial], tail: Trial | None) -> str:
 RISING, FLAT = [400, 283, 200, 141], [200, 200, 199, 200]
 
 
-def test_an_error_that_is_a_power_of_the_labels_is_followed_to_twice_as_many() -> None:
+def test_a_power_law_is_extrapolated_to_twice_the_labels() -> None:
     gain = extrapolate(make_curve(RISING), 1600, seed=0)
     assert gain
     assert gain.value == pytest.approx(0.141 - 0.1, abs=0.002)
     assert 0 < gain.low < gain.value < gain.high
 
 
-def test_one_point_is_no_curve() -> None:
+def test_one_point_is_not_extrapolated() -> None:
     assert extrapolate(make_curve(RISING)[:1], 1600, seed=0) is None
 
 
-def test_a_head_that_is_never_wrong_gains_nothing_that_few_images_could_show() -> None:
+def test_the_gain_of_a_perfect_head_has_an_interval_of_few_images() -> None:
     gains = extrapolate(make_curve([0] * 4, 15), 1600, seed=0), measure_gain(make_tail(0, 15), make_tail(0, 15), 0)
     for gain in gains:
         assert gain
@@ -55,7 +55,7 @@ def test_a_head_that_is_never_wrong_gains_nothing_that_few_images_could_show() -
         assert -gain.low == gain.high == pytest.approx(0.204, abs=0.001)
 
 
-def test_the_interval_of_a_gain_holds_the_truth_most_often() -> None:
+def test_the_interval_of_a_gain_usually_contains_the_truth() -> None:
     random, held = np.random.default_rng(0), 0
     for number in range(40):
         flips = random.random((2, 400)) < np.array([[0.30], [0.20]])
@@ -68,14 +68,14 @@ def test_the_interval_of_a_gain_holds_the_truth_most_often() -> None:
     assert held >= 34
 
 
-def test_a_rising_curve_beside_a_tail_that_adds_little_asks_for_labels() -> None:
+def test_a_rising_curve_and_a_weak_tail_advise_more_labels() -> None:
     line = advise_on(make_curve(RISING), make_tail(139))
     assert line.startswith("1,000 more labels (+4.1 points, ")
     assert "are worth more than unfreezing what follows layer3 (+0.2 points" in line
     assert "erhaps" not in line
 
 
-def test_a_flat_curve_beside_a_better_tail_asks_to_unfreeze() -> None:
+def test_a_flat_curve_and_a_better_tail_advise_unfreezing() -> None:
     line = advise_on(make_curve(FLAT), make_tail(100))
     assert line.startswith("Unfreezing what follows layer3 (+10.0 points, ")
     assert "is worth more than 1,000 more labels" in line
@@ -88,13 +88,13 @@ def test_overlapping_intervals_say_perhaps() -> None:
     assert line.endswith("the intervals overlap")
 
 
-def test_where_neither_is_known_to_help_the_advice_says_so() -> None:
+def test_advice_says_if_neither_is_known_to_help() -> None:
     line = advise_on(make_curve([20, 22, 19, 20], 100), make_tail(20, 100))
     assert line.startswith("Neither 1,000 more labels (")
     assert line.endswith("is known to change the accuracy")
 
 
-def test_without_a_tail_it_is_labels_alone_and_perhaps_nothing() -> None:
+def test_advice_without_a_tail_covers_labels_only() -> None:
     sure = advise_on(make_curve(RISING), None)
     assert sure.startswith("1,000 more labels would add +4.1 points")
     assert sure.endswith("unfreezing was not tried")
@@ -105,5 +105,5 @@ def test_without_a_tail_it_is_labels_alone_and_perhaps_nothing() -> None:
 
 
 @pytest.mark.parametrize(("images", "rounded"), [(1787, 2000), (60, 60), (7, 7), (94, 90), (999, 1000)])
-def test_labels_are_told_to_one_digit(images: int, rounded: int) -> None:
+def test_labels_are_rounded_to_one_digit(images: int, rounded: int) -> None:
     assert round_labels(images) == rounded

@@ -1,4 +1,4 @@
-"""Successive halving: who is tried, on which labels, who goes on, and within which budget."""
+"""Successive halving: contenders, subsets of the labels, promotion, and the budget."""
 
 import math
 from dataclasses import replace
@@ -30,12 +30,12 @@ def make_trial(contender: Contender, share: float, loss: float) -> Trial:
 
 
 def fall(contender: Contender, share: float) -> Trial:
-    """Contenders differ by their number, and all gain by labels; cut 5 is the best."""
+    """Make losses that fall with more labels and with the distance from cut 5."""
     worse = abs(CUTS.index(contender.cut) - 5)
     return make_trial(contender, share, 0.1 * worse + 0.1 / share)
 
 
-def test_the_best_is_carried_on_to_all_labels_and_the_worse_half_of_each_round_is_dropped() -> None:
+def test_each_round_promotes_the_better_half_and_drops_the_rest() -> None:
     outcomes = run_rounds(CONTENDERS, [0.25, 0.5, 1.0], fall)
     tried = {share: [o.contender.cut for o in outcomes if o.share == share] for share in (0.25, 0.5, 1.0)}
     assert [len(cuts) for cuts in tried.values()] == [8, 4, 2]
@@ -47,7 +47,7 @@ def test_the_best_is_carried_on_to_all_labels_and_the_worse_half_of_each_round_i
     assert [outcome.verdict for outcome in outcomes if outcome.share == 1] == ["has all labels"] * 2
 
 
-def test_a_search_whose_time_runs_out_keeps_what_it_has_and_says_so() -> None:
+def test_a_search_that_runs_out_of_time_keeps_its_results() -> None:
     left = iter(range(10))
     outcomes = run_rounds(CONTENDERS, [0.25, 0.5, 1.0], lambda c, share: fall(c, share) if next(left, None) else None)
     assert {outcome.share for outcome in outcomes} == {0.25}
@@ -56,13 +56,13 @@ def test_a_search_whose_time_runs_out_keeps_what_it_has_and_says_so() -> None:
     assert rank_trials([outcome.trial for outcome in outcomes if outcome.trial])[0].contender.cut == "cut 5"
 
 
-def test_what_has_seen_all_labels_comes_before_what_was_better_on_few() -> None:
+def test_trials_on_all_labels_rank_first() -> None:
     few, all_labels = make_trial(CONTENDERS[0], 0.5, 0.1), make_trial(CONTENDERS[1], 1.0, 0.9)
     assert rank_trials([few, all_labels]) == [all_labels, few]
     assert rank_cuts([few, all_labels, few]) == ["cut 1", "cut 0"]
 
 
-def test_shares_of_the_labels_are_nested_and_have_each_class() -> None:
+def test_subsets_are_nested_and_contain_each_class() -> None:
     before: set[int] = set()
     for share in (1 / 8, 1 / 4, 1 / 2, 1.0):
         places = take_subset(ROWS, share, seed=0)
@@ -73,7 +73,7 @@ def test_shares_of_the_labels_are_nested_and_have_each_class() -> None:
     assert before == set(range(600))
 
 
-def test_whether_an_image_is_in_a_share_depends_on_its_id_and_the_seed_not_on_its_place() -> None:
+def test_subsets_depend_on_image_ids_and_the_seed_but_not_on_the_order() -> None:
     chosen = {ROWS[place] for place in take_subset(ROWS, 0.25, seed=0)}
     shuffled = [ROWS[place] for place in np.random.default_rng(0).permutation(len(ROWS))]
     assert {shuffled[place] for place in take_subset(shuffled, 0.25, seed=0)} == chosen
@@ -84,20 +84,18 @@ def test_whether_an_image_is_in_a_share_depends_on_its_id_and_the_seed_not_on_it
     ("contenders", "images", "shares"),
     [(15, 1000, [1 / 8, 1 / 4, 1 / 2, 1]), (2, 1000, [1 / 4, 1 / 2, 1]), (15, 10, [1 / 2, 1]), (1, 2, [1])],
 )
-def test_shares_double_up_to_all_as_often_as_contenders_and_labels_allow(
-    contenders: int, images: int, shares: list[float]
-) -> None:
+def test_shares_double_up_to_all_labels(contenders: int, images: int, shares: list[float]) -> None:
     assert list_shares(contenders, {"a": images // 2, "b": images // 2}) == shares
 
 
-def test_cuts_are_spread_over_what_freezing_saves_and_end_with_the_last() -> None:
+def test_cuts_spread_over_what_freezing_saves_and_include_the_last() -> None:
     saved = {"input": 0.0, **{f"layer {tenth}": tenth / 10 for tenth in range(1, 10)}, "avgpool": 0.99}
     assert choose_cuts(saved, 5) == ["avgpool", "layer 8", "layer 6", "layer 4", "layer 2"]
     assert choose_cuts(saved, 1) == ["avgpool"]
     assert choose_cuts({"input": 0.0, "avgpool": 0.9}, 5) == ["avgpool"]
 
 
-def test_a_budget_refuses_what_does_not_fit_and_says_what_is_left() -> None:
+def test_a_budget_explains_what_does_not_fit() -> None:
     now = 100.0
     budget = Budget(SearchSettings(minutes=1, bytes=1000), lambda: now)
     assert budget.explain_refusal(59, 1000) is None
@@ -111,7 +109,7 @@ def test_a_budget_refuses_what_does_not_fit_and_says_what_is_left() -> None:
     assert math.isclose(budget.seconds_left, -10)
 
 
-def test_a_tail_that_learned_nothing_leaves_its_place_to_the_best_head() -> None:
+def test_a_tail_that_learned_nothing_loses_to_the_best_head() -> None:
     head, tail = (
         make_trial(Contender("avgpool", "softmax"), 1.0, 0.5),
         make_trial(Contender("layer3", "tail"), 1.0, 0.4),
