@@ -18,7 +18,6 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName
-from storage.sources.copies import find_places
 from storage.tables.features import read_features
 from storage.tables.review_labels import list_conflicts, save_decisions
 from storage.tables.trainings import find_newest, list_labelled
@@ -34,7 +33,6 @@ TABLE, SHEET = "review.csv", "review.html"
 PROBLEMS: tuple[Problem, ...] = ("label", "duplicate", "outlier", "conflict")
 CONFLICT_SEPARATOR = " | "
 
-Paths = Mapping[str, str | None]
 Files = Mapping[str, ImageFile]
 
 
@@ -42,14 +40,13 @@ Files = Mapping[str, ImageFile]
 class LabelledImages:
     """What a review looks at: images with one class, their features [n, dim], and images with several classes.
 
-    ``paths`` has the path of every image, as text; None if no source lists it any more.
+    ``files`` has a file of every image that a source still lists.
     """
 
     image_ids: Sequence[str]
     classes: Sequence[str]
     features: Matrix
     conflicts: Sequence[tuple[str, Sequence[str]]]
-    paths: Paths
     files: Files
 
 
@@ -62,7 +59,7 @@ def review(home: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]:
     with read_lake(home) as lake:
         recipe_id, settings = _find_training(lake, label_set)
         images = _read_images(lake, label_set, recipe_id)
-    same = make_file_comparison([images.paths[image_id] for image_id in images.image_ids])
+    same = make_file_comparison([_find_path(images.files, image_id) for image_id in images.image_ids])
     with show_progress("compare", len(images.image_ids)) as advance:
         issues = find_issues(images.features, np.array(images.classes), settings, same, advance)
     items = [*(_make_item(images, issue) for issue in issues), *_list_conflicts(images)]
@@ -78,7 +75,6 @@ def _read_images(lake: Lake, label_set: LabelSetName, recipe_id: str) -> Labelle
         [name for _, name in rows],
         read_features(lake, recipe_id, image_ids),
         conflicts,
-        dict(zip(everything, find_places(lake, everything), strict=True)),
         find_image_files(lake, everything),
     )
 
@@ -102,10 +98,17 @@ def _write(
     label_set: LabelSetName, images: LabelledImages, items: Sequence[ReviewItem], folder: Path
 ) -> dict[str, Any]:
     table, sheet = folder / TABLE, folder / SHEET
-    contents = ContactSheet(label_set, len(images.paths), items, images.files, str(table), _command(label_set, table))
+    contents = ContactSheet(
+        label_set,
+        len(images.image_ids) + len(images.conflicts),
+        items,
+        images.files,
+        str(table),
+        _command(label_set, table),
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_table([_make_row(item, images.paths) for item in items], table)
+        write_table([_make_row(item, images.files) for item in items], table)
         write_sheet(contents, sheet)
     except OSError as error:
         remedy = "Name another folder with --folder"
@@ -113,16 +116,20 @@ def _write(
     return {"table": str(table), "sheet": str(sheet)}
 
 
-def _make_row(item: ReviewItem, paths: Paths) -> ReviewRow:
+def _make_row(item: ReviewItem, files: Files) -> ReviewRow:
     return ReviewRow(
         item.problem,
         item.image_id,
-        paths[item.image_id] or "",
+        _find_path(files, item.image_id) or "",
         item.label,
         item.suggestion,
         "" if item.score is None else f"{item.score:.4f}",
-        (paths[item.other_id] or "") if item.other_id else "",
+        (_find_path(files, item.other_id) or "") if item.other_id else "",
     )
+
+
+def _find_path(files: Files, image_id: str) -> str | None:
+    return files[image_id].full_path if image_id in files else None
 
 
 def _command(label_set: str, table: Path | str) -> str:

@@ -17,9 +17,21 @@ class ImageFile:
     path: str
 
     @property
-    def full_path(self) -> Path:
-        """Where to read the file."""
-        return Path(decode_path(f"{self.root}/{self.path}"))
+    def full_path(self) -> str:
+        """The source's folder and the path within it, as text."""
+        return f"{self.root}/{self.path}"
+
+    def exists(self) -> bool:
+        """Return whether the file is still there."""
+        return self._decoded.is_file()
+
+    def read(self) -> bytes:
+        """Read the file."""
+        return self._decoded.read_bytes()
+
+    @property
+    def _decoded(self) -> Path:
+        return Path(decode_path(self.full_path))
 
 
 def find_image_files(lake: Lake, image_ids: Sequence[str]) -> dict[str, ImageFile]:
@@ -31,4 +43,4 @@ def find_image_files(lake: Lake, image_ids: Sequence[str]) -> dict[str, ImageFil
 
 
 def _choose_file(files: Sequence[ImageFile]) -> ImageFile:
-    return next((file for file in files if file.full_path.is_file()), files[0])
+    return next((file for file in files if file.exists()), files[0])

@@ -37,9 +37,9 @@ def to_uri(kind: str, data: bytes) -> str:
 
 
 def _read(file: ImageFile | None, image_id: str) -> bytes | None:
-    if file is None or not file.full_path.is_file():
+    if file is None or not file.exists():
         return None
-    data = file.full_path.read_bytes()
+    data = file.read()
     return data if hashlib.sha256(data).digest()[:16] == uuid.UUID(image_id).bytes else None
 
 

@@ -11,6 +11,8 @@ from tasks.train.report.wording import count, interval, percent
 WIDE = 0.1
 """Width of an accuracy's interval from which more test images are worth their while."""
 
+HALF = 0.5
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -95,6 +97,8 @@ def list_confusions(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _advise(label_set: str, evaluation: Mapping[str, Any], weakest: Mapping[str, Any] | None) -> list[str]:
     metrics, steps = evaluation["metrics"], []
+    if metrics["accuracy_high"] < HALF and not gives_several_labels(evaluation):
+        steps.append("Try another backbone or cut: the head is wrong more often than right.")
     if (width := metrics["accuracy_high"] - metrics["accuracy_low"]) > WIDE:
         steps.append(f"Label more images: the interval is {100 * width:.0f} percentage points wide.")
     if count_right(evaluation) < count_measured(evaluation):

@@ -75,6 +75,8 @@ def test_the_next_steps_follow_from_what_was_measured() -> None:
     assert "`frostline review --name 'my photos'`" in few[1]
     clear = reach_verdict("photos", evaluation([[990, 10], [300, 700]])).next_steps
     assert [step.split(":")[0] for step in clear] == ["Look at the most confident mistakes", 'Add images of "b"']
+    poor = reach_verdict("photos", evaluation([[200, 800], [800, 200]])).next_steps
+    assert poor[0] == "Try another backbone or cut: the head is wrong more often than right."
     (perfect,) = reach_verdict("photos", evaluation([[500, 0], [0, 500]])).next_steps
     assert perfect.startswith("Nothing stands out.")
 
