@@ -10,11 +10,9 @@ Needs torch, torchvision, numpy, pyarrow and Pillow alone; what else is installe
 
 import argparse
 import functools
-import hashlib
 import importlib.util
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,11 +24,13 @@ from benchmarks.measure import Ratio, make_parser, run_benchmark, time_rate
 from benchmarks.networks import NETWORKS, Network, get_weights, open_engine
 from benchmarks.photos import KEPT, SMALL, make_photos
 from storage.locations.home import Home
+from storage.locations.path_text import encode_path
 from storage.names import SourceName
 from storage.recipe import Dtype
+from storage.sources.open_image import LocatedImage, Locator, folder_source, hash_image
 from storage.vectors.feature_file import Shard
 from tasks.embed.pipeline import embed_shard, free_rings
-from tasks.embed.read_chunk import Item, Order
+from tasks.embed.read_chunk import Order
 from tasks.encoder.embedder import Embedder, count_cores
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.stages import group
@@ -41,6 +41,7 @@ IMAGES = {"tf_efficientnet_lite0": 3072, "resnet50": 1024, "vit_b_16": 256}  # h
 GPU_IMAGES = 32768  # some seconds: filling the pipeline and emptying it takes tenths
 QUICK_IMAGES, QUICK_RUNS = {"cpu": 128, "cuda": 4096}, 3
 LONG_NETWORKS, QUICK_NETWORKS = ("resnet50", "tf_efficientnet_lite0"), ("tf_efficientnet_lite0",)
+PHOTOS = folder_source(SourceName("photos"), Path("/"))  # the photos are named by absolute paths
 OFTEN = 4  # batches a lane, where the backbone runs alone
 
 Rate = Callable[[], float]
@@ -121,12 +122,12 @@ def open_faster(network: Network, dtype: Dtype, device: str, paths: Sequence[Pat
     return other if paces[1] > paces[0] else plain
 
 
-def identify(paths: Sequence[Path]) -> list[Item]:
-    """Give the files as a scan gives them to the engine."""
-    return [(str(uuid.UUID(bytes=hashlib.sha256(path.read_bytes()).digest()[:16])), str(path)) for path in paths]
+def identify(paths: Sequence[Path]) -> list[LocatedImage]:
+    """List the files as the engine gets them from a scan."""
+    return [LocatedImage(str(hash_image(path.read_bytes())), Locator(encode_path(str(path)))) for path in paths]
 
 
-def time_engine(embedder: Embedder, items: Sequence[Item]) -> tuple[float, float]:
+def time_engine(embedder: Embedder, items: Sequence[LocatedImage]) -> tuple[float, float]:
     """Embed all items as one shard; give images a second until the Parquet file is closed, and until it is committed.
 
     Raises:
@@ -136,7 +137,7 @@ def time_engine(embedder: Embedder, items: Sequence[Item]) -> tuple[float, float
         home = Home(Path(folder))
         commit = open_commit(home)
         began = time.perf_counter()
-        shard = embed_shard(home, SourceName("photos"), Path("/"), embedder, items, count_cores(), lambda _: None)
+        shard = embed_shard(home, PHOTOS, embedder, items, count_cores(), lambda _: None)
         written = time.perf_counter()
         committed = commit(shard)
         seconds = written - began, time.perf_counter() - began
@@ -168,19 +169,19 @@ def time_forward(embedder: Embedder, paths: Sequence[Path]) -> float:
     return time_rate(len(work) * len(batch), lambda: list(embedder.pool.map(embedder.backbone, work)))
 
 
-def warm_up(embedder: Embedder, items: Sequence[Item]) -> None:
+def warm_up(embedder: Embedder, items: Sequence[LocatedImage]) -> None:
     """Run the engine once, and wait for the processes that read for it, where there are any."""
     time_engine(embedder, items)
     readers = free_rings(embedder)[-1].readers
     list(readers.pool.map(lambda _: readers.find_process(None), range(readers.count)))
 
 
-def time_decode(embedder: Embedder, items: Sequence[Item]) -> float:
+def time_decode(embedder: Embedder, items: Sequence[LocatedImage]) -> float:
     """Read and decode alone, by the engine's readers, into its ring."""
     ring, transform = free_rings(embedder)[-1], embedder.recipe.transform
     places = len(ring.readers.rows) - ring.chunk
     orders = [
-        Order(Path("/"), transform, 0, tuple(some), number * ring.chunk % places, last=True)
+        Order(PHOTOS, transform, 0, tuple(some), number * ring.chunk % places, last=True)
         for number, some in enumerate(group(items, ring.chunk))
     ]
     return time_rate(len(items), lambda: list(ring.readers.pool.map(ring.readers.read, orders)))

@@ -11,12 +11,11 @@ from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks.embed import identify
+from benchmarks.embed import PHOTOS, identify
 from benchmarks.measure import Ratio, compare, make_parser, run_benchmark, run_python
 from benchmarks.networks import NETWORKS, get_weights, make_recipe
 from benchmarks.photos import KEPT, SMALL, make_photos
 from storage.locations.home import Home
-from storage.names import SourceName
 from tasks.embed.claim import LARGEST
 from tasks.embed.pipeline import embed_shard
 from tasks.encoder.embedder import Embedder, count_cores
@@ -64,9 +63,7 @@ def embed(images: int) -> int:
     shards = list(group(islice(cycle(identify(make_photos(FILES, SMALL))), images), LARGEST))
     with tempfile.TemporaryDirectory(dir=KEPT) as folder:
         for shard in shards:
-            embed_shard(
-                Home(Path(folder)), SourceName("photos"), Path("/"), embedder, shard, count_cores(), lambda _: None
-            )
+            embed_shard(Home(Path(folder)), PHOTOS, embedder, shard, count_cores(), lambda _: None)
     return len(shards)
 
 

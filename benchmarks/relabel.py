@@ -22,6 +22,7 @@ from flows.progress import show_progress
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home, open_home
 from storage.names import LabelSetName, SourceName
+from storage.sources.open_image import folder_source
 from storage.tables.features import commit_shard
 from storage.tables.image_facts import list_facts
 from storage.tables.missing import FeatureRequest, list_missing
@@ -92,7 +93,9 @@ def fill(home: Home, source: Path) -> tuple[str, Embedder]:
         items = list_missing(lake, FeatureRequest(recipe.recipe_id, SourceName(source.name)), 10**9)
     pack_backbone(recipe, resolved.weights, home.backbones / recipe.recipe_id)
     embedder = open_packed(home.backbones / recipe.recipe_id, None, "auto", compiled=False)
-    shard = embed_shard(home, SourceName(source.name), source, embedder, items, count_cores(), lambda _: None)
+    shard = embed_shard(
+        home, folder_source(SourceName(source.name), source), embedder, items, count_cores(), lambda _: None
+    )
     with open_lake(home) as lake:
         commit_shard(lake, shard, now)
     return recipe.recipe_id, embedder
@@ -123,7 +126,7 @@ def train_anew(home: Home, recipe_id: str, source: Path, embedder: Embedder, see
         names = dict(list_labelled(lake, LabelSetName("photos"), recipe_id))
         tested = [image_id for image_id, _ in items if assign_split(image_id, TRAIN) == "test"]
         facts = list_facts(lake, tested)
-    parts = list(embed_files(source, embedder, items, count_cores(), Meter()))
+    parts = list(embed_files(folder_source(SourceName("photos"), source), embedder, items, count_cores(), Meter()))
     matrix = np.concatenate([part.matrix for part in parts])
     image_ids = [image_id for part in parts for image_id in part.image_ids]
     labels, splits = (

@@ -13,6 +13,7 @@ from flows.settings import RunSettings
 from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.lake.attach import read_lake
 from storage.recipe import Recipe
+from storage.sources.open_image import folder_source
 from storage.tables.features import count_failed
 from storage.tables.missing import FIRST_ID, FeatureRequest
 from storage.vectors.feature_file import Shard
@@ -100,10 +101,11 @@ def _prove(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tup
 
 def _run(settings: RunSettings, wanted: FeatureRequest, missing: int, *, compiled: bool) -> tuple[list[Shard], int]:
     home, decided = settings.resolved_home, settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
+    source = folder_source(settings.source_name, settings.source_path)
     shards, added, after = list[Shard](), 0, FIRST_ID
     with show_progress("embed", missing) as advance, hold_leases(home) as holder:
         while lease := claim_shard(home, wanted, len(shards) + 1, settings.embed.shard, holder, after):
-            shard = run_shard(home, wanted, settings.source_path, len(shards) + 1, lease, decided, advance)
+            shard = run_shard(home, wanted, source, len(shards) + 1, lease, decided, advance)
             added += commit_features(home, len(shards) + 1, lease, shard)
             shards.append(shard)
             logger.info("shard %d: %d images · %s", len(shards), len(lease.items), measure([shard]))

@@ -30,6 +30,10 @@ class SourceError(FrostlineError):
     """A source that does not exist, is empty, or is a different one under the same name."""
 
 
+class ImageError(FrostlineError):
+    """An image whose file cannot be read or holds other bytes now."""
+
+
 class LakeError(FrostlineError):
     """A lake that cannot be opened, read or written."""
 

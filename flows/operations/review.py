@@ -18,11 +18,11 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName
+from storage.sources.copies import ImageCopy, choose_copies
 from storage.tables.features import read_features
 from storage.tables.review_labels import list_conflicts, save_decisions
 from storage.tables.trainings import find_newest, list_labelled
 from storage.vectors.feature_file import Matrix
-from tasks.train.report.image_files import ImageFile, find_image_files
 from tasks.train.review.contact_sheet import ContactSheet, ReviewItem, write_sheet
 from tasks.train.review.issues import Issue, Problem, find_issues
 from tasks.train.review.review_table import ReviewRow, read_table, write_table
@@ -33,7 +33,7 @@ TABLE, SHEET = "review.csv", "review.html"
 PROBLEMS: tuple[Problem, ...] = ("label", "duplicate", "outlier", "conflict")
 CONFLICT_SEPARATOR = " | "
 
-Files = Mapping[str, ImageFile]
+Files = Mapping[str, ImageCopy]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def review(home: Home, label_set: LabelSetName, folder: Path) -> dict[str, Any]:
     with read_lake(home) as lake:
         recipe_id, settings = _find_training(lake, label_set)
         images = _read_images(lake, label_set, recipe_id)
-    same = make_file_comparison([_find_path(images.files, image_id) for image_id in images.image_ids])
+    same = make_file_comparison(images.image_ids, [images.files.get(image_id) for image_id in images.image_ids])
     with show_progress("compare", len(images.image_ids)) as advance:
         issues = find_issues(images.features, np.array(images.classes), settings, same, advance)
     items = [*(_make_item(images, issue) for issue in issues), *_list_conflicts(images)]
@@ -75,7 +75,7 @@ def _read_images(lake: Lake, label_set: LabelSetName, recipe_id: str) -> Labelle
         [name for _, name in rows],
         read_features(lake, recipe_id, image_ids),
         conflicts,
-        find_image_files(lake, everything),
+        choose_copies(lake, everything),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from storage.lake.lake import Lake
+from storage.sources.open_image import LocatedImage
 from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
 
 DURATION = timedelta(minutes=5)
@@ -20,10 +21,10 @@ _BY_HOLDER = "concat(holder) = ?"
 
 @dataclass(frozen=True)
 class Lease:
-    """A shard that a run is embedding: (image_id, path) of its images, ordered by image_id."""
+    """A shard that a run is embedding: its images, ordered by image_id."""
 
     holder: str
-    items: tuple[tuple[str, str], ...]
+    items: tuple[LocatedImage, ...]
 
 
 def name_holder() -> str:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from storage.lake.lake import Lake, quote
 from storage.names import SourceName
+from storage.sources.open_image import LocatedImage, Locator
 from storage.tables.scans import Scan
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -109,8 +110,8 @@ def count_images(lake: Lake, wanted: FeatureRequest) -> Counts:
 
 def list_missing(
     lake: Lake, wanted: FeatureRequest, limit: int, *, after: str = FIRST_ID, free_at: datetime | None = None
-) -> list[tuple[str, str]]:
-    """List the (image_id, path) of the first images after ``after`` that lack a feature, ordered by image_id.
+) -> list[LocatedImage]:
+    """List the first images after ``after`` that lack a feature, ordered by image_id.
 
     At most ``limit`` files are considered; of several copies of an image the first counts. Images that a run has
     leased at ``free_at`` are left out.
@@ -125,7 +126,7 @@ def list_missing(
     firsts: dict[str, str] = {}
     for image_id, path in rows:
         firsts.setdefault(image_id, path)
-    return list(firsts.items())
+    return [LocatedImage(image_id, Locator(path)) for image_id, path in firsts.items()]
 
 
 def explain_missing(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None) -> list[Missing]:

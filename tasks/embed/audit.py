@@ -1,17 +1,19 @@
 """Auditing: a sample of the lake's vectors against what their packed backbones give now."""
 
+import contextlib
 from collections.abc import Iterator
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from storage.care.row_checks import Finding
+from storage.errors import ImageError
 from storage.lake.lake import Lake
+from storage.sources.copies import read_image
 from storage.tables.features import add_missing, read_features
 from storage.tables.recipes import get_recipe
 from storage.vectors.feature_file import Matrix, measure_distances, write_features
 from tasks.embed.canaries import tolerate
-from tasks.embed.check_canaries import read_image
 from tasks.encoder.embedder import embed_images
 from tasks.encoder.pack import open_packed
 
@@ -39,9 +41,10 @@ def draw_images(lake: Lake, recipe_id: str, seed: int) -> dict[str, bytes]:
     )
     images: dict[str, bytes] = {}
     for (image_id,) in drawn:
-        data = read_image(lake, image_id)
-        if data is not None and len(images) < SAMPLE:
-            images[image_id] = data
+        if len(images) == SAMPLE:
+            break
+        with contextlib.suppress(ImageError):
+            images[image_id] = read_image(lake, image_id)
     return images
 
 

@@ -1,23 +1,19 @@
 """Watching the canaries: before a run writes features, it proves that this machine still computes them."""
 
-import contextlib
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
-from storage.errors import NumbersChangedError
+from storage.errors import ImageError, NumbersChangedError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
-from storage.locations.path_text import decode_path
 from storage.names import SourceName
 from storage.recipe import Transform
-from storage.sources.copies import find_copies
+from storage.sources.copies import read_image
 from storage.tables.canaries import Canaries, Probe, find_canaries, find_first_images, save_canaries
 from tasks.embed.canaries import compare, make_canaries, make_probes, measure_pace
 from tasks.embed.find_recipe import repays_compiling
-from tasks.embed.read_chunk import matches_id
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.pack import open_packed
 from tasks.encoder.pixels.decode import decode
@@ -63,26 +59,19 @@ def verify_canaries(home: Home, source: SourceName, recipe_id: str, images: int,
 def _choose(lake: Lake, source: SourceName, transform: Transform) -> Iterator[tuple[Probe, bytes]]:
     yield from make_probes()
     for image_id in find_first_images(lake, source, FIRST_IMAGES):
-        data = read_image(lake, image_id)
-        with contextlib.suppress(Exception):  # one that cannot be decoded is no probe; the run records its failure
-            if data is not None:
-                decode(data, transform)
-                yield Probe(image_id, None), data
+        try:
+            data = read_image(lake, image_id)
+            decode(data, transform)
+        except Exception:  # noqa: BLE001, S112 - decoders raise anything; the run records the failure
+            continue
+        yield Probe(image_id, None), data
 
 
 def _read(lake: Lake, known: Canaries) -> Iterator[tuple[Probe, bytes]]:
-    """Read the probes; those of the lake's images whose files are gone are left out."""
+    """Read the probes; those of the lake's images whose files are gone or changed are left out."""
     for probe in known.probes:
-        data = read_image(lake, probe.name) if probe.image is None else probe.image
-        if data is not None:
-            yield probe, data
-
-
-def read_image(lake: Lake, image_id: str) -> bytes | None:
-    """Read an image from where it lies; None where it is there no more."""
-    for root, path in find_copies(lake, [image_id]).get(image_id, []):
-        file = Path(decode_path(root)) / decode_path(path)
-        data = file.read_bytes() if file.is_file() else b""
-        if matches_id(data, image_id):
-            return data
-    return None
+        try:
+            data = probe.image or read_image(lake, probe.name)
+        except ImageError:
+            continue
+        yield probe, data

@@ -11,16 +11,15 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 import numpy as np
 
 from storage.locations.home import Home
-from storage.names import SourceName
 from storage.progress import Advance
 from storage.recipe import Recipe
+from storage.sources.open_image import LocatedImage, Source
 from storage.vectors.feature_file import Failure, FeatureFile, Matrix, Shard
-from tasks.embed.read_chunk import Chunk, Item, Order
+from tasks.embed.read_chunk import Chunk, Order, fail
 from tasks.embed.readers import Readers
 from tasks.encoder.embedder import Embedder, run_backbone
 from tasks.encoder.stages import Meter, group, map_ahead
@@ -54,10 +53,9 @@ class Ring:
 
 def embed_shard(
     home: Home,
-    source: SourceName,
-    root: Path,
+    source: Source,
     embedder: Embedder,
-    items: Sequence[Item],
+    items: Sequence[LocatedImage],
     readers: int,
     advance: Advance,
 ) -> Shard:
@@ -76,21 +74,23 @@ def embed_shard(
             file.write(part.image_ids, part.matrix)
             return part
 
-        parts = embed_files(root, embedder, items, readers, meter)
+        parts = embed_files(source, embedder, items, readers, meter)
         for part in map_ahead(writer, write, parts, WRITES, meter, "write"):
             failures += part.failures
             calls += len(part.image_ids) + sum(failure.stage == "embed" for failure in part.failures)
             advance(len(part.image_ids) + len(part.failures))
     seconds = time.perf_counter() - began
-    return Shard(recipe.recipe_id, source, file.path, tuple(failures), calls, seconds, meter.bytes, meter.share_out())
+    return Shard(
+        recipe.recipe_id, source.name, file.path, tuple(failures), calls, seconds, meter.bytes, meter.share_out()
+    )
 
 
 def embed_files(
-    root: Path, embedder: Embedder, items: Sequence[Item], readers: int, meter: Meter
+    source: Source, embedder: Embedder, items: Sequence[LocatedImage], readers: int, meter: Meter
 ) -> Iterator[EmbeddedBatch]:
     """Embed files, in order, a batch at a time; bounded in memory whatever their number."""
     ring = _take_ring(embedder, readers, len(items))
-    orders = _take_orders(root, embedder.recipe, items, ring)
+    orders = _take_orders(source, embedder.recipe, items, ring)
     chunks = map_ahead(ring.readers.pool, ring.readers.read, orders, ring.ahead, meter, "decode")
     batches = _gather(chunks, meter)
     run = partial(_embed_batch, embedder, ring)
@@ -123,13 +123,13 @@ def _take_ring(embedder: Embedder, readers: int, images: int) -> Ring:
     return Ring(opened, embedder.batch, chunk, ahead, deque(range(slots)))
 
 
-def _take_orders(root: Path, recipe: Recipe, items: Sequence[Item], ring: Ring) -> Iterator[Order]:
+def _take_orders(source: Source, recipe: Recipe, items: Sequence[LocatedImage], ring: Ring) -> Iterator[Order]:
     """Share each batch's items out among orders, which fill its slot."""
     for batch in group(items, ring.batch):
         start = ring.free.popleft() * ring.batch
         for at in range(0, len(batch), ring.chunk):
             some, last = tuple(batch[at : at + ring.chunk]), at + ring.chunk >= len(batch)
-            yield Order(root, recipe.transform, recipe.view, some, start + at, last)
+            yield Order(source, recipe.transform, recipe.view, some, start + at, last)
 
 
 def _gather(chunks: Iterator[Chunk], meter: Meter) -> Iterator[list[Chunk]]:
@@ -163,6 +163,6 @@ def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tup
     finite = [bool(np.isfinite(vector).all()) for vector in matrix]
     reason = f"not finite in {embedder.recipe.dtype}, stored as {embedder.recipe.stored}"
     read = [at for at in range(len(items)) if at not in unread]
-    failures = [*unread.values(), *(Failure(*items[at], "embed", reason) for at in read if not finite[at])]
+    failures = [*unread.values(), *(fail(items[at], "embed", reason) for at in read if not finite[at])]
     good = [at for at in read if finite[at]]
     return start // ring.batch, EmbeddedBatch(tuple(items[at][0] for at in good), matrix[good], tuple(failures))

@@ -12,8 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from storage.recipe import Transform
-from storage.vectors.feature_file import Failure
-from tasks.embed.read_chunk import Chunk, Order, read_chunk
+from tasks.embed.read_chunk import Chunk, Order, fail, read_chunk
 from tasks.embed.reader_process import DIED, ReaderProcess, map_rows
 from tasks.encoder.embedder import Pin
 
@@ -56,7 +55,7 @@ class Readers:
             return process.ask(order)
         except DIED:
             self.rows[order.at] = 0
-            return Chunk(order, {0: Failure(*order.items[0], "decode", f"its reader {self._bury()}")})
+            return Chunk(order, {0: fail(order.items[0], "decode", f"its reader {self._bury()}")})
 
     def find_process(self, patience: float | None) -> ReaderProcess | None:
         """Give this thread's process; None where it is not ready in so many seconds, or there is none."""

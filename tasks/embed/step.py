@@ -3,13 +3,13 @@
 import logging
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from storage.care.lost_features import drop_files, find_lost
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
 from storage.names import SourceName
 from storage.progress import Advance
+from storage.sources.open_image import Source
 from storage.tables import missing, recipes
 from storage.tables.features import commit_shard
 from storage.tables.leases import Lease
@@ -91,7 +91,7 @@ def claim_shard(
 def run_shard(
     home: Home,
     wanted: FeatureRequest,
-    root: Path,
+    source: Source,
     number: int,  # noqa: ARG001 - names the task run
     lease: Lease,
     settings: EmbedSettings,
@@ -102,7 +102,7 @@ def run_shard(
         home.backbones / wanted.recipe_id, settings.batch, settings.device, compiled=settings.compile == "on"
     )
     renewing = keep_alive(home, lease.holder, advance)
-    return embed_shard(home, wanted.source, root, embedder, lease.items, settings.decoders or count_cores(), renewing)
+    return embed_shard(home, source, embedder, lease.items, settings.decoders or count_cores(), renewing)
 
 
 @step_task("commit shard {number}")

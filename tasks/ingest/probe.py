@@ -1,25 +1,24 @@
-"""From a file to its identity and its header; the pixels are not decoded."""
+"""Read an image file's identity and header; its pixels are not decoded."""
 
-import hashlib
+import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
 
+from storage.errors import ImageError
 from storage.formats import FORMATS
-from storage.locations.path_text import decode_path
 from storage.progress import Advance
+from storage.sources.open_image import Locator, Source, hash_image, open_image
 from storage.tables.scans import READS
 from tasks.ingest.settings import IngestSettings
 
 
 @dataclass(frozen=True)
 class ProbedFile:
-    """What reading a file gave, a row of ``READS``: an image, or the stage and reason of a failure."""
+    """A row of ``READS``: the image that a file holds, or the stage and reason of its failure."""
 
     path: str
     image_id: bytes | None = None
@@ -32,47 +31,41 @@ class ProbedFile:
     reason: str | None = None
 
 
-def read_files(root: Path, paths: Sequence[str], settings: IngestSettings, advance: Advance) -> pa.Table:
-    """ProbedFile, hash and probe files in threads, telling ``advance`` of each.
+def read_files(source: Source, paths: Sequence[str], settings: IngestSettings, advance: Advance) -> pa.Table:
+    """Read, hash and probe files in threads, calling ``advance`` after each.
 
     Returns:
-        A row of ``READS`` for each path, in order.
+        One row of ``READS`` per path, in order.
     """
-    Image.init()  # registers every format, which is not done in threads
+    Image.init()  # registers every format; not safe to do in threads
     with ThreadPoolExecutor(settings.readers) as pool:
-        reads = []
-        for read in pool.map(lambda path: probe(root, path, settings.max_pixels), paths):
-            reads.append(read)
+        probed = []
+        for file in pool.map(lambda path: probe(source, Locator(path), settings.max_pixels), paths):
+            probed.append(file)
             advance(1)
-    return pa.Table.from_pylist([vars(read) for read in reads], READS)
+    return pa.Table.from_pylist([vars(file) for file in probed], READS)
 
 
-def probe(root: Path, path: str, max_pixels: int) -> ProbedFile:
-    """ProbedFile one file: its identity, and format, size and mode from its header.
-
-    An image's identity is the first 128 bits of the SHA-256 (FIPS 180-4) of its bytes.
-    """
+def probe(source: Source, locator: Locator, max_pixels: int) -> ProbedFile:
+    """Read one file's identity, and the format, size and mode that its header states."""
     try:
-        with (root / decode_path(path)).open("rb") as file:
-            identity = hashlib.file_digest(file, "sha256").digest()[:16]
-            size = file.tell()
-            file.seek(0)
-            return _probe_header(path, file, identity, size, max_pixels)
-    except OSError as error:
-        return ProbedFile(path, stage="read", reason=error.strerror or type(error).__name__)
+        data = open_image(source, locator)
+    except ImageError as error:
+        return ProbedFile(locator.path, stage="read", reason=error.rule)
+    return _probe_header(locator.path, data, max_pixels)
 
 
-def _probe_header(path: str, file: BinaryIO, identity: bytes, size: int, max_pixels: int) -> ProbedFile:
+def _probe_header(path: str, data: bytes, max_pixels: int) -> ProbedFile:
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             kind, mode, (width, height) = image.format, image.mode, image.size
     except Image.DecompressionBombError:
         return ProbedFile(path, stage="probe", reason=f"more than {max_pixels} pixels: may be a decompression bomb")
     except UnidentifiedImageError:
-        return ProbedFile(path, stage="probe", reason="no image" if size else "empty file")
+        return ProbedFile(path, stage="probe", reason="no image" if data else "empty file")
     except Exception as error:  # noqa: BLE001 - a broken header raises anything; the failure is recorded
         return ProbedFile(path, stage="probe", reason=f"broken header: {error or type(error).__name__}")
     if width * height > max_pixels:
         reason = f"{width} x {height} is more than {max_pixels} pixels: may be a decompression bomb"
         return ProbedFile(path, stage="probe", reason=reason)
-    return ProbedFile(path, identity, kind, width, height, mode, size)
+    return ProbedFile(path, hash_image(data).bytes, kind, width, height, mode, len(data))

@@ -8,6 +8,7 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName, SourceName
 from storage.progress import Progress
+from storage.sources.open_image import Source
 from storage.tables.scans import Listing, Scan, check_root, count_files, labels_after, list_below, list_changed
 from tasks.ingest.probe import read_files
 from tasks.ingest.settings import IngestSettings
@@ -42,7 +43,7 @@ def scan(
         changed = list_changed(lake, source, listing.files, retry=retry)
         same = not changed and _has_all(lake, listing)
     with progress("read", len(changed)) as advance:
-        return Scan(listing, read_files(root, changed, settings, advance), same)
+        return Scan(listing, read_files(Source(source, listing.root), changed, settings, advance), same)
 
 
 def is_unchanged(home: Home, source: SourceName, root: Path) -> bool:

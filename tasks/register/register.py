@@ -1,19 +1,15 @@
 """From a training to a registered version: log it, register it, compare it with the champion, record it."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.errors import RegistryError
+from storage.errors import ImageError, RegistryError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
-from storage.locations.path_text import decode_path
 from storage.names import ModelName
-from storage.sources.copies import find_copies
+from storage.sources.copies import read_image
 from storage.tables.canaries import Canaries, find_canaries
 from storage.tables.models import Version, find_version, save_version
 from storage.tables.recipes import get_recipe
@@ -115,9 +111,7 @@ def _make_package(
     lake: Lake, home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None
 ) -> ModelPackage:
     training = _get_training(lake, training_id)
-    examples = dict(islice(_read_examples(lake, training), EXAMPLES))
-    if not examples:
-        raise RegistryError(f"model {name}", "needs a test image whose file can be read", "Restore the images' files")
+    examples = _read_examples(lake, name, training)
     head = read_head(home, training, open_layers)
     encoder = ServedEncoder(home.backbones / training.recipe_id, batch, head.views)
     images = tuple(examples.values())
@@ -148,13 +142,24 @@ def _check_vectors(name: ModelName, vectors: Matrix, stored: Matrix, canaries: C
         )
 
 
-def _read_examples(lake: Lake, training: Training) -> Iterator[tuple[str, bytes]]:
-    """Read the test images whose files still exist."""
+def _read_examples(lake: Lake, name: ModelName, training: Training) -> dict[str, bytes]:
+    """Read the first test images by id; those whose files are gone or hold other bytes now are left out.
+
+    Raises:
+        RegistryError: if no test image can be read.
+    """
+    examples, reason = dict[str, bytes](), "it has none"
     for image_id in dict(list_split(lake, training.training_id, "test")):
-        copies = find_copies(lake, [image_id]).get(image_id, [])
-        files = (Path(decode_path(root)) / decode_path(path) for root, path in copies)
-        if file := next((file for file in files if file.is_file()), None):
-            yield image_id, file.read_bytes()
+        try:
+            examples[image_id] = read_image(lake, image_id)
+        except ImageError as error:
+            reason = f"{error.value}: {error.rule}"
+        if len(examples) == EXAMPLES:
+            break
+    if not examples:
+        rule = f"needs a test image whose file can be read ({reason})"
+        raise RegistryError(f"model {name}", rule, "Restore the images' files")
+    return examples
 
 
 def _register(client: "MlflowClient", package: ModelPackage, run_id: str) -> str:

@@ -1,6 +1,5 @@
 """The engine: one bad image costs one image, and a vector depends on its image alone."""
 
-import hashlib
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from storage.errors import BackboneError
 from storage.locations.home import open_home
 from storage.names import SourceName
 from storage.recipe import Recipe, Transform
+from storage.sources.open_image import LocatedImage, Locator, Source, folder_source, hash_image
 from storage.vectors.feature_file import Matrix
 from tasks.embed.find_recipe import resolve
 from tasks.embed.pipeline import EmbeddedBatch, embed_files, embed_shard
@@ -45,15 +45,17 @@ import numpy as np
 from dataclasses import replace
 from storage.locations.home import open_home
 from tasks.encoder.embedder import Embedder
+from storage.sources.open_image import folder_source
 from tasks.embed.pipeline import embed_shard
 from tests.embed.test_pipeline import RECIPE, item_of
 folder = Path(sys.argv[1])
 items = [item_of(path) for path in sorted((folder / "photos").iterdir())]
 random = np.random.default_rng(0)
 noise = lambda pixels: random.normal(size=(len(pixels), 4096)).astype(np.float32)
+sys.dont_write_bytecode = True  # a module cut short would stay in the cache
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 embedder = Embedder(replace(RECIPE, shape=(4096,)), noise, 8)
-embed_shard(open_home(folder / "home"), "photos", folder / "photos", embedder, items, 2, lambda _: None)
+embed_shard(open_home(folder / "home"), folder_source("photos", folder / "photos"), embedder, items, 2, lambda _: None)
 print("written")
 """
 
@@ -63,12 +65,16 @@ def average(pixels: Pixels) -> Matrix:
     return vectors
 
 
-def item_of(path: Path) -> tuple[str, str]:
-    return str(uuid.UUID(bytes=hashlib.sha256(path.read_bytes()).digest()[:16])), path.name
+def item_of(path: Path) -> LocatedImage:
+    return LocatedImage(str(hash_image(path.read_bytes())), Locator(path.name))
 
 
-def embed(folder: Path, items: list[tuple[str, str]], backbone: Backbone = average) -> EmbeddedBatch:
-    return gather(embed_files(folder, Embedder(RECIPE, backbone, batch=4), items, 2, Meter()))
+def source_of(folder: Path) -> Source:
+    return folder_source(SourceName("photos"), folder)
+
+
+def embed(folder: Path, items: list[LocatedImage], backbone: Backbone = average) -> EmbeddedBatch:
+    return gather(embed_files(source_of(folder), Embedder(RECIPE, backbone, batch=4), items, 2, Meter()))
 
 
 def gather(parts: Iterable[EmbeddedBatch]) -> EmbeddedBatch:
@@ -86,7 +92,7 @@ def test_each_bad_image_fails_with_its_stage_and_costs_nothing_else(tmp_path: Pa
     truncated.write_bytes(truncated.read_bytes()[:60])
     changed = item_of(write_image(tmp_path / "changed.png", "red", 51))
     write_image(tmp_path / "changed.png", "red", 52)
-    missing = (str(uuid.uuid4()), "missing.png")
+    missing = LocatedImage(str(uuid.uuid4()), Locator("missing.png"))
     done = embed(tmp_path, [item_of(truncated), *good[:5], changed, *good[5:], missing])
     assert done.image_ids == tuple(image_id for image_id, _ in good)
     assert done.matrix.shape == (10, 3)
@@ -148,7 +154,7 @@ def test_a_backbone_that_runs_out_of_memory_gets_smaller_batches_and_nothing_is_
         return average(pixels)
 
     embedder = Embedder(RECIPE, small, batch=16, lanes=Lanes(3))
-    done = gather(embed_files(tmp_path, embedder, items, 2, Meter()))
+    done = gather(embed_files(source_of(tmp_path), embedder, items, 2, Meter()))
     assert done.image_ids == tuple(image_id for image_id, _ in items)
     np.testing.assert_array_equal(done.matrix, embed(tmp_path, items).matrix)
     assert sizes[-1] <= batch
@@ -204,10 +210,10 @@ def test_the_stage_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
         return average(pixels)
 
     home = open_home(tmp_path / "home")
-    shard = embed_shard(home, SourceName("photos"), tmp_path, Embedder(RECIPE, slow, batch=4), items, 2, lambda _: None)
+    shard = embed_shard(home, source_of(tmp_path), Embedder(RECIPE, slow, batch=4), items, 2, lambda _: None)
     assert max(shard.waits, key=lambda stage: shard.waits[stage]) == "backbone"
     assert set(shard.waits) == set(STAGES)
-    assert shard.bytes == sum((tmp_path / path).stat().st_size for _, path in items)
+    assert shard.bytes == sum((tmp_path / locator.path).stat().st_size for _, locator in items)
 
 
 def test_a_shard_on_a_full_disk_leaves_no_file_and_says_so(tmp_path: Path) -> None:

@@ -15,14 +15,15 @@ import pytest
 import simplejpeg  # noqa: F401 - before another is planted
 
 from storage.recipe import Transform
+from storage.sources.open_image import LocatedImage, Locator
 from tasks.embed.pipeline import EmbeddedBatch, embed_files, free_rings
-from tasks.embed.read_chunk import Chunk, Item, Order
+from tasks.embed.read_chunk import Chunk, Order
 from tasks.embed.reader_process import ReaderProcess
 from tasks.embed.readers import Readers
 from tasks.encoder.embedder import Embedder, Lanes
 from tasks.encoder.pixels.transform import Pixels
 from tasks.encoder.stages import Meter
-from tests.embed.test_pipeline import RECIPE, average, gather, item_of
+from tests.embed.test_pipeline import RECIPE, average, gather, item_of, source_of
 from tests.pictures import write_image
 
 ROOT = Path(__file__).parents[2]
@@ -60,19 +61,21 @@ def wait_for_process(readers: Readers) -> ReaderProcess:
     return process
 
 
-def read(readers: Readers, folder: Path, items: list[Item]) -> Chunk:
-    return readers.pool.submit(readers.read, Order(folder, readers.transform, 0, tuple(items), 0, last=True)).result()
+def read(readers: Readers, folder: Path, items: list[LocatedImage]) -> Chunk:
+    return readers.pool.submit(
+        readers.read, Order(source_of(folder), readers.transform, 0, tuple(items), 0, last=True)
+    ).result()
 
 
-def write_images(folder: Path, count: int) -> list[Item]:
+def write_images(folder: Path, count: int) -> list[LocatedImage]:
     return [item_of(write_image(folder / f"{number:02}.png", "red", number)) for number in range(count)]
 
 
-def embed(folder: Path, items: list[Item], *, apart: bool) -> EmbeddedBatch:
+def embed(folder: Path, items: list[LocatedImage], *, apart: bool) -> EmbeddedBatch:
     embedder = Embedder(RECIPE, average, batch=4, lanes=Lanes(2, apart=apart))
     rounds = []
     for _ in range(2):
-        rounds.append(gather(embed_files(folder, embedder, items, 1, Meter())))
+        rounds.append(gather(embed_files(source_of(folder), embedder, items, 1, Meter())))
         if apart:
             wait_for_process(free_rings(embedder)[-1].readers)
     np.testing.assert_array_equal(rounds[0].matrix, rounds[1].matrix)
@@ -82,7 +85,7 @@ def embed(folder: Path, items: list[Item], *, apart: bool) -> EmbeddedBatch:
 def test_processes_give_the_vectors_and_failures_that_threads_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = [*write_images(tmp_path, 30), (str(uuid.uuid4()), "missing.png")]
+    items = [*write_images(tmp_path, 30), LocatedImage(str(uuid.uuid4()), Locator("missing.png"))]
     monkeypatch.setattr("tasks.embed.pipeline.APART", 1)
     apart, together = (embed(tmp_path, items, apart=apart) for apart in (True, False))
     assert apart.image_ids == together.image_ids
@@ -150,9 +153,9 @@ def plant_decoder(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_two_runs_of_one_embedder_at_a_time_do_not_write_into_each_other_s_rows(tmp_path: Path) -> None:
     items = write_images(tmp_path, 24)
     embedder = Embedder(RECIPE, average, batch=4, lanes=Lanes(2))
-    first = embed_files(tmp_path, embedder, items, 1, Meter())
+    first = embed_files(source_of(tmp_path), embedder, items, 1, Meter())
     begun = next(first)
-    second = gather(embed_files(tmp_path, embedder, list(reversed(items)), 1, Meter()))
+    second = gather(embed_files(source_of(tmp_path), embedder, list(reversed(items)), 1, Meter()))
     rest = gather(first)
     assert len(free_rings(embedder)) == 2
     np.testing.assert_array_equal(np.concatenate([begun.matrix, rest.matrix]), second.matrix[::-1])
@@ -161,9 +164,9 @@ def test_two_runs_of_one_embedder_at_a_time_do_not_write_into_each_other_s_rows(
 def test_after_a_run_that_broke_the_next_has_rows_of_its_own(tmp_path: Path) -> None:
     items = write_images(tmp_path, 24)
     broken = Embedder(RECIPE, average, batch=4, lanes=Lanes(2))
-    begun = embed_files(tmp_path, broken, items, 1, Meter())
+    begun = embed_files(source_of(tmp_path), broken, items, 1, Meter())
     next(begun)
     del begun
     assert not free_rings(broken)
-    whole = gather(embed_files(tmp_path, broken, items, 1, Meter()))
+    whole = gather(embed_files(source_of(tmp_path), broken, items, 1, Meter()))
     np.testing.assert_array_equal(whole.matrix, embed(tmp_path, items, apart=False).matrix)

@@ -13,7 +13,7 @@ from tasks.embed.pipeline import embed_files
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import Embedder, embed_images, run_backbone
 from tasks.encoder.stages import Meter
-from tests.embed.test_pipeline import gather, item_of
+from tests.embed.test_pipeline import gather, item_of, source_of
 from tests.pictures import write_image
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -70,7 +70,7 @@ def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches_and_nothing_is_lost(
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
     try:
-        done = gather(embed_files(tmp_path, embedder, [item_of(path) for path in paths], 2, Meter()))
+        done = gather(embed_files(source_of(tmp_path), embedder, [item_of(path) for path in paths], 2, Meter()))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert embedder.batch < 2048

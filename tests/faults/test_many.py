@@ -13,6 +13,7 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home, open_home
 from storage.names import SourceName
 from storage.progress import silent
+from storage.sources.open_image import folder_source
 from storage.tables.features import commit_shard, read_features
 from storage.tables.leases import list_holders
 from storage.tables.missing import FIRST_ID, Counts, FeatureRequest, count_images
@@ -36,10 +37,11 @@ WANTED = FeatureRequest(RECIPE.recipe_id, SourceName("photos"))
 def embed_missing(folder: Path) -> None:
     """Do what an embed run does, less Prefect: claim, embed, commit, until nothing is missing."""
     home, tally = open_home(folder / "home"), Tally(folder / "calls", 0.01)
+    source = folder_source(SourceName("photos"), folder / "photos")
     embedder, after = Embedder(RECIPE, tally.embed, 2), FIRST_ID
     with one_thread(), hold_leases(home) as holder:
         while lease := claim(home, WANTED, SHARD, holder, after):
-            shard = embed_shard(home, SourceName("photos"), folder / "photos", embedder, lease.items, 1, lambda _: None)
+            shard = embed_shard(home, source, embedder, lease.items, 1, lambda _: None)
             with open_lake(home) as lake:
                 commit_shard(lake, shard, datetime.now(UTC), holder)
             after, _ = lease.items[-1]

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from storage.names import SourceName
+from storage.sources.open_image import Source, folder_source
 from tasks.ingest.probe import read_files
 from tasks.ingest.settings import IngestSettings
 from tests.pictures import write_image
@@ -36,11 +38,15 @@ def bomb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
+def source_of(root: Path) -> Source:
+    return folder_source(SourceName("photos"), root)
+
+
 def read(root: Path, files: dict[str, bytes], max_pixels: int = 178_956_970) -> list[dict[str, Any]]:
     for name, data in files.items():
         (root / name).write_bytes(data)
     settings = IngestSettings(max_pixels=max_pixels, readers=2)
-    rows: list[dict[str, Any]] = read_files(root, list(files), settings, lambda _: None).to_pylist()
+    rows: list[dict[str, Any]] = read_files(source_of(root), list(files), settings, lambda _: None).to_pylist()
     return rows
 
 
@@ -119,14 +125,16 @@ def test_an_image_of_just_the_allowed_size_is_taken(tmp_path: Path) -> None:
 
 def test_a_file_that_went_away_is_a_failure_to_read(tmp_path: Path) -> None:
     write_image(tmp_path / "1.png", "red", 0)
-    gone, good = read_files(tmp_path, ["gone.png", "1.png"], IngestSettings(readers=1), lambda _: None).to_pylist()
+    gone, good = read_files(
+        source_of(tmp_path), ["gone.png", "1.png"], IngestSettings(readers=1), lambda _: None
+    ).to_pylist()
     assert (gone["stage"], gone["reason"]) == ("read", "No such file or directory")
     assert good["stage"] is None
 
 
 def test_a_folder_in_a_file_s_place_is_a_failure_to_read(tmp_path: Path) -> None:
     (tmp_path / "1.png").mkdir()
-    (row,) = read_files(tmp_path, ["1.png"], IngestSettings(readers=1), lambda _: None).to_pylist()
+    (row,) = read_files(source_of(tmp_path), ["1.png"], IngestSettings(readers=1), lambda _: None).to_pylist()
     assert row["stage"] == "read"
 
 
@@ -135,12 +143,12 @@ def test_rows_come_in_the_order_of_the_paths_and_each_is_told_of(tmp_path: Path)
     for number, name in enumerate(names):
         write_image(tmp_path / name, "red", number)
     told: list[int] = []
-    rows = read_files(tmp_path, names[::-1], IngestSettings(readers=8), told.append)
+    rows = read_files(source_of(tmp_path), names[::-1], IngestSettings(readers=8), told.append)
     assert rows["path"].to_pylist() == names[::-1]
     assert sum(told) == 30
 
 
 def test_no_paths_give_no_rows_and_no_thread_is_left(tmp_path: Path) -> None:
     before = threading.active_count()
-    assert read_files(tmp_path, [], IngestSettings(), lambda _: None).num_rows == 0
+    assert read_files(source_of(tmp_path), [], IngestSettings(), lambda _: None).num_rows == 0
     assert threading.active_count() == before

@@ -20,6 +20,7 @@ from storage.lake.attach import read_lake
 from storage.locations.home import Home
 from storage.names import SourceName
 from storage.sources.copies import find_copies
+from storage.sources.open_image import open_image
 from storage.tables.features import read_features
 from storage.tables.models import list_predictable
 from storage.tables.recipes import get_recipe
@@ -84,7 +85,7 @@ def registered(
         found = find_copies(lake, image_ids)
         copies = [found[image_id][0] for image_id in image_ids]
     expected = load_head(head_path(home, training.training_id)).probabilities(features)
-    images = tuple((Path(root) / path).read_bytes() for root, path in copies)
+    images = tuple(open_image(*copy) for copy in copies)
     version = client.get_model_version_by_alias("photos", "champion")
     place = client.get_logged_model(str(version.source).removeprefix("models:/")).artifact_location
     model = Path(unquote(urlparse(place).path))

@@ -16,6 +16,7 @@ from storage.lake.attach import read_lake
 from storage.locations.home import open_home
 from storage.names import LabelSetName, SourceName
 from storage.sources.copies import find_copies
+from storage.sources.open_image import open_image
 from storage.tables.features import read_features
 from storage.tables.lineage import trace
 from storage.tables.models import list_predictable
@@ -48,7 +49,7 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_compared_with_i
         ids = list_predictable(lake, [SourceName("photos")], training.recipe_id)[::10]
         expected = read_head(place, training, open_layers).probabilities(read_features(lake, training.recipe_id, ids))
         copies = find_copies(lake, ids)
-        images = [(Path(root) / path).read_bytes() for each in ids for root, path in copies[each]]
+        images = [open_image(*copy) for image_id in ids for copy in copies[image_id]]
         assert lake.value("SELECT count(*) FROM predictions WHERE version = 1") == 60
         assert trace(lake, "photos", 1)["recipe_id"] == training.recipe_id
     model = find_model(home)

@@ -16,6 +16,7 @@ from storage.lake.attach import read_lake
 from storage.locations.home import open_home
 from storage.names import SourceName
 from storage.sources.copies import find_copies
+from storage.sources.open_image import open_image
 from storage.tables.models import list_predictable
 from storage.tables.trainings import find_training
 from tasks.encoder.layers import open_layers
@@ -43,7 +44,7 @@ def test_a_model_trains_on_views_and_averages_over_them(
     expected = head.probabilities(asked)
     recorded: dict[str, float] = dict(said)
     assert [recorded[each] for each in image_ids] == pytest.approx(expected.max(axis=1), rel=1e-5)
-    images = [(Path(copies[each][0][0]) / copies[each][0][1]).read_bytes() for each in image_ids]
+    images = [open_image(*copies[image_id][0]) for image_id in image_ids]
     served = mlflow.pyfunc.load_model(str(find_model(home))).predict(pd.DataFrame({"image": images}))["probabilities"]
     assert np.array([list(answer.values()) for answer in served]) == pytest.approx(expected, abs=1e-5)
 

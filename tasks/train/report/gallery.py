@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from storage.lake.lake import Lake
-from tasks.train.report.image_files import ImageFile, find_image_files
+from storage.sources.copies import ImageCopy, choose_copies
 from tasks.train.report.mistakes import Mistake, Predictions, find_examples
 from tasks.train.report.thumbnails import Thumbnail, make_thumbnail
 
 EXAMPLES = 3
 """Examples of each label that has mistakes."""
 
-Files = Mapping[str, ImageFile]
+Files = Mapping[str, ImageCopy]
 """Files by image id; images that no source lists any more are missing."""
 
 
@@ -41,7 +41,7 @@ def group_mistakes(lake: Lake, predictions: Predictions, mistakes: Sequence[Mist
     labels = dict.fromkeys(mistake.label for mistake in mistakes)
     examples = {label: find_examples(predictions, label, EXAMPLES) for label in labels}
     image_ids = [mistake.image_id for mistake in mistakes] + [each for some in examples.values() for each in some]
-    files = find_image_files(lake, image_ids)
+    files = choose_copies(lake, image_ids)
     return [_make_group(label, predictions, mistakes, examples[label], files) for label in labels]
 
 
@@ -60,5 +60,5 @@ def _make_group(
 
 def _make_card(mistake: Mistake, files: Files) -> MistakeCard:
     file = files.get(mistake.image_id)
-    name = file.path if file else mistake.image_id
+    name = file.locator.path if file else mistake.image_id
     return MistakeCard(mistake.predicted, mistake.probability, name, make_thumbnail(file, mistake.image_id))

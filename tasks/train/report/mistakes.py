@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.sources.copies import choose_copies
 from storage.tables.features import filter_known
 from storage.tables.trainings import Training, list_split
 from storage.vectors.feature_file import Matrix
@@ -16,7 +17,6 @@ from tasks.encoder.layers import open_layers
 from tasks.heads.answers import apply_thresholds, is_multi_label, join_labels, name_labels
 from tasks.heads.heads import Classifier, Floats
 from tasks.heads.load import read_head, read_head_inputs
-from tasks.train.report.image_files import find_image_files
 
 MAX_MISTAKES = 24
 
@@ -104,10 +104,9 @@ def find_mistakes(lake: Lake, predictions: Predictions) -> list[Mistake]:
     wrong = np.flatnonzero(~predictions.right)[:MAX_MISTAKES]
     columns = (predictions.image_ids, predictions.labels, predictions.predicted, predictions.confidence)
     image_ids, labels, predicted, confidence = (column[wrong].tolist() for column in columns)
-    files = find_image_files(lake, image_ids)
-    paths = [files[image_id].full_path if image_id in files else None for image_id in image_ids]
-    rows = zip(image_ids, labels, predicted, confidence, paths, strict=True)
-    return [Mistake(*row) for row in rows]
+    copies = choose_copies(lake, image_ids)
+    paths = [copies[image_id].full_path if image_id in copies else None for image_id in image_ids]
+    return [Mistake(*row) for row in zip(image_ids, labels, predicted, confidence, paths, strict=True)]
 
 
 def find_examples(predictions: Predictions, label: str, count: int) -> list[str]:

@@ -1,15 +1,15 @@
 """Thumbnails as data URIs, so that a page needs no other file."""
 
 import base64
-import hashlib
 import io
-import uuid
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
 
+from storage.errors import ImageError
 from storage.formats import FORMATS
-from tasks.train.report.image_files import ImageFile
+from storage.sources.copies import ImageCopy
+from storage.sources.open_image import open_image
 
 SIDE = 240
 """Pixels of a thumbnail's longer side: sharp on a screen of two pixels to a point."""
@@ -25,22 +25,19 @@ class Thumbnail:
     tiny: bool
 
 
-def make_thumbnail(file: ImageFile | None, image_id: str) -> Thumbnail | None:
+def make_thumbnail(copy: ImageCopy | None, image_id: str) -> Thumbnail | None:
     """Make an image's thumbnail; None if its file is gone, broken, or holds another image now."""
-    data = _read(file, image_id)
-    return _shrink(data) if data else None
+    if copy is None:
+        return None
+    try:
+        return _shrink(open_image(*copy, image_id))
+    except ImageError:
+        return None
 
 
 def to_uri(kind: str, data: bytes) -> str:
     """Encode a picture as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _read(file: ImageFile | None, image_id: str) -> bytes | None:
-    if file is None or not file.exists():
-        return None
-    data = file.read()
-    return data if hashlib.sha256(data).digest()[:16] == uuid.UUID(image_id).bytes else None
 
 
 def _shrink(data: bytes) -> Thumbnail | None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.train.report.image_files import ImageFile
+from storage.sources.copies import ImageCopy
 from tasks.train.report.render import render
 from tasks.train.report.thumbnails import Thumbnail, make_thumbnail
 from tasks.train.review.issues import Problem
@@ -90,7 +90,7 @@ class ContactSheet:
     label_set: str
     images: int
     items: Sequence[ReviewItem]
-    files: Mapping[str, ImageFile]
+    files: Mapping[str, ImageCopy]
     table: str
     command: str
 
@@ -118,11 +118,11 @@ def _drop_mirrored(items: Sequence[ReviewItem]) -> list[ReviewItem]:
     return list(kept.values())
 
 
-def _make_card(item: ReviewItem, files: Mapping[str, ImageFile]) -> ItemCard:
+def _make_card(item: ReviewItem, files: Mapping[str, ImageCopy]) -> ItemCard:
     other = _make_image_card(item.other_id, item.suggestion, files) if item.other_id else None
     return ItemCard(_make_image_card(item.image_id, item.label, files), item.suggestion, item.score, other)
 
 
-def _make_image_card(image_id: str, label: str, files: Mapping[str, ImageFile]) -> ImageCard:
+def _make_image_card(image_id: str, label: str, files: Mapping[str, ImageCopy]) -> ImageCard:
     file = files.get(image_id)
-    return ImageCard(label, file.path if file else image_id, make_thumbnail(file, image_id))
+    return ImageCard(label, file.locator.path if file else image_id, make_thumbnail(file, image_id))

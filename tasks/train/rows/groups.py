@@ -12,7 +12,7 @@ from storage.errors import TrainError
 from storage.lake.lake import Lake
 from storage.names import LabelSetName
 from storage.progress import Progress
-from storage.sources.copies import find_places
+from storage.sources.copies import ImageCopy, choose_copies
 from storage.tables.features import read_features
 from storage.tables.image_facts import list_arrivals
 from storage.tables.label_sets import list_sources
@@ -27,20 +27,21 @@ SplitOfGroup = Callable[[str], Hashable]
 
 @dataclass(frozen=True)
 class GroupingInputs:
-    """Everything that decides the groups, for images by arrival: ids, arrival times, group names, and files.
+    """Everything that decides the groups, for images by arrival: ids, arrival times, group names, and copies.
 
-    ``files`` is empty unless near-duplicates are grouped.
+    ``copies`` is empty unless near-duplicates are grouped.
     """
 
     image_ids: tuple[str, ...]
     times: tuple[int, ...]
     names: tuple[tuple[str, ...], ...]
-    files: tuple[str | None, ...]
+    copies: tuple[ImageCopy | None, ...]
 
     @property
     def identity(self) -> str:
         """A hash of all four."""
-        return digest([self.image_ids, self.times, self.names, self.files])
+        paths = [copy and copy.full_path for copy in self.copies]
+        return digest([self.image_ids, self.times, self.names, paths])
 
 
 @dataclass
@@ -90,8 +91,9 @@ def read_grouping_inputs(
             f"matches no path of {label_set}, such as {next(iter(paths.get(image_ids[0], ())), 'none')}",
             "Fix it, or leave it out: nothing would be grouped",
         )
-    files = tuple(find_places(lake, image_ids)) if settings.near_duplicates else ()
-    return GroupingInputs(image_ids, tuple(time for _, time in arrived), names, files)
+    chosen = choose_copies(lake, image_ids) if settings.near_duplicates else {}
+    copies = tuple(map(chosen.get, image_ids)) if settings.near_duplicates else ()
+    return GroupingInputs(image_ids, tuple(time for _, time in arrived), names, copies)
 
 
 def find_groups(
@@ -109,7 +111,7 @@ def find_groups(
     features = read_features(lake, recipe_id, image_ids)
     with progress("compare", len(image_ids)) as advance:
         neighbours = find_earlier_neighbours(features, np.array(grouping.times), MIN_COSINE, advance)
-        return group_images(image_ids, names, neighbours, make_file_comparison(grouping.files), split_of)
+        return group_images(image_ids, names, neighbours, make_file_comparison(image_ids, grouping.copies), split_of)
 
 
 def group_images(

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +12,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from storage.formats import FORMATS
-from storage.locations.path_text import decode_path
 from storage.progress import Advance
+from storage.sources.copies import ImageCopy
+from storage.sources.open_image import open_image
 from storage.vectors.feature_file import Matrix
 
 if TYPE_CHECKING:
@@ -104,13 +104,13 @@ def _normalise(features: Matrix) -> Matrix:
     return units
 
 
-def make_file_comparison(locations: Sequence[str | None]) -> LooksSame:
+def make_file_comparison(image_ids: Sequence[str], copies: Sequence[ImageCopy | None]) -> LooksSame:
     """Compare images by position, reading their files; an unreadable image looks like no other."""
 
     @cache
     def read_hash(position: int) -> "imagehash.ImageHash | None":
-        location = locations[position]
-        return _hash(Path(decode_path(location))) if location else None
+        copy = copies[position]
+        return _hash(copy, image_ids[position]) if copy else None
 
     def looks_same(first: int, second: int) -> bool:
         one, other = read_hash(first), read_hash(second)
@@ -119,13 +119,13 @@ def make_file_comparison(locations: Sequence[str | None]) -> LooksSame:
     return looks_same
 
 
-def _hash(path: Path) -> "imagehash.ImageHash | None":
+def _hash(copy: ImageCopy, image_id: str) -> "imagehash.ImageHash | None":
     """Hash an image's low frequencies (Zauner, Implementation and benchmarking of perceptual image hash functions)."""
     import imagehash
 
     Image.init()
     try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(open_image(*copy, image_id)), formats=FORMATS) as image:
             return imagehash.phash(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception:  # noqa: BLE001 - broken images raise exceptions of any kind
         return None

@@ -24,6 +24,7 @@ from storage.lake.attach import open_lake
 from storage.locations.home import open_home
 from storage.names import LabelSetName, SourceName
 from storage.progress import silent
+from storage.sources.open_image import folder_source
 from storage.tables.features import commit_shard
 from storage.tables.leases import Lease, take_lease
 from storage.tables.missing import FeatureRequest, explain_missing, list_missing
@@ -225,7 +226,12 @@ class LakeMachine(RuleBasedStateMachine):
     def embed(self, lease: Lease, *, commit: bool = True) -> int:
         """Embed one shard; give how many images went through the backbone."""
         shard = embed_shard(
-            self.lake.home, SourceName(SOURCE), self.root, self.embedder, lease.items, 1, lambda _: None
+            self.lake.home,
+            folder_source(SourceName(SOURCE), self.root),
+            self.embedder,
+            lease.items,
+            1,
+            lambda _: None,
         )
         contents = {content for content in self.known if name_image(content) in dict(lease.items)}
         good = contents - {CUT_OFF}

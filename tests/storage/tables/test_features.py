@@ -15,7 +15,7 @@ from storage.locations.home import Home
 from storage.names import SourceName
 from storage.progress import silent
 from storage.tables.features import Pace, commit_shard, measure_pace, read_features
-from storage.tables.missing import FeatureRequest, list_missing
+from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
 from storage.tables.scans import Scan, commit_scan
 from storage.vectors.feature_file import Failure, Matrix, Shard, write_features
 from tasks.ingest.scan import scan
@@ -73,7 +73,12 @@ def ingest(lake: Lake, folder: Path) -> list[tuple[str, str]]:
 
 
 def missing(lake: Lake, recipe: str = RECIPE, *, retry: bool = False) -> list[tuple[str, str]]:
-    return list_missing(lake, FeatureRequest(recipe, SourceName("photos"), retry), 100)
+    return list_pairs(lake, FeatureRequest(recipe, SourceName("photos"), retry), 100)
+
+
+def list_pairs(lake: Lake, wanted: FeatureRequest, limit: int, *, after: str = FIRST_ID) -> list[tuple[str, str]]:
+    """List the first missing images as (image_id, path)."""
+    return [(image_id, locator.path) for image_id, locator in list_missing(lake, wanted, limit, after=after)]
 
 
 def count_rows(lake: Lake, recipe: str = RECIPE) -> tuple[int, int]:

@@ -19,11 +19,10 @@ from storage.tables.missing import (
     count_images,
     count_present,
     explain_missing,
-    list_missing,
 )
 from storage.vectors.feature_file import Failure
 from tests.pictures import write_folder, write_image
-from tests.storage.tables.test_features import NOW, OTHER, RECIPE, commit, ingest, look, missing
+from tests.storage.tables.test_features import NOW, OTHER, RECIPE, commit, ingest, list_pairs, look, missing
 
 
 @pytest.fixture
@@ -80,16 +79,16 @@ def test_what_failed_in_this_run_is_not_tried_again_by_it(lake: Lake, few: Path)
     commit(lake, [], failures=[Failure(*found[0], "read", "share went away")], now=NOW)
     commit(lake, [], failures=[Failure(*found[1], "decode", "broken")], now=NOW)
     later = NOW + timedelta(seconds=1)
-    assert list_missing(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True, since=NOW), 100) == found[2:]
-    assert list_missing(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True, since=later), 100) == found
+    assert list_pairs(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True, since=NOW), 100) == found[2:]
+    assert list_pairs(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True, since=later), 100) == found
 
 
 def test_the_missing_are_listed_a_piece_at_a_time(lake: Lake, few: Path) -> None:
     found = ingest(lake, few)
     wanted = FeatureRequest(RECIPE, SourceName("photos"))
-    assert list_missing(lake, wanted, 4) == found[:4]
-    assert list_missing(lake, wanted, 4, after=found[3][0]) == found[4:]
-    assert list_missing(lake, wanted, 4, after=found[5][0]) == []
+    assert list_pairs(lake, wanted, 4) == found[:4]
+    assert list_pairs(lake, wanted, 4, after=found[3][0]) == found[4:]
+    assert list_pairs(lake, wanted, 4, after=found[5][0]) == []
 
 
 def test_why_an_image_is_missing_is_told_by_class(lake: Lake, few: Path) -> None:

@@ -29,7 +29,9 @@ from storage.locations.home import Home
 from storage.names import LabelSetName, SourceName
 from storage.progress import silent
 from storage.recipe import Recipe
+from storage.sources.open_image import folder_source
 from storage.tables.features import commit_shard, read_features
+from storage.tables.missing import FeatureRequest, list_missing
 from storage.tables.recipes import save_recipe
 from storage.tables.scans import commit_scan
 from storage.tables.trainings import Training, checkpoint_folder, evaluation_path, head_path, list_split
@@ -109,15 +111,14 @@ def embed(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Embedded]:
         with open_lake(home) as lake:
             commit_scan(lake, scan(home, SourceName("photos"), photos, IngestSettings(), silent), NOW)
             save_recipe(lake, {}, recipe, NOW)
-            items = lake.rows("SELECT image_id::VARCHAR, path FROM files ORDER BY image_id")
+            items = list_missing(lake, FeatureRequest(recipe.recipe_id, SourceName("photos")), 1000)
             packed = home.backbones / recipe.recipe_id
             pack_backbone(recipe, weights, packed)
             commit_shard(
                 lake,
                 embed_shard(
                     home,
-                    SourceName("photos"),
-                    photos,
+                    folder_source(SourceName("photos"), photos),
                     open_packed(packed, 8, "cpu", compiled=False),
                     items,
                     1,
