@@ -94,9 +94,9 @@ def check_review(home: Path, name: str, folder: Path) -> None:
         image_id = lake.value("SELECT image_id::VARCHAR FROM labels LIMIT 1")
     table = folder / "review.csv"
     table.write_text(f"image_id,decision\n{image_id},red\n")
-    with pytest.raises(ReviewError, match="several labels an image"):
+    with pytest.raises(ReviewError, match="several labels per image"):
         apply_decisions(Home(home), LabelSetName(name), table)
-    with pytest.raises(ReviewError, match="several labels an image"):
+    with pytest.raises(ReviewError, match="several labels per image"):
         review(Home(home), LabelSetName(name), folder)
 
 
@@ -138,7 +138,7 @@ def check_evaluation(home: Path, report: dict[str, Any], page: Path) -> None:
     assert report["metrics"]["accuracy"] == pytest.approx(1 - len(found["mistakes"]) / images["test"])
     assert describe(found)
     write_html(Home(home), report["training"], page)
-    for words in ("mean average precision", "threshold", f"{images['test']} test"):
+    for words in ("Mean average precision", "Threshold", f"{images['test']} test"):
         assert words in page.read_text()
 
 
@@ -161,4 +161,4 @@ def test_a_model_that_may_answer_neither_does_so_when_served_and_in_the_lake(
     assert {"false_accept", "false_accept_high", "refused", "refused_low"} <= set(found["metrics"])
     assert {row["class"] for row in found["unknown"]} <= {"blue", "green", "red"}
     told = describe(found)
-    assert f"neither   where no class has a probability of {least:.4f}" in told
+    assert f"neither   if no class has a probability of {least:.4f}" in told
