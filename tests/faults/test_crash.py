@@ -43,9 +43,7 @@ def wait_for(process: subprocess.Popen[bytes], tally: Tally, images: int) -> Non
         time.sleep(0.01)
 
 
-def test_killed_runs_are_finished_by_the_next_at_the_cost_of_the_shards_in_flight(
-    prefect_api: str, photos: Path, home: Path, tmp_path: Path
-) -> None:
+def test_killed_runs_cost_only_the_shards_in_flight(prefect_api: str, photos: Path, home: Path, tmp_path: Path) -> None:
     moments = random.Random(0)
     tally = Tally(tmp_path / "calls")
     kills = 0

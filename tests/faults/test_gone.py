@@ -1,4 +1,4 @@
-"""A catalog's server or an object store that goes away: each reader says so in one line, and what it is to mend."""
+"""A catalog's server or an object store that does not answer: every reader reports it in one line, with the remedy."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +69,7 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-def test_whoever_reads_says_that_the_catalogs_server_is_gone(
+def test_every_reader_reports_that_the_catalogs_server_does_not_answer(
     orphan: Lake, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     said = rf"^lake {orphan.home.catalog_url}: does not answer: .*refused.*\. Check lake.catalog and its server"
@@ -91,12 +91,12 @@ def test_whoever_reads_says_that_the_catalogs_server_is_gone(
         assert "Check lake.catalog, the server" in line
 
 
-def test_a_commit_says_that_the_catalogs_server_is_gone(orphan: Lake) -> None:
+def test_a_commit_reports_that_the_catalogs_server_does_not_answer(orphan: Lake) -> None:
     with pytest.raises(LakeUnreachableError, match=r"Check lake\.catalog and its server"):
         orphan.commit(lambda: orphan.execute("DELETE FROM labels"))
 
 
-def test_whoever_reads_says_that_the_object_store_is_gone(
+def test_every_reader_reports_that_the_object_store_does_not_answer(
     cut_off: Home, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     photos = write_folder(tmp_path / "photos", per_class=1)

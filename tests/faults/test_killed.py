@@ -1,4 +1,4 @@
-"""Operations that take long and are killed at a moment seen from outside: nothing is lost, the next one finishes."""
+"""Long operations that are killed midway: nothing is lost, and the next one finishes."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Many at once: runs share the work, killed ones cost their shard, a reader sees no half commit; 50 rounds."""
+"""Many concurrent runs: they share the work, a killed one costs its shard, no reader sees half a commit; 50 rounds."""
 
 import random
 import signal

@@ -56,7 +56,7 @@ def start_writer(home: Home) -> subprocess.Popen[str]:
     )
 
 
-def test_four_processes_that_commit_the_same_keys_leave_each_once(place: Home) -> None:
+def test_four_processes_that_commit_the_same_keys_add_each_once(place: Home) -> None:
     open_lake(place).close()
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(start_writer(place)) for _ in range(WRITERS)]
@@ -74,7 +74,7 @@ def test_four_processes_that_commit_the_same_keys_leave_each_once(place: Home) -
     assert sum(int(stdout) for stdout, _ in ends) == KEYS  # what each says that it added
 
 
-def test_a_commit_that_another_overtook_looks_again(place: Home) -> None:
+def test_a_commit_that_lost_a_race_runs_again(place: Home) -> None:
     with open_lake(place) as slow, open_lake(place) as fast:
         tries: list[int] = []
 

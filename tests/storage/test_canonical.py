@@ -1,4 +1,4 @@
-"""One text for one value; what has none is refused by its place."""
+"""Canonical JSON: equal values have equal texts; other values are refused, naming their path."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def test_a_tuple_is_a_list() -> None:
 @pytest.mark.parametrize(
     "value", [math.nan, math.inf, -math.inf, b"bytes", {1}, frozenset(), object(), 1j, int, range(3)]
 )
-def test_what_has_no_canonical_form_is_refused_by_its_place(value: object) -> None:
+def test_a_value_without_a_canonical_form_is_refused_naming_its_path(value: object) -> None:
     with pytest.raises(NotCanonicalError) as refused:
         canonical({"transform": {"mean": [0.5, value]}})
     assert "value.transform.mean[1]" in str(refused.value)
@@ -58,7 +58,7 @@ def test_what_has_no_canonical_form_is_refused_by_its_place(value: object) -> No
 
 
 @pytest.mark.parametrize("key", [1, None, True, 1.5, b"key", ("a",)])
-def test_a_key_that_is_no_string_is_refused_by_its_place(key: object) -> None:
+def test_a_key_that_is_not_a_string_is_refused_naming_its_path(key: object) -> None:
     with pytest.raises(NotCanonicalError, match=r"value\.parts\[0\] has the key"):
         digest({"parts": [{key: 1}]})
 
@@ -68,7 +68,7 @@ def test_true_one_and_one_point_zero_are_three_values() -> None:
     assert len({digest(value) for value in values}) == 4
 
 
-def test_a_digest_stays_what_it_was_in_the_first_release() -> None:
+def test_digests_are_those_of_the_first_release() -> None:
     value = {
         "architecture": "timm/tf_efficientnet_lite0",
         "crop": (224, 224),
@@ -80,7 +80,7 @@ def test_a_digest_stays_what_it_was_in_the_first_release() -> None:
 
 
 @given(VALUES)
-def test_the_text_reads_back_as_the_value(value: object) -> None:
+def test_the_text_parses_to_the_value(value: object) -> None:
     assert same(json.loads(canonical(value)), value)
 
 
@@ -90,5 +90,5 @@ def test_equal_values_have_equal_texts_and_others_do_not(one: object, other: obj
 
 
 @given(st.lists(st.tuples(st.text(), VALUES), unique_by=lambda pair: pair[0], max_size=5))
-def test_the_digest_does_not_know_in_which_order_keys_were_set(pairs: list[tuple[str, object]]) -> None:
+def test_the_digest_does_not_depend_on_the_order_of_keys(pairs: list[tuple[str, object]]) -> None:
     assert digest(dict(pairs)) == digest(dict(reversed(pairs)))

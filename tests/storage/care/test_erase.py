@@ -177,9 +177,9 @@ def test_nothing_is_left_of_erased_images_and_all_of_the_others(place: Home, req
     fill(place)
     assert len(find_traces(place, DOOMED, dump(place, request))) > 20
     with read_lake(place) as lake:
-        asked = find_images(lake, [OLDEST[:13], DOOMED[1].replace("-", "").upper()])
-    planned = survey(place, asked)
-    taken, left = erase(place, asked, NOW)
+        request = find_images(lake, [OLDEST[:13], DOOMED[1].replace("-", "").upper()])
+    planned = survey(place, request)
+    taken, left = erase(place, request, NOW)
     assert (taken, left) == (planned, 0)
     assert find_traces(place, DOOMED, dump(place, request)) == set()
     check_rest(place)
@@ -208,7 +208,7 @@ def test_an_audit_row_says_how_much_and_never_what_and_names_the_models(home: Ho
         assert lake.value("SELECT count(*) FROM tags") == 0
 
 
-def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(home: Home) -> None:
+def test_a_knn_head_with_an_erased_neighbour_is_deleted_and_is_no_finding(home: Home) -> None:
     kept = {"gone": IDS, "stays": STAY}
     with open_lake(home) as lake:
         for name, image_ids in kept.items():
@@ -225,7 +225,7 @@ def test_a_head_whose_neighbours_vote_goes_with_one_of_them_and_is_no_finding(ho
         assert "gone" not in [head.training_id for head in list_lost_heads(lake)]
 
 
-def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(home: Home) -> None:
+def test_a_missing_or_ambiguous_name_is_refused_and_nothing_is_erased(home: Home) -> None:
     with read_lake(home) as lake:
         for name, rule in (("f" * 32, "does not exist in this lake"), ("", "must be"), ("rose.jpg", "must be")):
             with pytest.raises(EraseError, match=rule):
@@ -242,7 +242,7 @@ def test_what_is_not_there_or_not_clear_is_refused_and_nothing_goes(home: Home) 
         assert lake.value("SELECT count(*) FROM images") == len(IDS)
 
 
-def test_a_source_goes_with_the_images_that_lie_in_no_other(home: Home) -> None:
+def test_erasing_a_source_erases_images_that_are_in_no_other(home: Home) -> None:
     with read_lake(home) as lake:
         source, condition = (
             find_source(lake, SourceName("photos")),
@@ -286,13 +286,13 @@ def test_an_erasure_that_is_killed_leaves_a_sound_lake_and_the_next_one_finishes
         assert count_open(lake) == 0
 
 
-def test_leavings_of_killed_runs_go_too(home: Home) -> None:
+def test_leftovers_of_killed_runs_are_erased_too(home: Home) -> None:
     write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]])
     _, left = erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
     assert (left, find_traces(home, DOOMED)) == (0, set())
 
 
-def test_a_living_runs_file_stays_until_the_run_is_over(home: Home) -> None:
+def test_the_file_of_a_living_run_stays_until_the_run_ends(home: Home) -> None:
     now = datetime.now(UTC)
     holder = name_holder()
     with open_lake(home) as lake:
@@ -344,7 +344,7 @@ def test_rewritten_vectors_stay_as_small_as_they_were(tmp_path: Path) -> None:
     assert after < 1.01 * before
 
 
-def test_a_training_that_an_erasure_overtakes_is_refused_and_leaves_no_vector(home: Home) -> None:
+def test_a_training_overtaken_by_an_erasure_is_refused_and_leaves_no_vector(home: Home) -> None:
     vectors = VECTORS[: len(IDS)]
     ends = (np.zeros(vectors.shape[1]), np.ones(vectors.shape[1]))
     head = Neighbours(("red",), *ends, vectors, np.zeros(len(IDS), np.int64), np.array([1]))

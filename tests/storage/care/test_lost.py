@@ -1,4 +1,4 @@
-"""Lost files: those of features that are gone or broken are found, and leave the catalog for the next run."""
+"""Lost files of features are found and dropped from the catalog, so that the next run computes them again."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -92,7 +92,7 @@ def test_a_file_is_dropped_once(lake: Lake) -> None:
     assert lake.snapshot == then + 1
 
 
-def test_an_older_snapshot_still_says_that_its_file_is_gone(lake: Lake) -> None:
+def test_reading_an_older_snapshot_still_reports_the_missing_file(lake: Lake) -> None:
     path, then = find_path(lake, 15), lake.snapshot
     lose(lake.home, path)
     drop_files(lake, [path])
@@ -109,7 +109,7 @@ def test_a_file_with_deleted_rows_is_dropped_with_them(lake: Lake) -> None:
     assert commit(lake, slice(25)) == 25
 
 
-def test_a_commit_that_began_before_a_file_was_dropped_goes_on(lake: Lake) -> None:
+def test_a_commit_that_began_before_a_file_was_dropped_succeeds(lake: Lake) -> None:
     path = find_path(lake, 15)
     lose(lake.home, path)
     tries: list[int] = []

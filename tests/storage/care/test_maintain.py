@@ -1,4 +1,4 @@
-"""Maintenance: fewer files, fewer snapshots, no leavings, nothing lost."""
+"""Maintenance: fewer files and snapshots, no leftovers, nothing lost."""
 
 import os
 import subprocess
@@ -56,7 +56,7 @@ def assert_whole(home: Home, numbers: range) -> None:
     assert np.array_equal(vectors, make_vectors(numbers))
 
 
-def test_small_files_become_one_that_is_as_small_as_before_and_sealed(here: Home) -> None:
+def test_small_files_are_merged_without_growing_and_get_a_checksum(here: Home) -> None:
     with open_lake(here) as lake:
         for start in range(0, 30, 5):
             add_features(lake, range(start, start + 5))
@@ -73,7 +73,7 @@ def test_small_files_become_one_that_is_as_small_as_before_and_sealed(here: Home
     assert maintain(here, NEVER, DAY, later(0)).compacted == 0
 
 
-def test_deleted_rows_leave_their_file(here: Home) -> None:
+def test_deleted_rows_are_removed_from_their_file(here: Home) -> None:
     with open_lake(here) as lake:
         add_features(lake, range(20))
         lake.commit(lambda: lake.execute(f"DELETE FROM features WHERE {LABELLED} >= 12"))
@@ -106,7 +106,7 @@ def test_old_snapshots_expire_but_the_tagged_and_those_of_registered_models(plac
     assert_whole(place, range(12))
 
 
-def test_files_that_no_snapshot_reads_go_after_a_day(here: Home) -> None:
+def test_files_of_no_snapshot_are_deleted_after_a_day(here: Home) -> None:
     with open_lake(here) as lake:
         for start in (0, 5):
             add_features(lake, range(start, start + 5))
@@ -118,7 +118,7 @@ def test_files_that_no_snapshot_reads_go_after_a_day(here: Home) -> None:
     assert_whole(here, range(10))
 
 
-def test_leavings_of_killed_runs_go_once_they_are_a_day_old(here: Home) -> None:
+def test_leftovers_of_killed_runs_are_deleted_after_a_day(here: Home) -> None:
     folder = here.data / "main" / "features" / f"recipe_id={RECIPE}"
     with open_lake(here) as lake:
         add_features(lake, range(5))
@@ -160,7 +160,7 @@ def test_nothing_is_lost_and_no_writer_fails_while_it_maintains(here: Home) -> N
         assert len(feature_files(lake)) == 1
 
 
-def test_an_orphan_that_another_maintenance_has_deleted_already_is_no_failure(place: Home) -> None:
+def test_an_orphan_that_another_maintenance_has_deleted_is_no_error(place: Home) -> None:
     with open_lake(place) as lake:
         add_features(lake, range(5))
         delete_files(lake, [f"main/features/recipe_id={RECIPE}/gone.parquet"])

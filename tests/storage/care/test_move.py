@@ -1,4 +1,4 @@
-"""Moving a lake: the same rows in every snapshot, in another place; never over another lake."""
+"""Moving a lake: the same rows in every snapshot at the destination; never over another lake."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +47,7 @@ def read_history(lake: Lake) -> dict[int, dict[str, Any]]:
 
 
 @ELSEWHERE
-def test_a_moved_lake_is_the_same_in_every_snapshot_and_goes_on(place: Home) -> None:
+def test_a_moved_lake_is_the_same_in_every_snapshot_and_can_be_written(place: Home) -> None:
     old = open_home(place.root)
     fill(old)
     with read_lake(old) as lake:
@@ -78,7 +78,7 @@ def assert_put_aside(old: Home) -> None:
 
 
 @ELSEWHERE
-def test_no_lake_is_moved_over_another(place: Home) -> None:
+def test_a_lake_is_not_moved_over_another(place: Home) -> None:
     open_lake(place).close()
     with pytest.raises(LakeError, match="no lake to move"):
         move_lake(place)
@@ -88,7 +88,7 @@ def test_no_lake_is_moved_over_another(place: Home) -> None:
 
 
 @ELSEWHERE
-def test_a_catalog_that_a_killed_move_left_empty_is_no_lake_until_the_move_is_done(place: Home) -> None:
+def test_the_empty_catalog_of_a_killed_move_is_no_lake_until_the_move_is_repeated(place: Home) -> None:
     old = open_home(place.root)
     fill(old)
     make_lake(place, filled=True).close()  # what a kill before the copy leaves
@@ -103,6 +103,6 @@ def test_a_catalog_that_a_killed_move_left_empty_is_no_lake_until_the_move_is_do
         assert lake.value("SELECT count(*) FROM features") == 11
 
 
-def test_a_move_that_says_not_where_to_is_refused(tmp_path: Path) -> None:
+def test_a_move_without_a_destination_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"lake\.catalog"):
         move_lake(open_home(tmp_path))

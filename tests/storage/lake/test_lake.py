@@ -1,4 +1,4 @@
-"""The lake: made once, refused when newer, read as it was, opened wherever it lies."""
+"""The lake: created once, refused when newer, readable at every snapshot, opened wherever it is moved."""
 
 import contextlib
 import re
@@ -70,7 +70,7 @@ def count_recipes(lake: Lake) -> int:
     return int(lake.value("SELECT count(*) FROM recipes"))
 
 
-def test_processes_that_open_a_fresh_home_at_the_same_moment_all_make_one_lake(tmp_path: Path) -> None:
+def test_processes_that_open_a_new_home_at_once_create_one_lake(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
         openers = [stack.enter_context(start_opener()) for _ in range(2)]
         assert [read_line(opener) for opener in openers] == ["ready", "ready"]
@@ -80,7 +80,7 @@ def test_processes_that_open_a_fresh_home_at_the_same_moment_all_make_one_lake(t
             assert [read_line(opener) for opener in openers] == ["2", "2"]  # one row of guard, one of lake_version
 
 
-def test_processes_that_open_an_empty_database_at_the_same_moment_all_make_one_lake(
+def test_processes_that_open_an_empty_database_at_once_create_one_lake(
     tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
@@ -110,7 +110,7 @@ def read_line(opener: subprocess.Popen[str]) -> str:
     return line + opener.stdout.read() if line.startswith("Traceback") else line
 
 
-def test_every_table_view_and_column_says_what_it_is(place: Home) -> None:
+def test_every_table_view_and_column_has_a_comment(place: Home) -> None:
     with open_lake(place) as lake:
         found = lake.rows("""
             SELECT table_name, '', comment FROM duckdb_tables() WHERE database_name = 'lake' UNION ALL
@@ -121,7 +121,7 @@ def test_every_table_view_and_column_says_what_it_is(place: Home) -> None:
     assert sorted((name, column) for name, column, comment in found if not comment) == []
 
 
-def test_a_lake_of_a_later_release_is_refused_by_name_of_both_versions(place: Home) -> None:
+def test_a_lake_of_a_later_release_is_refused_naming_both_versions(place: Home) -> None:
     with open_lake(place) as lake:
         lake.commit(lambda: lake.execute("UPDATE lake_version SET version = 97"))
     said = re.compile(rf"version 97, this release reads up to {VERSION}\b")
@@ -131,7 +131,7 @@ def test_a_lake_of_a_later_release_is_refused_by_name_of_both_versions(place: Ho
         read_lake(place)
 
 
-def test_opening_a_lake_again_keeps_what_is_in_it(place: Home) -> None:
+def test_opening_a_lake_again_keeps_its_contents(place: Home) -> None:
     with open_lake(place) as lake:
         add_recipe(lake, "kept")
     with open_lake(place) as lake:
@@ -139,7 +139,7 @@ def test_opening_a_lake_again_keeps_what_is_in_it(place: Home) -> None:
         assert lake.rows("SELECT version FROM lake_version") == [(VERSION,)]
 
 
-def test_reading_where_no_lake_is_gives_an_empty_one_and_leaves_nothing_behind(
+def test_reading_without_a_lake_gives_an_empty_one_and_leaves_nothing(
     place: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scratch = tmp_path / "scratch"
@@ -194,7 +194,7 @@ def test_a_snapshot_shows_the_lake_as_it_was(place: Home) -> None:
 
 
 @pytest.mark.parametrize("snapshot", [-1, 0, 10_000])
-def test_a_snapshot_that_the_lake_has_not_is_refused(place: Home, snapshot: int) -> None:
+def test_a_missing_snapshot_is_refused(place: Home, snapshot: int) -> None:
     open_lake(place).close()
     with pytest.raises(LakeError, match=re.escape(place.lake)):
         read_lake(place, snapshot)
@@ -215,7 +215,7 @@ def test_a_home_that_was_moved_opens_in_its_new_place_with_its_features(here: Ho
 
 
 @pytest.mark.parametrize("name", ["it's a 'home'", 'a "home"; 100% é'])
-def test_a_home_of_any_name_holds_features(tmp_path: Path, name: str) -> None:
+def test_a_home_may_have_any_name(tmp_path: Path, name: str) -> None:
     home = open_home(tmp_path / name)
     with open_lake(home) as lake:
         add_features(lake)
@@ -265,13 +265,13 @@ def test_a_home_below_a_file_is_refused(here: Home) -> None:
         open_lake(open_home(here.root / "below"))
 
 
-def test_a_catalog_that_is_no_database_is_refused(here: Home) -> None:
+def test_a_catalog_that_is_not_a_database_is_refused(here: Home) -> None:
     here.root.mkdir()
     here.catalog.write_bytes(b"no database at all" * 100)
     with pytest.raises(LakeError, match="cannot be opened"):
         read_lake(here)
 
 
-def test_a_long_query_writes_nothing_of_its_own_to_stdout(here: Home) -> None:
+def test_a_long_query_prints_nothing_to_stdout(here: Home) -> None:
     with open_lake(here) as lake:
         assert lake.value("SELECT current_setting('enable_progress_bar')") is False

@@ -1,6 +1,7 @@
 """A lake of the first release opens in this one: nothing is lost, nothing is computed again."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from storage.lake.lake import Lake, Row
 from storage.lake.migrate import VERSION, read_version
 from storage.locations.home import Home, open_home
 from storage.tables.features import read_features
-from storage.tables.trainings import head_path
+from storage.tables.trainings import head_path, list_trainings
 from tasks.heads.files import load_head
 from tests.counting import Tally
 
@@ -62,7 +64,7 @@ def count_rows(lake: Lake) -> dict[str, int]:
 
 
 def describe(lake: Lake) -> dict[str, list[Row]]:
-    """Tell tables, columns in their order, views, and all comments."""
+    """Return tables, columns in their order, views, and all comments."""
     return {
         "tables": lake.rows(
             "SELECT table_name, comment FROM duckdb_tables() WHERE database_name = 'lake' ORDER BY table_name"
@@ -97,6 +99,26 @@ def test_an_upgraded_lake_has_the_schema_and_the_comments_of_a_new_one(first: Ho
         assert all(row[-1] for row in describe(new)["views"])
 
 
+def test_choices_and_views_move_from_the_settings_to_columns(first: Home) -> None:
+    choice = '"chosen_head":"tail","chosen_epoch":3,"chosen_l2":1e-05'
+    settings = f'{{"average_views":true,{choice},"group":null,"views":["v1","v2"]}}'
+    with patch("storage.lake.migrate.VERSION", 3), patch("storage.lake.attach.VERSION", 3), open_lake(first) as lake:
+        rows = "SELECT 'tail', label_set, recipe_id, snapshot, ?, metrics, trained_at, code FROM heads LIMIT 1"
+        lake.commit(lambda: lake.execute(f"INSERT INTO heads {rows}", [settings]))
+        broken = "INSERT INTO heads (training_id, settings, metrics) VALUES ('broken', 'no JSON', '{}')"
+        lake.commit(lambda: lake.execute(broken))
+        before = list_trainings(lake, "training_id <> 'broken'")  # as snapshots from before the upgrade are read
+    with open_lake(first) as lake:
+        after = list_trainings(lake, "training_id <> 'broken'")
+        assert lake.rows("SELECT settings, kind FROM heads WHERE training_id = 'broken'") == [("no JSON", None)]
+    assert after == before
+    [tail] = [training for training in after if training.training_id == "tail"]
+    assert (tail.kind, tail.hyperparameters, tail.averaged) == ("tail", {"epoch": 3, "l2": 1e-05}, ("v1", "v2"))
+    assert tail.settings == {"average_views": True, "group": None}
+    assert tail.parameters == json.loads(settings)
+    assert [training.chosen for training in after if training != tail] == [{"head": "softmax", "l2": 1e-04}] * 2
+
+
 def test_the_lake_as_it_was_before_the_upgrade_stays_readable(first: Home) -> None:
     open_lake(first).close()
     with read_lake(first, TRAINED) as lake:
@@ -106,7 +128,7 @@ def test_the_lake_as_it_was_before_the_upgrade_stays_readable(first: Home) -> No
         assert lake.value("SELECT count(*) FROM heads") == 0
 
 
-def test_old_heads_load_and_say_what_they_said(first: Home) -> None:
+def test_old_heads_load_and_predict_the_same(first: Home) -> None:
     with open_lake(first) as lake:
         versions = lake.rows("SELECT version, training_id, recipe_id FROM models JOIN heads USING (training_id)")
         assert len(versions) == 2
@@ -123,9 +145,7 @@ def test_old_heads_load_and_say_what_they_said(first: Home) -> None:
             )
 
 
-def test_a_run_over_it_opens_nothing_and_computes_and_trains_nothing_that_it_has(
-    first: Home, prefect_api: str, tally: Tally
-) -> None:
+def test_a_run_after_the_upgrade_opens_computes_and_trains_nothing(first: Home, prefect_api: str, tally: Tally) -> None:
     from flows.embed import embed
     from flows.ingest import ingest
     from flows.settings import RunSettings
@@ -153,6 +173,7 @@ def restore_times(photos: Path) -> Path:
 UPGRADER = """
 import sys
 from pathlib import Path
+from unittest.mock import patch
 from storage.lake.attach import open_lake
 from storage.locations.home import open_home
 
@@ -189,6 +210,7 @@ def test_two_processes_that_open_it_at_once_upgrade_it_once(first: Home) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from unittest.mock import patch
 from storage.lake import migrate
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
@@ -225,7 +247,7 @@ def test_an_upgrade_that_is_killed_leaves_the_lake_as_it_was_and_the_next_does_i
         assert (read_version(lake), count_rows(lake)) == (VERSION, ROWS)
 
 
-def test_the_lake_is_small_and_names_no_other_place(first: Home) -> None:
+def test_the_lake_is_small_and_can_be_moved(first: Home) -> None:
     assert FIRST.stat().st_size < 200_000
     moved = first.root.with_name("elsewhere")
     shutil.move(first.root, moved)

@@ -1,4 +1,4 @@
-"""Snapshots: named, found by name, read as they were, and compared."""
+"""Snapshots: tagged, found by tag, read and compared."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.rows import LABELLED, add_features, label
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def test_a_tag_names_the_newest_snapshot_wherever_a_number_may_stand(place: Home) -> None:
+def test_a_tag_can_be_used_like_a_snapshot_number(place: Home) -> None:
     with open_lake(place) as lake:
         add_features(lake, range(4))
         tagged = tag_snapshot(lake, "before", None, NOW)
@@ -39,7 +39,7 @@ def test_a_tag_of_an_old_snapshot_stays_on_it_until_it_is_deleted(place: Home) -
         assert tag_snapshot(lake, "v1", None, NOW) > first
 
 
-def test_what_is_not_there_is_refused(place: Home, tmp_path: Path) -> None:
+def test_missing_snapshots_and_tags_are_refused(place: Home, tmp_path: Path) -> None:
     with open_lake(place) as lake:
         for wrong in ("none", 9999, "9999"):
             with pytest.raises(LakeError, match=str(wrong)):
@@ -53,7 +53,7 @@ def test_what_is_not_there_is_refused(place: Home, tmp_path: Path) -> None:
         open_existing_lake(open_home(tmp_path / "elsewhere"))
 
 
-def test_a_comparison_counts_what_came_went_and_changed(place: Home) -> None:
+def test_a_comparison_counts_added_removed_and_changed_rows(place: Home) -> None:
     with open_lake(place) as lake:
         label(lake, range(6), "cat")
         add_features(lake, range(6))
@@ -71,7 +71,7 @@ def test_a_comparison_counts_what_came_went_and_changed(place: Home) -> None:
         assert found["features"].to_json(1)["rows_added"] == ((f"{'r' * 32}", "00000000-0000-0000-0000-000000000006"),)
 
 
-def test_no_tag_is_given_while_an_erasure_is_open_as_finishing_it_ends_what_it_would_name(place: Home) -> None:
+def test_no_snapshot_can_be_tagged_while_an_erasure_is_unfinished(place: Home) -> None:
     with open_lake(place) as lake:
         add_features(lake, range(4))
         lake.commit(lambda: lake.execute("INSERT INTO erasures VALUES ('e', 'images', 1, 1, '[]', NULL)"))
@@ -81,7 +81,7 @@ def test_no_tag_is_given_while_an_erasure_is_open_as_finishing_it_ends_what_it_w
         assert tag_snapshot(lake, "v1", None, NOW)
 
 
-def test_a_snapshot_that_expires_before_it_gets_its_name_is_refused(
+def test_a_snapshot_that_expires_before_it_is_tagged_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_lake(open_home(tmp_path)) as lake:

@@ -1,4 +1,4 @@
-"""Ingest and embed against a dictionary: whatever happens to files and runs, the lake says what the dictionary says."""
+"""Ingest and embed against a dictionary as a model: whatever happens to files and runs, the lake agrees with it."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A lake that outgrew its home: what is refused and how, what a lost server or a failed upload leaves."""
+"""Postgres catalogs and object stores: what is refused, and what a lost server or a failed upload leaves."""
 
 import json
 import os
@@ -99,7 +99,7 @@ def test_data_with_credentials_or_in_no_bucket_are_refused_without_showing_them(
         ("postgres:service=lake passfile=/run/pass", "postgres:service=lake passfile=/run/pass"),
     ],
 )
-def test_a_catalog_without_a_password_is_taken(tmp_path: Path, url: str, name: str) -> None:
+def test_a_catalog_without_a_password_is_accepted(tmp_path: Path, url: str, name: str) -> None:
     assert open_home(tmp_path, url, "s3://bucket/folder/").catalog_name == name
     assert open_home(tmp_path, url, "s3://bucket/folder/").data_url == "s3://bucket/folder"
 
@@ -128,13 +128,13 @@ def test_a_store_without_credentials_is_one_error(place: Home, monkeypatch: pyte
 
 
 @OUTGROWN
-def test_a_database_that_is_not_there_is_one_error(place: Home) -> None:
+def test_a_missing_database_is_one_error(place: Home) -> None:
     other = str(place.catalog_url).replace(database_of(place), "nowhere")
     assert refuse(open_home(place.root, other, place.data_url)).count('database "nowhere" does not exist') == 2
 
 
 @OUTGROWN
-def test_a_bucket_that_is_not_there_is_refused_before_anything_is_made(place: Home) -> None:
+def test_a_missing_bucket_is_refused_before_anything_is_created(place: Home) -> None:
     wrong = open_home(place.root, place.catalog_url, "s3://elsewhere/lake")
     with pytest.raises(LakeError, match="bucket elsewhere: does not exist"):
         open_lake(wrong)
@@ -143,7 +143,7 @@ def test_a_bucket_that_is_not_there_is_refused_before_anything_is_made(place: Ho
 
 
 @OUTGROWN
-def test_a_lake_whose_data_lie_elsewhere_than_the_settings_say_is_refused(place: Home, tmp_path: Path) -> None:
+def test_a_data_folder_other_than_that_of_the_catalog_is_refused(place: Home, tmp_path: Path) -> None:
     open_lake(place).close()
     for other in (None, "s3://lakes/another"):
         refused = refuse(open_home(place.root, place.catalog_url, other))
@@ -157,7 +157,7 @@ def test_a_lake_whose_data_lie_elsewhere_than_the_settings_say_is_refused(place:
 
 
 @OUTGROWN
-def test_reading_an_empty_database_gives_an_empty_lake_and_makes_nothing(place: Home, postgres: Postgres) -> None:
+def test_reading_an_empty_database_gives_an_empty_lake_and_creates_nothing(place: Home, postgres: Postgres) -> None:
     with read_lake(place) as lake:
         assert lake.value("SELECT count(*) FROM features") == 0
         assert not lake.exists
@@ -165,7 +165,7 @@ def test_reading_an_empty_database_gives_an_empty_lake_and_makes_nothing(place: 
 
 
 @OUTGROWN
-def test_lakes_of_both_kinds_take_turns_in_one_process(place: Home, tmp_path: Path) -> None:
+def test_lakes_of_both_kinds_can_be_opened_in_one_process(place: Home, tmp_path: Path) -> None:
     homes = (open_home(tmp_path / "local"), place)
     for count in range(2):
         for home in homes:
@@ -174,7 +174,7 @@ def test_lakes_of_both_kinds_take_turns_in_one_process(place: Home, tmp_path: Pa
                 assert np.array_equal(read_features(lake, RECIPE, IDS), VECTORS)
 
 
-def test_a_connection_is_kept_for_those_who_need_what_is_loaded_in_it(tmp_path: Path) -> None:
+def test_an_idle_connection_is_reused_for_the_same_extensions(tmp_path: Path) -> None:
     local, far = list_wheels(open_home(tmp_path)), list_wheels(open_home(tmp_path, "postgres:dbname=x", "s3://b"))
     kept = connect(local)
     recycle(kept, local)
@@ -186,7 +186,7 @@ def test_a_connection_is_kept_for_those_who_need_what_is_loaded_in_it(tmp_path: 
 
 
 @OUTGROWN
-def test_an_upload_that_breaks_off_leaves_nothing(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_upload_leaves_nothing(place: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     open_lake(place).close()
     whole = pq.ParquetWriter.write_table
 
@@ -213,13 +213,13 @@ def test_an_object_appears_when_its_upload_is_complete(place: Home) -> None:
 
 
 @OUTGROWN
-def test_a_folder_of_google_is_reached_by_its_s3_door(place: Home) -> None:
+def test_a_google_folder_uses_the_s3_compatible_api(place: Home) -> None:
     with open_lake(open_home(place.root, None, str(place.data_url).replace("s3://", "gs://"))) as lake:
         assert add_features(lake) == len(IDS)
         assert np.array_equal(read_features(lake, RECIPE, IDS), VECTORS)
 
 
-def test_a_folder_of_azure_needs_the_name_of_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_azure_folder_needs_the_name_of_an_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     azure = open_home(tmp_path, None, "az://container/folder")
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT", raising=False)
     with pytest.raises(LakeError, match="AZURE_STORAGE_ACCOUNT"):
@@ -227,7 +227,7 @@ def test_a_folder_of_azure_needs_the_name_of_an_account(tmp_path: Path, monkeypa
 
 
 @OUTGROWN
-def test_a_commit_whose_connection_the_server_ends_is_tried_again(place: Home, postgres: Postgres) -> None:
+def test_a_commit_is_repeated_when_the_server_closes_the_connection(place: Home, postgres: Postgres) -> None:
     with open_lake(place) as lake:
         tries: list[int] = []
 
@@ -290,7 +290,7 @@ def test_keys_in_a_profile_file_open_the_lake(place: Home, tmp_path: Path, s3: d
     assert open_data(place)[1] == str(place.data_url).removeprefix("s3://")
 
 
-def test_a_second_catalog_over_the_data_of_another_is_refused_before_it_takes_them_for_orphans(
+def test_a_second_catalog_for_one_data_folder_is_refused(
     place: Home, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
@@ -309,7 +309,7 @@ def test_a_second_catalog_over_the_data_of_another_is_refused_before_it_takes_th
         ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY is not set"),
     ],
 )
-def test_a_folder_of_google_without_credentials_is_one_line_that_names_what_is_missing(
+def test_missing_google_credentials_are_named_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, missing: str
 ) -> None:
     for variable in [key for key in os.environ if key.startswith(("AWS_", "GOOGLE_"))]:

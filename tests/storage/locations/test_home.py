@@ -1,4 +1,4 @@
-"""Paths as text: any name that a file system allows comes back unchanged."""
+"""Paths as text: any name that a file system allows round-trips."""
 
 import os
 
@@ -16,7 +16,7 @@ ESCAPES = st.lists(st.sampled_from([b"\\", b"\\\\", b"x", b"ff", b"\xff", b"\xc3
 
 
 @given(NAMES | ESCAPES)
-def test_any_bytes_come_back_from_their_text(name: bytes) -> None:
+def test_any_bytes_round_trip(name: bytes) -> None:
     path = os.fsdecode(name)
     assert decode_path(encode_path(path)) == path
 

@@ -1,4 +1,4 @@
-"""Features: come back as they were stored, are committed once, and what is missing is known with its reason."""
+"""Features: read back as stored, and committed exactly once."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -88,7 +88,7 @@ def count_rows(lake: Lake, recipe: str = RECIPE) -> tuple[int, int]:
     return rows, images
 
 
-def test_vectors_come_back_bit_for_bit_in_the_order_asked(lake: Lake) -> None:
+def test_vectors_are_read_bit_for_bit_in_the_requested_order(lake: Lake) -> None:
     vectors = make_vectors(len(IDS))
     commit(lake, IDS[:25], vectors[:25])
     commit(lake, IDS[25:], vectors[25:])
@@ -99,20 +99,20 @@ def test_vectors_come_back_bit_for_bit_in_the_order_asked(lake: Lake) -> None:
     assert np.array_equal(read, vectors[order])
 
 
-def test_vectors_come_back_from_whichever_row_groups_they_lie_in(lake: Lake) -> None:
+def test_vectors_are_read_from_any_row_group(lake: Lake) -> None:
     vectors = make_vectors(len(IDS), dim=1 << 16)  # two a row group
     commit(lake, IDS, vectors)
-    for asked in ([0, 5, 6, 39], [38, 3, 3, 20, 2], list(range(40)), [19]):
-        assert np.array_equal(read_features(lake, RECIPE, [IDS[at] for at in asked]), vectors[asked])
+    for requested in ([0, 5, 6, 39], [38, 3, 3, 20, 2], list(range(40)), [19]):
+        assert np.array_equal(read_features(lake, RECIPE, [IDS[at] for at in requested]), vectors[requested])
 
 
-def test_an_image_that_is_asked_for_twice_comes_twice(lake: Lake) -> None:
+def test_an_image_requested_twice_is_returned_twice(lake: Lake) -> None:
     vectors = make_vectors(2)
     commit(lake, IDS[:2], vectors)
     assert np.array_equal(read_features(lake, RECIPE, [IDS[1], IDS[0], IDS[1]]), vectors[[1, 0, 1]])
 
 
-def test_no_image_asked_for_gives_no_row(lake: Lake) -> None:
+def test_an_empty_request_gives_no_rows(lake: Lake) -> None:
     commit(lake, IDS[:2])
     assert len(read_features(lake, RECIPE, [])) == 0
 
@@ -140,7 +140,7 @@ def test_an_overlapping_shard_adds_only_the_rest(lake: Lake) -> None:
     assert np.array_equal(read_features(lake, RECIPE, IDS[:15]), np.concatenate([first, second[5:]]))
 
 
-def test_features_of_another_recipe_lie_side_by_side(lake: Lake) -> None:
+def test_features_of_two_recipes_coexist(lake: Lake) -> None:
     mine, others = make_vectors(5, seed=1), make_vectors(5, dim=3, seed=2)
     assert commit(lake, IDS[:5], mine) == 5
     assert commit(lake, IDS[:5], others, recipe=OTHER) == 5
@@ -148,13 +148,13 @@ def test_features_of_another_recipe_lie_side_by_side(lake: Lake) -> None:
     assert np.array_equal(read_features(lake, OTHER, IDS[:5]), others)
 
 
-def test_a_file_that_was_never_committed_is_no_feature(lake: Lake) -> None:
+def test_an_uncommitted_file_adds_no_feature(lake: Lake) -> None:
     write_features(lake.home, RECIPE, IDS, make_vectors(len(IDS)))
     assert count_rows(lake) == (0, 0)
     assert commit(lake, IDS) == len(IDS)
 
 
-def test_a_write_that_fails_leaves_no_file(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_no_file(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill_disk(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -181,7 +181,7 @@ def test_a_success_removes_the_recorded_failure(lake: Lake, few: Path) -> None:
     assert missing(lake, retry=True) == found[1:]
 
 
-def test_a_failure_that_comes_again_is_recorded_once_with_its_newest_reason(lake: Lake, few: Path) -> None:
+def test_a_repeated_failure_is_recorded_once_with_its_newest_reason(lake: Lake, few: Path) -> None:
     found = ingest(lake, few)
     for reason in ("first", "second"):
         commit(lake, [], failures=[Failure(*found[0], "decode", reason)])
@@ -207,7 +207,7 @@ def test_the_pace_is_that_of_the_recipes_last_shards(lake: Lake) -> None:
     assert pace == Pace(pace.images_per_second, sum(sizes) / 20)
 
 
-def test_the_pace_is_of_any_recipe_until_a_recipe_has_its_own(lake: Lake) -> None:
+def test_a_new_recipe_takes_the_pace_of_any_recipe(lake: Lake) -> None:
     commit(lake, IDS[:10], seconds=1.0)
     foreign = measure_pace(lake, OTHER)
     assert foreign

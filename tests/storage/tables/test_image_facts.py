@@ -1,4 +1,4 @@
-"""Into which kinds images fall."""
+"""The slices that images fall into."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ def add(lake: Lake, number: int, size: tuple[int, int], count: int, *sources: st
         lake.commit(lambda row=row: lake.execute("INSERT INTO files VALUES (?, ?, ?, 1, NULL, ?::UUID)", row))  # type: ignore[misc]
 
 
-def test_an_image_falls_into_one_kind_of_each_sort_and_into_each_of_its_sources(lake: Lake) -> None:
+def test_an_image_has_one_value_per_slice_and_one_per_source(lake: Lake) -> None:
     add(lake, 1, (640, 480), 99_999, "photos", "ward-7")
     add(lake, 2, (32, 64), 1_000)
     add(lake, 3, (255, 255), 12_345_678, "photos")

@@ -1,4 +1,4 @@
-"""Leases: no two runs work on the same images, and what a dead run held is free again."""
+"""Leases: no two runs embed the same images, and the leases of dead runs end."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def commit(lake: Lake, lease: Lease | None) -> None:
     commit_shard(lake, Shard(RECIPE, SourceName("photos"), file, (), len(lease.items), 1.0), NOW, lease.holder)
 
 
-def test_two_runs_that_take_turns_share_the_missing_without_an_image_in_common(lake: Lake) -> None:
+def test_two_alternating_runs_lease_disjoint_images(lake: Lake) -> None:
     seen: list[str] = []
     for number in range(4):
         lease = take_lease(lake, WANTED, 3, (MINE, YOURS)[number % 2], NOW)
@@ -51,13 +51,13 @@ def test_two_runs_that_take_turns_share_the_missing_without_an_image_in_common(l
     assert take_lease(lake, WANTED, 3, MINE, NOW) is None
 
 
-def test_another_recipe_s_images_are_free(lake: Lake) -> None:
+def test_a_lease_covers_one_recipe_only(lake: Lake) -> None:
     assert taken(take_lease(lake, WANTED, 12, MINE, NOW)) == taken(
         take_lease(lake, FeatureRequest(OTHER, SourceName("photos")), 12, YOURS, NOW)
     )
 
 
-def test_a_commit_ends_its_run_s_lease(lake: Lake) -> None:
+def test_a_commit_ends_the_lease_of_its_run(lake: Lake) -> None:
     lease = take_lease(lake, WANTED, 8, MINE, NOW)
     assert list_holders(lake, RECIPE, NOW) == [MINE]
     commit(lake, lease)
@@ -65,20 +65,20 @@ def test_a_commit_ends_its_run_s_lease(lake: Lake) -> None:
     assert len(taken(take_lease(lake, WANTED, 8, YOURS, NOW))) == 4
 
 
-def test_a_lease_that_expired_is_free_again_and_one_that_was_renewed_is_not(lake: Lake) -> None:
+def test_an_expired_lease_can_be_taken_and_a_renewed_one_cannot(lake: Lake) -> None:
     first, second = take_lease(lake, WANTED, 6, MINE, NOW), take_lease(lake, WANTED, 6, YOURS, NOW)
     renew_lease(lake, YOURS, NOW + DURATION / 2)
     assert taken(take_lease(lake, WANTED, 12, "new@elsewhere/3", LATER)) == taken(first)
     assert taken(first).isdisjoint(taken(second))
 
 
-def test_what_a_failed_run_gives_back_is_free_at_once(lake: Lake) -> None:
+def test_a_lease_that_a_failed_run_ends_can_be_taken_at_once(lake: Lake) -> None:
     lease = take_lease(lake, WANTED, 12, MINE, NOW)
     end_leases(lake, MINE)
     assert taken(take_lease(lake, WANTED, 12, YOURS, NOW)) == taken(lease)
 
 
-def test_what_a_dead_process_of_this_machine_held_is_free_at_once(lake: Lake) -> None:
+def test_the_lease_of_a_dead_process_of_this_machine_can_be_taken_at_once(lake: Lake) -> None:
     naming = "from storage.tables.leases import name_holder; print(name_holder())"
     dead = subprocess.run([sys.executable, "-c", naming], capture_output=True, text=True, check=True).stdout.strip()
     alive = name_holder()
@@ -88,7 +88,7 @@ def test_what_a_dead_process_of_this_machine_held_is_free_at_once(lake: Lake) ->
     assert taken(first).isdisjoint(taken(second))
 
 
-def test_a_run_goes_on_behind_its_last_image_and_then_from_the_start(lake: Lake) -> None:
+def test_a_run_continues_after_its_last_image_and_then_from_the_start(lake: Lake) -> None:
     first = take_lease(lake, WANTED, 4, MINE, NOW)
     end_leases(lake, MINE)
     assert first

@@ -78,8 +78,13 @@ def test_an_image_leads_to_every_model_and_prediction_that_used_it(lake: Lake) -
     lake.commit(
         lambda: lake.execute("INSERT INTO predictions SELECT 'photos', 1, ?::UUID, 'red', 0.9, now()", [later_id(lake)])
     )
-    asked, trained = trace(lake, later_id(lake))["used_by"]
-    assert (asked["version"], asked["class"], asked["split"], asked["predicted"]) == (1, None, None, "red")
+    scored, trained = trace(lake, later_id(lake))["used_by"]
+    assert (scored["version"], scored["class"], scored["split"], scored["predicted"]) == (
+        1,
+        None,
+        None,
+        "red",
+    )
     assert (trained["version"], trained["class"], trained["predicted"]) == (2, "red", "red")
     with pytest.raises(QueryError, match=r"image 0{32}: does not exist in this lake"):
         trace(lake, "0" * 32)
@@ -95,7 +100,7 @@ def test_a_head_names_the_code_that_trained_it(home: Path) -> None:
         assert trace(lake, "photos")["code"] == name_release()
 
 
-def test_the_release_names_its_commit_in_a_checkout_alone(tmp_path: Path) -> None:
+def test_the_release_names_its_commit_only_in_a_checkout(tmp_path: Path) -> None:
     assert "+" not in name_release(tmp_path)
     for command in (
         ["init", "-q"],

@@ -1,4 +1,4 @@
-"""What is missing: known without a feature, with its reason, in the order of image_id, as the lake is or will be."""
+"""Missing features: listed in the order of image_id, with the reason, now or once a scan is committed."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def explain(lake: Lake, folder: Path, recipe: str, *, retry: bool = False) -> di
     return dict(reasons)
 
 
-def test_missing_are_the_images_of_the_source_without_a_feature_in_the_order_of_ids(lake: Lake, few: Path) -> None:
+def test_images_of_the_source_without_a_feature_are_missing_in_order_of_id(lake: Lake, few: Path) -> None:
     write_image(few / "blue" / "copy of 000.png", "blue", 2000)  # the same bytes as 000.png
     (few / "blue" / "broken.png").write_bytes(b"no image")
     found = ingest(lake, few)
@@ -59,7 +59,7 @@ def test_missing_are_the_images_of_the_source_without_a_feature_in_the_order_of_
 
 
 @pytest.mark.parametrize("stage", ["decode", "embed"])
-def test_an_image_that_failed_is_left_out_until_a_retry_asks_for_it(lake: Lake, few: Path, stage: str) -> None:
+def test_a_failed_image_is_left_out_unless_retry_is_set(lake: Lake, few: Path, stage: str) -> None:
     found = ingest(lake, few)
     commit(lake, [], failures=[Failure(*found[0], stage, "broken")])
     assert missing(lake) == found[1:]
@@ -74,7 +74,7 @@ def test_an_image_that_could_not_be_read_is_tried_again(lake: Lake, few: Path) -
     assert missing(lake) == found
 
 
-def test_what_failed_in_this_run_is_not_tried_again_by_it(lake: Lake, few: Path) -> None:
+def test_a_run_does_not_retry_its_own_failures(lake: Lake, few: Path) -> None:
     found = ingest(lake, few)
     commit(lake, [], failures=[Failure(*found[0], "read", "share went away")], now=NOW)
     commit(lake, [], failures=[Failure(*found[1], "decode", "broken")], now=NOW)
@@ -83,7 +83,7 @@ def test_what_failed_in_this_run_is_not_tried_again_by_it(lake: Lake, few: Path)
     assert list_pairs(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True, since=later), 100) == found
 
 
-def test_the_missing_are_listed_a_piece_at_a_time(lake: Lake, few: Path) -> None:
+def test_missing_images_are_listed_in_pages(lake: Lake, few: Path) -> None:
     found = ingest(lake, few)
     wanted = FeatureRequest(RECIPE, SourceName("photos"))
     assert list_pairs(lake, wanted, 4) == found[:4]
@@ -91,7 +91,7 @@ def test_the_missing_are_listed_a_piece_at_a_time(lake: Lake, few: Path) -> None
     assert list_pairs(lake, wanted, 4, after=found[5][0]) == []
 
 
-def test_why_an_image_is_missing_is_told_by_class(lake: Lake, few: Path) -> None:
+def test_missing_images_are_counted_by_class_and_reason(lake: Lake, few: Path) -> None:
     (few / "elsewhere.png").write_bytes((few / "red" / "000.png").read_bytes())
     write_image(few / "alone.png", "red", 99)
     found = {path: image_id for image_id, path in ingest(lake, few)}
@@ -108,7 +108,7 @@ def test_why_an_image_is_missing_is_told_by_class(lake: Lake, few: Path) -> None
     assert explain_missing(lake, FeatureRequest(RECIPE, SourceName("photos"), retry=True), look(lake, few)) == expected
 
 
-def test_why_an_image_is_missing_is_foreseen_before_the_scan_is_committed(lake: Lake, few: Path) -> None:
+def test_reasons_are_known_before_the_scan_is_committed(lake: Lake, few: Path) -> None:
     before = lake.snapshot
     assert explain(lake, few, "") == {"new_image": 6}
     assert explain(lake, few, RECIPE) == {"new_image": 6}
@@ -130,7 +130,7 @@ def test_why_an_image_is_missing_is_foreseen_before_the_scan_is_committed(lake: 
     assert count_present(lake, FeatureRequest(RECIPE, SourceName("photos")), look(lake, few)) == 3
 
 
-def test_a_file_that_went_away_or_only_moved_is_not_foreseen_as_work(lake: Lake, few: Path) -> None:
+def test_deleted_and_moved_files_are_no_work(lake: Lake, few: Path) -> None:
     found = ingest(lake, few)
     commit(lake, [image_id for image_id, _ in found[:5]])
     (few / found[5][1]).unlink()
@@ -139,7 +139,7 @@ def test_a_file_that_went_away_or_only_moved_is_not_foreseen_as_work(lake: Lake,
     assert count_present(lake, FeatureRequest(RECIPE, SourceName("photos")), look(lake, few)) == 5
 
 
-def test_an_image_that_was_deleted_and_returns_is_reused(lake: Lake, few: Path) -> None:
+def test_the_feature_of_a_deleted_image_is_reused_when_it_returns(lake: Lake, few: Path) -> None:
     found = ingest(lake, few)
     commit(lake, [image_id for image_id, _ in found])
     gone = few / found[0][1]

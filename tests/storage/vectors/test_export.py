@@ -1,4 +1,4 @@
-"""An export: plain files that anything reads, whole or not there."""
+"""Exports: plain files, complete or absent."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_files")
-def test_plain_parquet_holds_every_row_and_the_manifest_says_what_it_is(lake: Lake, tmp_path: Path) -> None:
+def test_plain_parquet_has_every_row_and_a_manifest_that_describes_it(lake: Lake, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "features"
     features = find_features(lake, RECIPE.recipe_id, where="class <> 'green'")
     made = export_features(features, folder, NOW)
@@ -74,12 +74,12 @@ def test_hugging_face_loads_an_export_with_class_names(lake: Lake, tmp_path: Pat
     assert not (tmp_path / "out" / "scratch").exists()
 
 
-def test_no_row_is_an_empty_file(lake: Lake, tmp_path: Path) -> None:
+def test_without_rows_the_file_is_empty(lake: Lake, tmp_path: Path) -> None:
     export_features(find_features(lake, RECIPE.recipe_id, where="false"), tmp_path / "out", NOW)
     assert pq.read_table(tmp_path / "out" / "data").num_rows == 0
 
 
-def test_a_folder_that_exists_is_refused_and_left_as_it_is(lake: Lake, tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_and_left_unchanged(lake: Lake, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(ExportError, match=r"mine.*exists already"):
         export_features(find_features(lake, RECIPE.recipe_id), tmp_path / "mine", NOW)
@@ -88,7 +88,7 @@ def test_a_folder_that_exists_is_refused_and_left_as_it_is(lake: Lake, tmp_path:
         export_features(find_features(lake, RECIPE.recipe_id), Path("/proc/none/out"), NOW)
 
 
-def test_an_export_that_breaks_leaves_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_a_failed_export_leaves_nothing(lake: Lake, tmp_path: Path) -> None:
     features = find_features(lake, RECIPE.recipe_id)
     Path(features.pieces[-1].file).unlink()
     with pytest.raises(Exception, match="cannot be read"):
@@ -120,7 +120,7 @@ def test_a_killed_export_leaves_nothing_under_its_name(lake: Lake, tmp_path: Pat
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out"]
 
 
-def test_an_export_leaves_alone_what_another_is_writing(lake: Lake, tmp_path: Path) -> None:
+def test_an_export_does_not_touch_the_folder_of_a_running_one(lake: Lake, tmp_path: Path) -> None:
     busy = tmp_path / ".out.0123abcd.unfinished"
     busy.mkdir()
     with try_lock(busy):
@@ -128,7 +128,7 @@ def test_an_export_leaves_alone_what_another_is_writing(lake: Lake, tmp_path: Pa
     assert busy.is_dir()
 
 
-def test_several_label_sets_must_be_chosen_from(lake: Lake, tmp_path: Path) -> None:
+def test_of_several_label_sets_one_must_be_named(lake: Lake, tmp_path: Path) -> None:
     image_id = all_ids(lake)[0]
     lake.commit(lambda: lake.execute("INSERT INTO labels VALUES ('taste', ?, 'good', 'hand', ?)", [image_id, NOW]))
     features = find_features(lake, RECIPE.recipe_id)

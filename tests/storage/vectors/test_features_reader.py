@@ -1,4 +1,4 @@
-"""Reading: the same rows, bit for bit, through every door, as they are and as they were."""
+"""Reading features: the same rows, bit for bit, in every format and at every snapshot."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -104,7 +104,7 @@ def test_batches_have_the_size_asked_for_and_hold_every_row_once(lake: Lake, siz
     assert np.array_equal(np.concatenate([batch.matrix for batch in batches]), vectors_of(found))
 
 
-def test_a_recipe_is_named_by_its_id_or_what_begins_no_other(lake: Lake) -> None:
+def test_a_recipe_is_found_by_its_id_or_a_unique_prefix(lake: Lake) -> None:
     first, second = RECIPE.recipe_id, OTHER.recipe_id
     assert first[0] != second[0]
     assert find_features(lake, first[:1]).recipe == RECIPE
@@ -115,7 +115,7 @@ def test_a_recipe_is_named_by_its_id_or_what_begins_no_other(lake: Lake) -> None
         find_features(lake, "xyz")
 
 
-def test_a_condition_over_images_files_and_labels_keeps_what_meets_it(lake: Lake) -> None:
+def test_a_condition_over_images_files_and_labels_selects_features(lake: Lake) -> None:
     for where, expected in {
         "class = 'red'": "class = 'red'",
         "path LIKE 'red/%' OR class = 'blue'": "class IN ('red', 'blue')",
@@ -137,7 +137,7 @@ def test_a_condition_over_images_files_and_labels_keeps_what_meets_it(lake: Lake
         ("true)); DELETE FROM labels; SELECT ((true", "syntax error"),
     ],
 )
-def test_a_condition_that_is_none_is_one_clear_error_and_changes_nothing(lake: Lake, where: str, words: str) -> None:
+def test_an_invalid_condition_is_one_clear_error_and_changes_nothing(lake: Lake, where: str, words: str) -> None:
     before = lake.snapshot
     with pytest.raises(QueryError, match=words) as caught:
         find_features(lake, RECIPE.recipe_id, where=where)
@@ -161,7 +161,7 @@ def test_an_earlier_snapshot_has_its_own_features_and_labels(lake: Lake) -> None
         find_features(lake, RECIPE.recipe_id, at=9999)
 
 
-def test_a_recipe_without_features_is_read_as_none(tmp_path: Path) -> None:
+def test_a_recipe_without_features_gives_no_rows(tmp_path: Path) -> None:
     with open_lake(open_home(tmp_path / "home")) as lake:
         save_recipe(lake, {}, RECIPE, NOW)
         assert find_features(lake, RECIPE.recipe_id).to_numpy().matrix.shape == (0, RECIPE.dim)
@@ -189,14 +189,14 @@ def check_whole(lake: Lake) -> None:
     assert sum(len(batch.matrix) for batch in find_features(lake, RECIPE.recipe_id).batches(5)) == 12
 
 
-def test_no_row_is_an_empty_matrix(lake: Lake) -> None:
+def test_without_rows_the_matrix_is_empty(lake: Lake) -> None:
     features = find_features(lake, RECIPE.recipe_id, where="false")
     assert features.to_numpy().matrix.shape == (0, DIM)
     assert features.to_arrow().num_rows == len(features.to_pandas()) == len(features.to_polars()) == 0
     assert list(features.batches(5)) == []
 
 
-def test_classes_stand_beside_the_ids(lake: Lake) -> None:
+def test_classes_come_in_the_order_of_the_ids(lake: Lake) -> None:
     features = find_features(lake, RECIPE.recipe_id, where="class <> 'green'")
     labels: dict[object, str] = dict(lake.rows("SELECT image_id, class FROM labels"))
     assert features.classes().to_pylist() == [labels[image_id] for image_id in features.image_ids.to_pylist()]
@@ -209,7 +209,7 @@ def test_classes_stand_beside_the_ids(lake: Lake) -> None:
         features.classes()
 
 
-def test_a_file_that_is_gone_or_broken_is_named(lake: Lake) -> None:
+def test_the_error_names_a_missing_or_broken_file(lake: Lake) -> None:
     features = find_features(lake, RECIPE.recipe_id)
     file = Path(features.pieces[0].file)
     whole = file.read_bytes()
