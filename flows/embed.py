@@ -1,6 +1,7 @@
-"""The embed flow: what has no feature yet gets one."""
+"""The embed flow: compute the features that are missing."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ from prefect import flow
 from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
 from flows.reports.throughput import Throughput, measure
+from flows.runners import SequentialRunner, ShardRunner
 from flows.settings import RunSettings
 from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.lake.attach import read_lake
@@ -17,9 +19,10 @@ from storage.sources.open_image import folder_source
 from storage.tables.features import count_failed
 from storage.tables.missing import FIRST_ID, FeatureRequest
 from storage.vectors.feature_file import Shard
-from tasks.embed.claim import hold_leases
+from tasks.embed.claim import release_on_error
 from tasks.embed.find_recipe import ResolvedRecipe
 from tasks.embed.step import (
+    ShardJob,
     check_canaries,
     claim_shard,
     commit_features,
@@ -27,8 +30,7 @@ from tasks.embed.step import (
     drop_lost,
     record_recipe,
     renew_recipe,
-    resolve_recipe,
-    run_shard,
+    resolve_recipes,
 )
 
 logger = logging.getLogger(__name__)
@@ -36,9 +38,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Embedded:
-    """What an embed run did to features, those of the views among them; the throughput leaves canaries out."""
+    """The result of an embed run: counts of features, those of views included, and the throughput without canaries.
+
+    ``view_recipe_ids`` are the recipes of the views, in order; ``recipe_id`` is that of the images.
+    """
 
     recipe_id: str
+    view_recipe_ids: tuple[str, ...]
     computed: int
     reused: int
     failed: int
@@ -46,8 +52,8 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What was done under one recipe; ``present`` features are there now, ``added`` among them."""
+class _ViewResult:
+    """The result under one recipe: of the ``present`` features, ``added`` are new."""
 
     recipe_id: str
     added: int
@@ -57,70 +63,100 @@ class _Part:
 
 
 @flow(flow_run_name="embed {settings.source}", persist_result=False)
-def embed(settings: RunSettings) -> Embedded:
-    """Compute the features that are missing under the recipes that the settings mean: the images', then each view's."""
+def embed(settings: RunSettings, recipes: tuple[ResolvedRecipe, ...] | None = None) -> Embedded:
+    """Compute the missing features of the images, then of each view.
+
+    Args:
+        settings: The run's settings.
+        recipes: What the settings mean, if it is already resolved: the images' recipe, then each view's.
+
+    Raises:
+        NumbersChangedError: if this machine computes other vectors than a recipe's.
+        FailureBudgetError: if more images failed than ``embed.max_failed`` allows.
+    """
     with forward_logs():
-        parts = [_embed_view(settings, view) for view in range(settings.embed.views + 1)]
-    shards = [shard for part in parts for shard in part.shards]
-    added, present, failed = (sum(getattr(part, name) for part in parts) for name in ("added", "present", "failed"))
-    done = Embedded(parts[0].recipe_id, added, present - added, failed, measure(shards))
-    _check_budget(settings, done)
-    return done
+        recipes = recipes or resolve_recipes(settings.resolved_home, settings.embed)
+        results = [_embed_view(settings, resolved) for resolved in recipes]
+    embedded = _sum_results(results)
+    _check_budget(settings, embedded)
+    return embedded
 
 
-def _embed_view(settings: RunSettings, view: int) -> _Part:
+def _sum_results(results: list[_ViewResult]) -> Embedded:
+    recipe_id, *view_recipe_ids = (result.recipe_id for result in results)
+    added = sum(result.added for result in results)
+    reused = sum(result.present for result in results) - added
+    failed = sum(result.failed for result in results)
+    throughput = measure([shard for result in results for shard in result.shards])
+    return Embedded(recipe_id, tuple(view_recipe_ids), added, reused, failed, throughput)
+
+
+def _embed_view(settings: RunSettings, resolved: ResolvedRecipe) -> _ViewResult:
     """Compute what is missing under one recipe, shard by shard."""
-    resolved = resolve_recipe(settings.resolved_home, settings.embed, view)
+    home = settings.resolved_home
+    packed = (home.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
+    if resolved.new or not packed:
+        resolved = record_recipe(home, resolved)
     wanted = FeatureRequest(resolved.recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))
-    drop_lost(settings.resolved_home, wanted.recipe_id)
-    counts = count_images(settings.resolved_home, wanted)
-    packed = (settings.resolved_home.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
-    if counts.missing or resolved.new or not packed:
-        record_recipe(settings.resolved_home, resolved)
+    drop_lost(home, wanted.recipe_id)
+    counts = count_images(home, wanted)
     shards, added = list[Shard](), 0
     if counts.missing:
-        recipe, compiled = _prove(settings, resolved, counts.missing)
+        recipe, compiled = _check_numbers(settings, resolved, counts.missing)
         wanted = replace(wanted, recipe_id=recipe.recipe_id)
-        shards, added = _run(settings, wanted, counts.missing, compiled=compiled)
-        counts = count_images(settings.resolved_home, wanted)
-    return _Part(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
+        shards, added = _run_shards(SequentialRunner(), settings, wanted, counts.missing, compiled=compiled)
+        counts = count_images(home, wanted)
+    return _ViewResult(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
 
 
-def _prove(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, bool]:
-    """Prove that this machine computes the recipe's numbers, or go on with its next edition where the user says so."""
+def _check_numbers(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, bool]:
+    """Check that this machine computes the recipe's numbers, or renew the recipe if the settings allow it.
+
+    Returns:
+        The recipe to use, and whether compiling pays off.
+    """
     home, source = settings.resolved_home, settings.source_name
     try:
         return resolved.recipe, check_canaries(home, source, resolved.recipe.recipe_id, missing, settings.embed)
     except NumbersChangedError:
         if not settings.new_recipe:
             raise
-    renewed = renew_recipe(home, resolved)
-    record_recipe(home, renewed)
-    return _prove(settings, renewed, missing)
+    renewed = record_recipe(home, renew_recipe(home, resolved))
+    return _check_numbers(settings, renewed, missing)
 
 
-def _run(settings: RunSettings, wanted: FeatureRequest, missing: int, *, compiled: bool) -> tuple[list[Shard], int]:
-    home, decided = settings.resolved_home, settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
-    source = folder_source(settings.source_name, settings.source_path)
-    shards, added, after = list[Shard](), 0, FIRST_ID
-    with show_progress("embed", missing) as advance, hold_leases(home) as holder:
-        while lease := claim_shard(home, wanted, len(shards) + 1, settings.embed.shard, holder, after):
-            shard = run_shard(home, wanted, source, len(shards) + 1, lease, decided, advance)
-            added += commit_features(home, len(shards) + 1, lease, shard)
+def _run_shards(
+    runner: ShardRunner, settings: RunSettings, wanted: FeatureRequest, missing: int, *, compiled: bool
+) -> tuple[list[Shard], int]:
+    """Embed all shards and commit each; return them and the number of features added."""
+    shards, added = list[Shard](), 0
+    with show_progress("embed", missing) as advance, release_on_error(settings.resolved_home) as holder:
+        for job, shard in runner.run(_claim_jobs(settings, wanted, holder, compiled=compiled)):
+            added += commit_features(job, shard)
+            advance(len(job.lease.items))
             shards.append(shard)
-            logger.info("shard %d: %d images · %s", len(shards), len(lease.items), measure([shard]))
-            after, _ = lease.items[-1]
+            logger.info("shard %d: %d images · %s", job.number, len(job.lease.items), measure([shard]))
     return shards, added
 
 
-def _check_budget(settings: RunSettings, done: Embedded) -> None:
-    """Refuse to go on where too much of the whole source has failed; one new image that fails is no reason."""
-    total = done.computed + done.reused + done.failed
-    if done.failed > settings.embed.max_failed * total:
+def _claim_jobs(settings: RunSettings, wanted: FeatureRequest, holder: str, *, compiled: bool) -> Iterator[ShardJob]:
+    """Claim one shard after another until nothing is missing."""
+    home, source = settings.resolved_home, folder_source(settings.source_name, settings.source_path)
+    embedding = settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
+    number, after = 1, FIRST_ID
+    while lease := claim_shard(home, wanted, number, embedding.shard, holder, after):
+        yield ShardJob(home, wanted.recipe_id, source, number, lease, embedding)
+        number, after = number + 1, lease.items[-1].image_id
+
+
+def _check_budget(settings: RunSettings, embedded: Embedded) -> None:
+    """Refuse to go on if too large a share of the whole source failed; a single new image that fails is no reason."""
+    total = embedded.computed + embedded.reused + embedded.failed
+    if embedded.failed > settings.embed.max_failed * total:
         raise FailureBudgetError(
-            f"{done.failed} of {total} images",
+            f"{embedded.failed} of {total} images",
             f"failed, more than the share of {settings.embed.max_failed} that embed.max_failed allows",
-            "See `frostline sql 'from failures'`, mend them, or raise --embed.max-failed",
+            "See `frostline sql 'from failures'`, fix them, or raise --embed.max-failed",
         )
 
 

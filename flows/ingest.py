@@ -1,11 +1,11 @@
-"""The ingest flow: what lies in the source, into the lake."""
+"""The ingest flow: scan a source and commit what changed."""
 
 from prefect import flow
 
 from flows.progress import show_progress
 from flows.settings import RunSettings
 from storage.tables.scans import ScanCounts
-from tasks.ingest.scan import foresee_labels
+from tasks.ingest.scan import predict_labels
 from tasks.ingest.step import commit_source, scan_source
 from tasks.train.rows.coverage import check_coverage
 from tasks.train.rows.splits import select_rows
@@ -15,10 +15,10 @@ from tasks.train.rows.splits import select_rows
 def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
     """Scan the source and commit what changed: files, images, labels, failures.
 
-    With ``for_training``, labels that could not be trained on are refused before anything is written, where splits
-    follow from ids alone.
+    With ``for_training``, labels that cannot be trained on are refused before anything is written, provided that the
+    splits depend on image ids alone.
     """
-    found = scan_source(
+    scanned = scan_source(
         settings.resolved_home,
         settings.source_name,
         settings.label_set,
@@ -27,6 +27,6 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
         show_progress,
         retry=settings.retry,
     )
-    if for_training and not found.unchanged and settings.train.plain:
-        check_coverage(select_rows(foresee_labels(settings.resolved_home, found), settings.train), settings.train)
-    return commit_source(settings.resolved_home, settings.source_name, found)
+    if for_training and not scanned.unchanged and settings.train.plain:
+        check_coverage(select_rows(predict_labels(settings.resolved_home, scanned), settings.train), settings.train)
+    return commit_source(settings.resolved_home, settings.source_name, scanned)

@@ -1,4 +1,4 @@
-"""The pipeline: a folder of labelled images goes in, a registered model comes out."""
+"""The pipeline: from a folder of labelled images to a registered model."""
 
 import re
 
@@ -13,7 +13,7 @@ from flows.settings import RunSettings
 from flows.train import train
 from storage.lake.attach import read_lake
 from storage.tables.trainings import count_conflicts
-from tasks.embed.step import resolve_recipe
+from tasks.embed.step import resolve_recipes
 
 
 @flow(flow_run_name="pipeline {settings.source}", persist_result=False)
@@ -23,16 +23,15 @@ def pipeline(settings: RunSettings) -> RunReport:
     watch = Stopwatch()
     with watch.time("total"):
         with watch.time("resolve"):
-            resolve_recipe(
-                settings.resolved_home, settings.embed
-            )  # refuses what cannot be embedded before anything is written
+            recipes = resolve_recipes(settings.resolved_home, settings.embed)  # fails before anything is written
         with watch.time("ingest"):
             seen = ingest(settings, for_training=True)
         with watch.time("embed"):
-            embedded = embed(settings)
-        snapshot, conflicts = _look(settings)
+            embedded = embed(settings, recipes)
+        snapshot, conflicts = _read_snapshot(settings)
+        recipe_ids = (embedded.recipe_id, *embedded.view_recipe_ids)
         with watch.time("train"):
-            trained = train(settings, at=snapshot)
+            trained = train(settings, snapshot, recipe_ids)
         with watch.time("register"):
             registered = register(settings, trained.training.training_id)
     report = RunReport(settings.source_name, snapshot, conflicts, seen, embedded, trained, registered, watch.seconds)
@@ -42,8 +41,8 @@ def pipeline(settings: RunSettings) -> RunReport:
     return report
 
 
-def _look(settings: RunSettings) -> tuple[int, int]:
-    """Read the snapshot that the training pins, and the conflicts in it."""
+def _read_snapshot(settings: RunSettings) -> tuple[int, int]:
+    """Return the snapshot to train on, and the number of images with conflicting labels."""
     with read_lake(settings.resolved_home) as lake:
         return lake.snapshot, 0 if settings.train.multi_label else count_conflicts(lake, settings.label_set)
 

@@ -1,4 +1,4 @@
-"""The register flow: a trained head, into a model that serves raw images."""
+"""The register flow: register a trained head as a model that serves raw images."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tasks.register.step import promote_model, register_model
 
 
 def write_page(home: Home, training_id: str, folder: Path) -> None:
-    """Write the page and the pictures of a training. Imports Matplotlib, which a run that registers nothing skips."""
+    """Write a training's page and plots. Imports Matplotlib here: a run that registers nothing does not need it."""
     from tasks.train.report import page
 
     page.write_page(home, training_id, folder)
@@ -23,7 +23,7 @@ def write_page(home: Home, training_id: str, folder: Path) -> None:
 
 @flow(flow_run_name="register {settings.source}", persist_result=False)
 def register(settings: RunSettings, training_id: str | None = None) -> RegisteredVersion:
-    """Register a training's model, by default the newest one's, and make it champion where it is the best."""
+    """Register a training's model, by default the newest, and make it champion if it is the best."""
     training_id = training_id or _find_newest(settings)
     batch = settings.embed.batch
     register_model(settings.resolved_home, settings.model_name, training_id, write_page, batch, settings.registry)

@@ -1,4 +1,4 @@
-"""The train flow: the labelled features of one snapshot, into a head."""
+"""The train flow: train a head on the labelled features of one snapshot."""
 
 from prefect import flow
 
@@ -17,17 +17,26 @@ EMBED = "Compute them first: `frostline run FOLDER` with the same --embed settin
 
 
 @flow(flow_run_name="train {settings.source}", persist_result=False)
-def train(settings: RunSettings, at: int | str | None = None) -> Trained:
-    """Train a head on the features that the lake has, as it is now or at a snapshot, by number or tag."""
+def train(settings: RunSettings, at: int | str | None = None, recipe_ids: tuple[str, ...] | None = None) -> Trained:
+    """Train a head on the lake's features.
+
+    Args:
+        settings: The run's settings.
+        at: The snapshot to train on, by number or tag; by default the newest.
+        recipe_ids: What the settings mean, if it is already resolved: the images' recipe, then each view's.
+
+    Raises:
+        TrainError: if nothing was embedded under these settings, or the labels do not suffice.
+    """
     settings.check()
-    snapshot = None if at is None else _find(settings, at)
-    recipe_id, *views = (find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
-    data = TrainingData(settings.label_set, recipe_id, tuple(views), snapshot)
+    snapshot = None if at is None else _find_snapshot(settings, at)
+    recipe_ids = recipe_ids or tuple(find_recipe_id(settings, view) for view in range(settings.embed.views + 1))
+    data = TrainingData(settings.label_set, recipe_ids[0], recipe_ids[1:], snapshot)
     with forward_logs():
         return fit_and_evaluate(settings.resolved_home, data, settings.train, show_progress)
 
 
-def _find(settings: RunSettings, at: int | str) -> int:
+def _find_snapshot(settings: RunSettings, at: int | str) -> int:
     with read_lake(settings.resolved_home) as lake:
         return find_snapshot(lake, at)
 
@@ -36,7 +45,7 @@ def find_recipe_id(settings: RunSettings, view: int = 0) -> str:
     """Find the recipe that the settings mean for a view.
 
     Raises:
-        TrainError: where nothing was embedded under it.
+        TrainError: if nothing was embedded under it.
     """
     home = settings.resolved_home
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)

@@ -21,10 +21,11 @@ def get_recipe(lake: Lake, recipe_id: str) -> Recipe:
     return read_recipe(lake.value("SELECT recipe FROM recipes WHERE recipe_id = ?", [recipe_id]))
 
 
-def save_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: datetime) -> None:
-    """Record a recipe and the settings that led to it, unless both are recorded."""
+def save_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: datetime) -> Recipe:
+    """Record a recipe and the settings that led to it; return the one recorded first, by this run or another."""
     if find_recipe(lake, request) is None:
         lake.commit(lambda: _write_recipe(lake, request, recipe, now))
+    return find_recipe(lake, request) or recipe
 
 
 def renew_recipe(lake: Lake, request: dict[str, object], recipe: Recipe, now: datetime) -> Recipe:

@@ -1,6 +1,8 @@
-"""Which recipe the settings mean. Imports torch only for one that is new."""
+"""The recipe that settings mean. Imports torch only to decide a new one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
@@ -14,7 +16,7 @@ SECONDS_WORTH_COMPILING = 120
 
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe, the settings that mean it, and where its weights lie; ``new`` where these settings were never met."""
+    """A recipe, the settings that it was resolved from, and its weights; ``new`` if the lake does not have it yet."""
 
     recipe: Recipe
     request: dict[str, object]
@@ -23,46 +25,65 @@ class ResolvedRecipe:
 
 
 def resolve(home: Home, settings: EmbedSettings, view: int = 0) -> ResolvedRecipe:
-    """Find the recipe that the settings mean for a view, deciding what they leave open where it is new; writes nothing.
+    """Find the recipe that the settings mean for a view, or decide a new one; writes nothing to the lake.
 
     Raises:
-        BackboneError, WeightsError, SettingsError: where the settings name what does not exist or does not fit.
+        BackboneError, WeightsError, SettingsError: if the settings name something that does not exist or fit.
     """
+    (resolved,) = _resolve_views(home, settings, [view])
+    return resolved
+
+
+def resolve_all(home: Home, settings: EmbedSettings) -> tuple[ResolvedRecipe, ...]:
+    """Resolve the recipe of the images, then that of each view; see :func:`resolve`."""
+    return _resolve_views(home, settings, range(settings.views + 1))
+
+
+def _resolve_views(home: Home, settings: EmbedSettings, views: Iterable[int]) -> tuple[ResolvedRecipe, ...]:
+    weights = _get_weights(home, settings)
+    decide = cache(partial(_decide, settings, weights))  # views differ in their number alone
+    resolved = []
+    for view in views:
+        known = find_known(home, settings, weights, view)
+        recipe = known or replace(decide(), view=view)
+        resolved.append(ResolvedRecipe(recipe, make_request(settings, weights, view), weights, new=known is None))
+    return tuple(resolved)
+
+
+def _get_weights(home: Home, settings: EmbedSettings) -> Weights:
     weights = find_weights(home, settings.backbone, settings.weights)
     if weights is None:
         from tasks.encoder.backbone.fetch_weights import fetch_weights
 
         home.make()
         weights = fetch_weights(home, settings.weights)
-    request = request_of(settings, weights, view)
-    known = find_known(home, settings, weights, view)
-    if known:
-        return ResolvedRecipe(known, request, weights, new=False)
+    return weights
+
+
+def _decide(settings: EmbedSettings, weights: Weights) -> Recipe:
     from tasks.embed.decide_recipe import decide_recipe
 
-    return ResolvedRecipe(replace(decide_recipe(settings, weights), view=view), request, weights, new=True)
+    return decide_recipe(settings, weights)
 
 
 def find_known(home: Home, settings: EmbedSettings, weights: Weights | None, view: int = 0) -> Recipe | None:
-    """Find the recipe that these settings led to before; None where they never did."""
+    """Find the recipe that the lake has for these settings; None if they are new."""
     if weights is None:
         return None
     with read_lake(home) as lake:
-        return find_recipe(lake, request_of(settings, weights, view))
+        return find_recipe(lake, make_request(settings, weights, view))
 
 
-def request_of(settings: EmbedSettings, weights: Weights, view: int = 0) -> dict[str, object]:
-    """Write down what decides a recipe: the digest of the weights' bytes, not where they lie."""
-    decides = {"backbone", "cut", "pooling", "resize", "crop", "interpolation", "decoder", "dtype", "stored"}
-    named = (
-        settings.weights if ":" in settings.weights else None
-    )  # a name also brings the transform it was trained with
-    request = {**settings.model_dump(include=decides), "named": named, "weights": weights.digest}
-    return {**request, "view": view} if view else request  # as the first release, which had no views, wrote it
+def make_request(settings: EmbedSettings, weights: Weights, view: int = 0) -> dict[str, object]:
+    """Collect everything that decides a recipe: of the weights, the digest of their bytes, not their path."""
+    fields = {"backbone", "cut", "pooling", "resize", "crop", "interpolation", "decoder", "dtype", "stored"}
+    named = settings.weights if ":" in settings.weights else None  # a name implies the transform used in training
+    request = {**settings.model_dump(include=fields), "named": named, "weights": weights.digest}
+    return {**request, "view": view} if view else request  # the first release had no views: its requests must match
 
 
 def repays_compiling(settings: EmbedSettings, images: int, images_per_second: float) -> bool:
-    """Decide whether so many images at the uncompiled pace are worth compiling for."""
+    """Return whether this many images, at the uncompiled pace, are worth compiling for."""
     if settings.compile == "auto":
         return images > images_per_second * SECONDS_WORTH_COMPILING
     return settings.compile == "on"

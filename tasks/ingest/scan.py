@@ -57,10 +57,10 @@ def is_unchanged(home: Home, source: SourceName, root: Path) -> bool:
         return _has_all(lake, listing) and not list_changed(lake, source, listing.files)
 
 
-def foresee_labels(home: Home, found: Scan) -> list[tuple[str, str]]:
-    """Name the (image_id, class) that committing a scan will leave."""
+def predict_labels(home: Home, scanned: Scan) -> list[tuple[str, str]]:
+    """Return the (image_id, class) that the lake will have once a scan is committed."""
     with read_lake(home) as lake:
-        return labels_after(lake, found)
+        return labels_after(lake, scanned)
 
 
 def _list(lake: Lake, source: SourceName, root: Path, label_set: LabelSetName | None = None) -> Listing:

@@ -14,7 +14,7 @@ from storage.locations.home import Home, open_home
 from storage.tables.features import read_features
 from storage.tables.recipes import save_recipe
 from storage.vectors.features_reader import find_features
-from tasks.embed.find_recipe import request_of
+from tasks.embed.find_recipe import make_request
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import find_weights
 from tests.lakes import PASSWORD, SECRET, start_postgres, start_s3
@@ -30,7 +30,7 @@ def fill(home: Home) -> None:
     weights = find_weights(home, EmbedSettings().backbone, EmbedSettings().weights)
     assert weights
     with open_lake(home) as lake:
-        save_recipe(lake, request_of(EmbedSettings(), weights), RECIPE, NOW)
+        save_recipe(lake, make_request(EmbedSettings(), weights), RECIPE, NOW)
         label(lake, range(4), "red")
         add_features(lake, range(4), RECIPE.recipe_id)
 

@@ -18,7 +18,7 @@ from storage.tables.features import commit_shard, read_features
 from storage.tables.leases import list_holders
 from storage.tables.missing import FIRST_ID, Counts, FeatureRequest, count_images
 from storage.tables.scans import commit_scan
-from tasks.embed.claim import claim, hold_leases
+from tasks.embed.claim import claim, release_on_error
 from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
@@ -39,7 +39,7 @@ def embed_missing(folder: Path) -> None:
     home, tally = open_home(folder / "home"), Tally(folder / "calls", 0.01)
     source = folder_source(SourceName("photos"), folder / "photos")
     embedder, after = Embedder(RECIPE, tally.embed, 2), FIRST_ID
-    with one_thread(), hold_leases(home) as holder:
+    with one_thread(), release_on_error(home) as holder:
         while lease := claim(home, WANTED, SHARD, holder, after):
             shard = embed_shard(home, source, embedder, lease.items, 1, lambda _: None)
             with open_lake(home) as lake:

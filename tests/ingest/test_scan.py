@@ -19,7 +19,7 @@ from storage.locations.path_text import decode_path
 from storage.names import SourceName
 from storage.progress import silent
 from storage.tables.scans import ScanCounts, commit_scan
-from tasks.ingest.scan import foresee_labels, scan
+from tasks.ingest.scan import predict_labels, scan
 from tasks.ingest.settings import IngestSettings
 from tests.pictures import write_image
 
@@ -200,7 +200,7 @@ def test_the_labels_that_are_foreseen_are_those_that_are_committed(place: Place,
     write_image(root / "green" / "4.png", "blue", 99)
     write_image(root / "unlabelled.png", "blue", 98)
     found = scan(place.home, SourceName("photos"), root, IngestSettings(), silent)
-    foreseen = foresee_labels(place.home, found)
+    foreseen = predict_labels(place.home, found)
     commit_scan(place.lake, found, datetime.now(UTC))
     assert sorted(foreseen) == rows(place, "SELECT image_id::VARCHAR AS id, class FROM labels ORDER BY id, class")
     assert classes(place) == {"green": 2, "red": 2}

@@ -1,8 +1,9 @@
-"""Weights: found by name or path, fetched once, known by the digest of their bytes. Imports torch only to fetch."""
+"""Weights: found by name or path, identified by the digest of their bytes. Imports no torch."""
 
 import hashlib
 import importlib.util
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from storage.errors import WeightsError
@@ -15,7 +16,10 @@ SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 @dataclass(frozen=True)
 class Weights:
-    """A file of weights, the same wherever it lies. ``by_order``: its tensors bear other names than the network's."""
+    """A file of weights, identified by its SHA-256.
+
+    ``by_order`` if its tensors match the network's by their order, not by their names.
+    """
 
     path: Path = field(compare=False)
     digest: str
@@ -23,28 +27,35 @@ class Weights:
 
 
 def find_weights(home: Home, backbone: str, name: str) -> Weights | None:
-    """Find weights where they lie on this machine; None where they are still to be fetched.
+    """Find weights on this machine; None if they have to be fetched first.
 
     Raises:
-        WeightsError: where they can be nowhere.
+        WeightsError: if there are no such weights, or they belong to another backbone.
     """
     if name == "embedded":
         return _find_embedded(backbone)
     library = name.partition(":")[0]
     if library in ("torchvision", "timm"):
         _check_library(backbone, name, library)
-        kept = [path for suffix in SUFFIXES if (path := home.weights / f"{name_local_file(name)}{suffix}").exists()]
-        return Weights(kept[0], digest_file(kept[0])) if kept else None
+        paths = [home.weights / f"{name_local_file(name)}{suffix}" for suffix in SUFFIXES]
+        fetched = next((path for path in paths if path.exists()), None)
+        return Weights(fetched, digest_file(fetched)) if fetched else None
     return _find_file(Path(name).expanduser())
 
 
 def name_local_file(name: str) -> str:
-    """Name the file, less its suffix, in which weights that were fetched by name are kept."""
+    """Return the name, without its suffix, of the file that holds weights fetched by name."""
     return name.replace(":", "_").replace("/", "_")
 
 
 def digest_file(path: Path) -> str:
-    """Hash a file's bytes: SHA-256, 64 hexadecimal digits."""
+    """Compute a file's SHA-256, as 64 hexadecimal digits; once per process as long as the file does not change."""
+    status = path.stat()
+    return _digest_version(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@lru_cache(maxsize=256)
+def _digest_version(path: Path, version: tuple[int, ...]) -> str:  # noqa: ARG001 - the cache's key
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -57,18 +68,17 @@ def _find_embedded(backbone: str) -> Weights:
             "Name this network's weights with --embed.weights, such as timm:NAME, torchvision:NAME or a file",
         )
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
-    found = (
-        [path for root in (spec.submodule_search_locations or []) for path in Path(root).rglob("*.pth")] if spec else []
-    )
-    if not found:
-        raise WeightsError("weights 'embedded'", "come in a package that is missing", f"Install {EMBEDDED_PACKAGE}")
-    return Weights(found[0], digest_file(found[0]), by_order=True)
+    folders = (spec.submodule_search_locations or []) if spec else []
+    paths = [path for folder in folders for path in Path(folder).rglob("*.pth")]
+    if not paths:
+        raise WeightsError("weights 'embedded'", "need a package that is missing", f"Install {EMBEDDED_PACKAGE}")
+    return Weights(paths[0], digest_file(paths[0]), by_order=True)
 
 
 def _check_library(backbone: str, name: str, library: str) -> None:
     if not backbone.startswith(f"{library}/"):
         raise WeightsError(
-            f"weights {name}", f"are {library}'s and do not fit {backbone}", f"Name a backbone as {library}/NAME"
+            f"weights {name}", f"are made for {library} and do not fit {backbone}", f"Name a backbone as {library}/NAME"
         )
 
 
@@ -76,12 +86,12 @@ def _find_file(path: Path) -> Weights:
     if path.suffix not in SUFFIXES:
         raise WeightsError(
             f"weights {path}",
-            f"are a file that ends in {', '.join(SUFFIXES)}, 'embedded', torchvision:NAME or timm:NAME",
+            f"must be a file that ends in {', '.join(SUFFIXES)}, 'embedded', torchvision:NAME or timm:NAME",
             "Name one of these with --embed.weights",
         )
     if not path.is_file():
-        raise WeightsError(f"weights {path}", "are no file that is there", "Check the path")
+        raise WeightsError(f"weights {path}", "do not exist or are no file", "Check the path")
     try:
         return Weights(path, digest_file(path))
     except OSError as error:
-        raise WeightsError(f"weights {path}", f"cannot be read ({error.strerror})", "Mend its permissions") from error
+        raise WeightsError(f"weights {path}", f"cannot be read ({error.strerror})", "Fix its permissions") from error

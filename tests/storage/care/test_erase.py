@@ -177,9 +177,9 @@ def test_nothing_is_left_of_erased_images_and_all_of_the_others(place: Home, req
     fill(place)
     assert len(find_traces(place, DOOMED, dump(place, request))) > 20
     with read_lake(place) as lake:
-        request = find_images(lake, [OLDEST[:13], DOOMED[1].replace("-", "").upper()])
-    planned = survey(place, request)
-    taken, left = erase(place, request, NOW)
+        erasure = find_images(lake, [OLDEST[:13], DOOMED[1].replace("-", "").upper()])
+    planned = survey(place, erasure)
+    taken, left = erase(place, erasure, NOW)
     assert (taken, left) == (planned, 0)
     assert find_traces(place, DOOMED, dump(place, request)) == set()
     check_rest(place)
