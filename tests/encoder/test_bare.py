@@ -22,7 +22,7 @@ def test_the_engine_is_timed_where_little_but_torch_is_installed() -> None:
     ratios = json.loads(done.stdout)
     assert [ratio["name"].partition(": ")[2] for ratio in ratios] == [
         "files to Parquet / limit",
-        "files to Parquet / honest loop",
-        "files to Parquet / loop people write",
+        "files to Parquet / tuned loop",
+        "files to Parquet / usual loop",
     ]
     assert all(ratio["ours"] > 0 for ratio in ratios)
