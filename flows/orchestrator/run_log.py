@@ -1,4 +1,4 @@
-"""The run's log: what this project's code says, in whatever thread, stands in the log that Prefect keeps of a run."""
+"""Forward this project's log messages, from any thread, to the log that Prefect keeps of a flow run."""
 
 import contextlib
 import logging
@@ -11,9 +11,9 @@ from flows.settings import PROJECT_LOGGERS
 
 @contextlib.contextmanager
 def forward_logs() -> Iterator[None]:
-    """Let log messages of a block reach this flow run's log, from INFO on.
+    """Send a block's log messages to this flow run's log, from INFO on.
 
-    Prefect drops what is below a warning, and threads do not know which run they work for.
+    Prefect drops messages below WARNING, and threads do not know which run they work for.
     """
     run, handlers = FlowRunContext.get(), logging.getLogger("prefect.extra").handlers
     levels = {name: logging.getLogger(name).level for name in PROJECT_LOGGERS}

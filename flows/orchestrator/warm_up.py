@@ -1,4 +1,4 @@
-"""While Prefect's server starts and the run's first steps wait for it, import and open what later ones need."""
+"""Import and open what later steps need while Prefect's server starts and the first steps wait for it."""
 
 import contextlib
 import logging
@@ -21,30 +21,30 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def warm_up(settings: RunSettings) -> Iterator[None]:
-    """Warm up in a thread beside the block and wait for it at its end; the run meets what fails, and reports it."""
+    """Warm up in a thread beside the block and wait for it at the end; an error is the run's to meet and report."""
     with ThreadPoolExecutor(1) as thread:
-        warming = thread.submit(_prepare, settings)
+        warming = thread.submit(_load_libraries, settings)
         yield
     if error := warming.exception():
         logger.debug("warming up ended early", exc_info=error)
 
 
-def _prepare(settings: RunSettings) -> None:
-    """Load things in the order in which the run meets them."""
+def _load_libraries(settings: RunSettings) -> None:
+    """Load libraries in the order in which the run needs them."""
     is_new = _open_backbone(settings)
     load_mlflow(resolve_tracking_uri(settings.resolved_home, settings.registry))
     if is_new:
         list_installed()
         import scipy.optimize  # noqa: F401 - for the temperature
 
-        from tasks.train import train  # noqa: F401 - bring Matplotlib and what fits heads
-        from tasks.train.report import page  # noqa: F401 - bring Matplotlib and what fits heads
+        from tasks.train import train  # noqa: F401 - imports the heads' solvers
+        from tasks.train.report import page  # noqa: F401 - imports Matplotlib
 
 
 def _open_backbone(settings: RunSettings) -> bool:
-    """Open the backbone where something is to be embedded by a recipe that is known; torch comes with it."""
-    home, decided = settings.resolved_home, settings.embed
-    recipe = find_known(home, decided, find_weights(home, decided.backbone, decided.weights))
+    """Open the backbone, and so torch, if a recorded recipe misses features; return whether anything is new."""
+    home, embedding = settings.resolved_home, settings.embed
+    recipe = find_known(home, embedding, find_weights(home, embedding.backbone, embedding.weights))
     if recipe is None:
         return False
     wanted = FeatureRequest(recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))
@@ -52,5 +52,5 @@ def _open_backbone(settings: RunSettings) -> bool:
         missing = count_images(lake, wanted).missing
     is_new = bool(missing) or not is_unchanged(home, settings.source_name, settings.source_path)
     if is_new:
-        open_packed(home.backbones / recipe.recipe_id, decided.batch, decided.device, compiled=False)
+        open_packed(home.backbones / recipe.recipe_id, embedding.batch, embedding.device, compiled=False)
     return is_new

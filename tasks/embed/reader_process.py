@@ -1,100 +1,77 @@
-"""A reader as a process of its own, which fills rows of memory that it shares with the process that started it."""
+"""A reader in a process of its own, which fills rows of memory that it shares with its parent."""
 
 import contextlib
 import io
 import mmap
 import os
 import pickle
-import select
-import subprocess
-import sys
+from typing import cast
 
 import numpy as np
 from PIL import Image
 
+from storage.child_process import ChildProcess, receive
 from storage.recipe import Transform
 from tasks.embed.read_chunk import Chunk, Order, read_chunk
 from tasks.encoder.allocator import keep_freed_memory
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.transform import Pixels
 
-START = (
-    "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
-    "from tasks.embed.reader_process import serve; serve()"
-)
 DIED = (EOFError, OSError, pickle.UnpicklingError)
-"""What talking to a process raises that is there no more."""
+"""What talking to a process that has died raises."""
 
 
 class ReaderProcess:
-    """A process that reads for one thread; it ends when its standard input does, whatever becomes of its parent."""
+    """A process that reads for one thread; it ends when its parent does, however that ends."""
 
     def __init__(self, memory: int, shape: tuple[int, ...], transform: Transform) -> None:
-        """Start it; it makes itself ready meanwhile."""
-        self.process = subprocess.Popen(  # noqa: S603 - this interpreter, a text of ours
-            [sys.executable, "-c", START],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            pass_fds=[memory],
-            start_new_session=True,  # an interrupt from the keyboard is the parent's
-        )
-        if self.process.stdin is None or self.process.stdout is None:
-            raise EOFError("has no pipes")
-        self.orders, self.answers = self.process.stdin, self.process.stdout
-        self.told = False
-        self._give(sys.path)
-        self._give((memory, shape, transform))
+        """Start the process, which loads its libraries meanwhile."""
+        self.process = ChildProcess(serve, pass_fds=[memory], answers=True)
+        self.ready = False
+        self.process.send((memory, shape, transform))
 
-    def is_ready(self, patience: float | None) -> bool:
-        """Tell whether it waits for orders, at the latest after so many seconds; None waits until it does.
+    def is_ready(self, timeout: float | None) -> bool:
+        """Return whether it waits for orders, after this many seconds at most; None waits until it does.
 
         Raises:
-            EOFError: where it ended instead.
+            EOFError: if it has ended instead.
         """
-        if not self.told and select.select([self.answers], [], [], patience)[0]:
-            self.told = bool(self._take())
-        return self.told
+        if not self.ready and self.process.has_answer(timeout):
+            self.ready = bool(self.process.take())
+        return self.ready
 
-    def ask(self, order: Order) -> Chunk:
+    def read(self, order: Order) -> Chunk:
         """Have an order read.
 
         Raises:
-            EOFError: where the process dies of it.
-            OSError: where it is dead.
+            EOFError: if the process dies while reading it.
+            OSError: if it has died before.
         """
-        self._give(order)
-        chunk = self._take()
+        self.process.send(order)
+        chunk = self.process.take()
         if not isinstance(chunk, Chunk):
             raise EOFError(f"answered {chunk!r}")  # noqa: TRY004 - as good as dead
         return chunk
 
     def end(self) -> int:
-        """Wait until it has ended; give its status."""
-        self.process.communicate()
-        return self.process.returncode
-
-    def _give(self, what: object) -> None:
-        pickle.dump(what, self.orders)
-        self.orders.flush()
-
-    def _take(self) -> object:
-        return pickle.load(self.answers)  # noqa: S301 - of our own process
+        """Make it end and wait until it has; return its exit status."""
+        return self.process.end()
 
 
 def serve() -> None:
-    """Read what comes on the standard input, as a process of its own, until it ends."""
-    orders, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    """Read orders in a process of its own until there are no more."""
+    answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    memory, shape, transform = pickle.load(orders)  # noqa: S301 - of the process that started this one
+    memory, shape, transform = cast("tuple[int, tuple[int, ...], Transform]", receive())
     rows = map_rows(memory, shape)
     keep_freed_memory()
     decode(_draw_probe(), transform)  # imports what that takes
     answer: object = True
-    with contextlib.suppress(EOFError, BrokenPipeError):  # who started this process is gone, or wants no more
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has ended, or needs no more
         while True:
             pickle.dump(answer, answers)
             answers.flush()
-            answer = read_chunk(rows, pickle.load(orders))  # noqa: S301 - as above
+            answer = read_chunk(rows, cast("Order", receive()))
 
 
 def map_rows(memory: int | None, shape: tuple[int, ...]) -> Pixels:

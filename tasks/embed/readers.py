@@ -41,7 +41,7 @@ class Readers:
         if process is None:
             return read_chunk(self.rows, order)
         try:
-            return process.ask(order)
+            return process.read(order)
         except DIED:
             logger.warning("a reader %s: its %d images are read again, one by one", self._bury(), len(order.items))
             singles = [replace(order, items=(item,), at=order.at + number) for number, item in enumerate(order.items)]
@@ -52,7 +52,7 @@ class Readers:
         if process is None:
             return read_chunk(self.rows, order)
         try:
-            return process.ask(order)
+            return process.read(order)
         except DIED:
             self.rows[order.at] = 0
             return Chunk(order, {0: fail(order.items[0], "decode", f"its reader {self._bury()}")})

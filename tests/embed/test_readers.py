@@ -99,7 +99,7 @@ def test_a_process_that_is_killed_is_replaced_and_its_images_are_read_again(
     items, readers = write_images(tmp_path, 8), open_readers()
     first = wait_for_process(readers)
     os.kill(first.process.pid, signal.SIGKILL)
-    first.process.wait()
+    os.waitid(os.P_PID, first.process.pid, os.WEXITED | os.WNOWAIT)
     assert read(readers, tmp_path, items).failures == {}
     assert wait_for_process(readers).process.pid != first.process.pid
     assert "died of signal 9: its 8 images are read again" in caplog.text

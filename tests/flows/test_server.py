@@ -67,15 +67,15 @@ def test_a_private_server_runs_a_flow_and_ends_when_its_process_is_killed(tmp_pa
     assert ends(url)
 
 
-def test_a_private_server_that_cannot_start_is_told_with_what_to_do(tmp_path: Path) -> None:
-    place = "sqlite+aiosqlite:////nowhere/at/all/prefect.db"
-    _, said = start(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=place).communicate()
-    assert "OrchestratorError: Prefect at http://127.0.0.1" in said
-    assert "is a private server, and did not start" in said
-    assert "See with `prefect server start` why" in said
+def test_an_error_says_what_to_do_about_a_private_server_that_cannot_start(tmp_path: Path) -> None:
+    unwritable = "sqlite+aiosqlite:////nowhere/at/all/prefect.db"
+    _, stderr = start(tmp_path, PREFECT_API_DATABASE_CONNECTION_URL=unwritable).communicate()
+    assert "OrchestratorError: Prefect at http://127.0.0.1" in stderr
+    assert "is a private server that did not start" in stderr
+    assert "Run `prefect server start` to see why" in stderr
 
 
-def test_where_a_server_is_named_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_server_is_started_if_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
     from flows.orchestrator.server import start_server
