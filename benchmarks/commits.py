@@ -69,7 +69,7 @@ def time_commit(lake: Lake, number: int) -> float:
     """Time the commit of a shard that is leased and whose file is written, seconds."""
     now, holder, image_ids = datetime.now(UTC), name_holder(), name_images(number)
     lease = [RECIPE, image_ids[0], image_ids[-1], holder, now + timedelta(hours=1)]
-    lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", lease))
+    lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, NULL)", lease))
     shard = Shard(RECIPE, SourceName("photos"), write_shard(lake, number), (), SHARD, 1.0)
     added: list[int] = []
     seconds = time_seconds(lambda: added.append(commit_shard(lake, shard, now, holder)))

@@ -6,7 +6,7 @@ import duckdb
 
 from storage.lake.lake import Lake
 
-VERSION = 4
+VERSION = 5
 
 
 def create_tables(lake: Lake) -> None:

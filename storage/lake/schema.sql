@@ -1,4 +1,4 @@
--- The lake, version 4. One snapshot number pins all of these tables together.
+-- The lake, version 5. One snapshot number pins all of these tables together.
 
 CREATE TABLE lake_version (version INTEGER, made_at TIMESTAMPTZ);
 COMMENT ON TABLE lake_version IS 'One row: the version of this schema';
@@ -157,13 +157,16 @@ COMMENT ON COLUMN predictions.class IS 'The most probable class, or neither; wit
 COMMENT ON COLUMN predictions.probability IS 'Probability of the class';
 COMMENT ON COLUMN predictions.predicted_at IS 'When it was predicted';
 
-CREATE TABLE leases (recipe_id VARCHAR, first UUID, last UUID, holder VARCHAR, expires_at TIMESTAMPTZ);
-COMMENT ON TABLE leases IS 'Which images a run is embedding now, so that no other run does the same work';
-COMMENT ON COLUMN leases.recipe_id IS 'The recipe';
-COMMENT ON COLUMN leases.first IS 'First image of the shard, in the order of image_id';
-COMMENT ON COLUMN leases.last IS 'Last image of the shard';
-COMMENT ON COLUMN leases.holder IS 'The run that is embedding it';
+CREATE TABLE leases (
+  recipe_id VARCHAR, first UUID, last UUID, holder VARCHAR, expires_at TIMESTAMPTZ, erased BOOLEAN
+);
+COMMENT ON TABLE leases IS 'Which images a run is embedding now, so that no other run does the same work; and who is rewriting files of vectors';
+COMMENT ON COLUMN leases.recipe_id IS 'The recipe; null if files of any recipe are rewritten';
+COMMENT ON COLUMN leases.first IS 'First image of the shard, in the order of image_id; null if files are rewritten';
+COMMENT ON COLUMN leases.last IS 'Last image of the shard; null if files are rewritten';
+COMMENT ON COLUMN leases.holder IS 'The run: a random id, the host, and what identifies the process on it';
 COMMENT ON COLUMN leases.expires_at IS 'When the lease expires, should the run be dead';
+COMMENT ON COLUMN leases.erased IS 'Whether images were erased since it was taken, which its run may still hold; null if none were';
 
 CREATE TABLE tags (tag VARCHAR, snapshot BIGINT, tagged_at TIMESTAMPTZ);
 COMMENT ON TABLE tags IS 'Names of snapshots; a tagged snapshot never expires';
@@ -228,5 +231,5 @@ CREATE VIEW model_rows AS
   LEFT JOIN features f ON f.recipe_id = h.recipe_id AND f.image_id = t.image_id;
 COMMENT ON VIEW model_rows IS 'The exact rows that each model version was trained, validated and tested on, with their features';
 
-INSERT INTO lake_version VALUES (4, now());
+INSERT INTO lake_version VALUES (5, now());
 INSERT INTO guard VALUES (0);

@@ -51,7 +51,7 @@ def take_lease(
         if not items:
             return None
         row = [wanted.recipe_id, items[0][0], items[-1][0], holder, now + DURATION]
-        lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", row)
+        lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, NULL)", row)
         return Lease(holder, tuple(items))
 
     return lake.commit(write)

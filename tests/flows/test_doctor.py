@@ -180,7 +180,7 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     ),
     "stale lease": (
         "lease",
-        write(f"INSERT INTO leases VALUES ('r', '{UNKNOWN_IMAGE}', '{UNKNOWN_IMAGE}', 'h', '2020-01-01')"),
+        write(f"INSERT INTO leases VALUES ('r', '{UNKNOWN_IMAGE}', '{UNKNOWN_IMAGE}', 'h', '2020-01-01', NULL)"),
     ),
     "orphan": ("orphan", leave_orphan),
     "lost head": ("head", lose_head),

@@ -116,7 +116,7 @@ def use(lake: Lake) -> None:
         "INSERT INTO canaries (recipe_id, probe, vector) VALUES (?, ?, ?)",
         [RECIPE, OLDEST, VECTORS[IDS.index(OLDEST)].tolist()],
     )
-    lake.execute("INSERT INTO leases VALUES (?, ?, ?, 'gone@nowhere/1', ?)", [RECIPE, OLDEST, IDS[5], NOW])
+    lake.execute("INSERT INTO leases VALUES (?, ?, ?, 'gone@nowhere/1', ?, NULL)", [RECIPE, OLDEST, IDS[5], NOW])
     lake.execute("INSERT INTO tags VALUES ('release', 3, ?)", [NOW])
 
 
@@ -297,7 +297,7 @@ def test_the_file_of_a_living_run_stays_until_the_run_ends(home: Home) -> None:
     holder = name_holder()
     with open_lake(home) as lake:
         row = [RECIPE, IDS[5], IDS[5], holder, now + timedelta(minutes=5)]
-        lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?)", row))
+        lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, NULL)", row))
     file = Path(write_features(home, RECIPE, [OLDEST], VECTORS[[IDS.index(OLDEST)]]))
     _, left = erase(home, ErasureRequest("images", tuple(DOOMED)), now)
     assert (left, file.exists()) == (1, True)
