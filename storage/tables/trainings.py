@@ -17,6 +17,7 @@ from storage.errors import TrainError
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName
+from storage.vectors.feature_file import to_uuids
 
 HEAD = "head.safetensors"
 _CHOSEN = "chosen_"
@@ -85,6 +86,20 @@ def list_labelled(
     return lake.rows(
         f"SELECT image_id::VARCHAR, class FROM ({labelled}) ORDER BY image_id, class", [label_set, recipe_id]
     )
+
+
+def list_classes(
+    lake: Lake, label_set: LabelSetName, image_ids: Sequence[str], *, several: bool = False
+) -> list[tuple[str, str]]:
+    """List the (image_id, class) of some images; without ``several``, those with exactly one class."""
+    one = "" if several else "GROUP BY image_id HAVING min(class) = max(class)"
+    names = "DISTINCT class" if several else "min(class) AS class"
+    with lake.temporary_tables(_requested=pa.table({"image_id": to_uuids(image_ids)})):
+        return lake.rows(
+            f"""SELECT image_id::VARCHAR, class FROM (SELECT image_id, {names} FROM labels
+                SEMI JOIN _requested USING (image_id) WHERE label_set = ? {one}) ORDER BY image_id, class""",
+            [label_set],
+        )
 
 
 def digest_labelled(

@@ -184,7 +184,7 @@ def _promote_if_better(
 ) -> str:
     champion = find_alias(client, ModelName(version.name), settings.alias)
     champion_id = champion.tags.get(TRAINING_TAG, "") if champion else None
-    decision = compare_with_champion(home, lake, training, champion_id)
+    decision = compare_with_champion(home, lake, training, champion_id, settings.gate)
     if decision.promoted:
         client.set_registered_model_alias(version.name, settings.alias, version.version)
     client.set_model_version_tag(version.name, version.version, "gate", decision.reason)

@@ -3,10 +3,30 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.locations.home import Home
+
+
+class GateSettings(BaseModel):
+    """When a new version replaces the champion by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    confidence: float = Field(
+        0.95, ge=0.5, lt=1, description="Confidence with which a version must be better: 0.95 errs once in 20 times."
+    )
+    margin: float = Field(
+        0.02, ge=0, lt=1, description="The loss of accuracy (or mAP) up to which a version still counts as 'not worse'."
+    )
+    min_images: int = Field(
+        50, ge=1, description="Test images that neither version was trained on; with fewer, the champion stays."
+    )
+    promote: Literal["better", "not-worse"] = Field(
+        "better", description="What a version must be: 'better' than the champion, or 'not-worse' by the margin."
+    )
 
 
 class RegisterSettings(BaseModel):
@@ -18,6 +38,7 @@ class RegisterSettings(BaseModel):
         None, description="MLflow's tracking URI; by default MLFLOW_TRACKING_URI, otherwise a local store in the home."
     )
     alias: str = Field("champion", min_length=1, description="The alias of the best version.")
+    gate: GateSettings = Field(GateSettings(), description="When a new version replaces the champion.")
 
 
 def resolve_tracking_uri(home: Home, settings: RegisterSettings) -> str:

@@ -77,7 +77,7 @@ def test_a_multi_label_model_gives_each_image_all_its_labels(
     run: Run, scenes: Path, home: Path, tmp_path: Path
 ) -> None:
     report = run(source=scenes, train=LABELS)
-    assert (report["backbone_calls"], report["conflicts"], report["model"]["gate"]) == (90, 0, "first")
+    assert (report["backbone_calls"], report["conflicts"], report["model"]["alias"]) == (90, 0, "champion")
     assert report["metrics"]["mean_average_precision"] > 0.9
     again = run(source=scenes, train=LABELS)
     assert (again["trained"], again["model"]["new"], again["backbone_calls"]) == (False, False, 0)

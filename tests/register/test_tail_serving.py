@@ -24,6 +24,7 @@ from storage.tables.trainings import find_training
 from tasks.encoder.layers import open_layers
 from tasks.heads.load import read_head
 from tasks.register.gate.compare import compare_with_champion
+from tasks.register.settings import GateSettings
 from tasks.train.settings import TrainSettings
 from tasks.train.train import TrainingData, train_head
 
@@ -64,7 +65,10 @@ def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_compared_with_i
         place, TrainingData(LabelSetName("photos"), training.recipe_id), other, datetime.now(UTC)
     ).training
     with read_lake(place) as lake:
-        assert "accuracy" in compare_with_champion(place, lake, second, training.training_id).reason
+        assert (
+            "accuracy"
+            in compare_with_champion(place, lake, second, training.training_id, GateSettings(min_images=1)).reason
+        )
 
 
 def find_model(home: Path) -> Path:
