@@ -40,6 +40,8 @@ ROWS = {
                         AND training_id IN (SELECT training_id FROM heads WHERE label_set = $1)""",
     "predictions": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND name IN
                       (SELECT m.name FROM models m JOIN heads h USING (training_id) WHERE h.label_set = $1)""",
+    "gate_rows": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND name IN
+                    (SELECT m.name FROM models m JOIN heads h USING (training_id) WHERE h.label_set = $1)""",
     "leases": "first IN (FROM _doomed) OR last IN (FROM _doomed)",
     "images": "image_id IN (FROM _doomed)",
 }

@@ -78,7 +78,7 @@ NO_IMAGE = f"(image_id IS NULL OR NOT {KNOWN})"
 UNKNOWN_IMAGE = f"image_id IS NOT NULL AND NOT {KNOWN}"
 UNKNOWN_RECIPE = "recipe_id NOT IN (SELECT recipe_id FROM recipes WHERE recipe_id IS NOT NULL)"
 UNKNOWN_TRAINING = "training_id NOT IN (SELECT training_id FROM heads)"
-UNKNOWN_VERSION = "(name, version) NOT IN (SELECT (name, version) FROM models)"
+UNKNOWN_VERSION = "(name, registry, version) NOT IN (SELECT (name, registry, version) FROM models)"
 KEYS = {
     "features": ("recipe_id", "image_id"),
     "images": ("image_id",),
@@ -87,8 +87,9 @@ KEYS = {
     "recipes": ("recipe_id",),
     "heads": ("training_id",),
     "training_sets": ("training_id", "image_id", "class"),
-    "models": ("name", "version"),
-    "predictions": ("name", "version", "image_id", "class"),
+    "models": ("name", "registry", "version"),
+    "predictions": ("name", "registry", "version", "image_id", "class"),
+    "gate_rows": ("name", "registry", "version", "image_id", "class"),
     "tags": ("tag",),
     "canaries": ("recipe_id", "probe"),
 }
@@ -141,6 +142,7 @@ CHECKS = (
     _foreign("image", "files", PATH, UNKNOWN_IMAGE, "the row is deleted, and the next scan reads the file"),
     _foreign("image", "training_sets", IMAGE, NO_IMAGE),
     _foreign("image", "predictions", IMAGE, NO_IMAGE),
+    _foreign("image", "gate_rows", IMAGE, NO_IMAGE),
     _foreign(
         "image",
         "canaries",
@@ -154,6 +156,8 @@ CHECKS = (
     _foreign("recipe", "heads", TRAINING, UNKNOWN_RECIPE, BACKUP),
     _foreign("head", "models", MODEL, UNKNOWN_TRAINING, BACKUP),
     _foreign("model", "predictions", MODEL, UNKNOWN_VERSION),
+    _foreign("model", "promotions", MODEL, UNKNOWN_VERSION),
+    _foreign("model", "gate_rows", MODEL, UNKNOWN_VERSION),
     RowCheck(
         "tag",
         "tags",

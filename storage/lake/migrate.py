@@ -6,7 +6,7 @@ import duckdb
 
 from storage.lake.lake import Lake
 
-VERSION = 5
+VERSION = 6
 
 
 def create_tables(lake: Lake) -> None:

@@ -139,16 +139,17 @@ COMMENT ON COLUMN training_sets.image_id IS 'The image';
 COMMENT ON COLUMN training_sets.class IS 'Its class at that time';
 COMMENT ON COLUMN training_sets.split IS 'train, validation or test';
 
-CREATE TABLE models (name VARCHAR, version INTEGER, training_id VARCHAR, run_id VARCHAR, alias VARCHAR, registered_at TIMESTAMPTZ);
+CREATE TABLE models (name VARCHAR, version INTEGER, training_id VARCHAR, run_id VARCHAR, alias VARCHAR, registered_at TIMESTAMPTZ, registry VARCHAR DEFAULT '');
 COMMENT ON TABLE models IS 'Every model version registered in MLflow';
 COMMENT ON COLUMN models.name IS 'Name of the registered model';
 COMMENT ON COLUMN models.version IS 'Version of the registered model';
 COMMENT ON COLUMN models.training_id IS 'The head in the model';
 COMMENT ON COLUMN models.run_id IS 'The MLflow run';
-COMMENT ON COLUMN models.alias IS 'Alias that the version received at registration; null if none';
+COMMENT ON COLUMN models.alias IS 'Alias that the version received at registration; null if none. The view champions says who is champion now';
 COMMENT ON COLUMN models.registered_at IS 'When it was registered';
+COMMENT ON COLUMN models.registry IS 'Identity of the registered model in MLflow, within which versions count; empty until the next run for versions of earlier releases';
 
-CREATE TABLE predictions (name VARCHAR, version INTEGER, image_id UUID, class VARCHAR, probability FLOAT, predicted_at TIMESTAMPTZ);
+CREATE TABLE predictions (name VARCHAR, version INTEGER, image_id UUID, class VARCHAR, probability FLOAT, predicted_at TIMESTAMPTZ, registry VARCHAR DEFAULT '');
 COMMENT ON TABLE predictions IS 'Predictions of each registered model version for the images of its sources';
 COMMENT ON COLUMN predictions.name IS 'Name of the registered model';
 COMMENT ON COLUMN predictions.version IS 'Version of the registered model';
@@ -156,6 +157,23 @@ COMMENT ON COLUMN predictions.image_id IS 'The image';
 COMMENT ON COLUMN predictions.class IS 'The most probable class, or neither; with several labels per image, one row per predicted label';
 COMMENT ON COLUMN predictions.probability IS 'Probability of the class';
 COMMENT ON COLUMN predictions.predicted_at IS 'When it was predicted';
+COMMENT ON COLUMN predictions.registry IS 'As in models';
+
+CREATE TABLE promotions (name VARCHAR, registry VARCHAR, version INTEGER, reason VARCHAR, promoted_at TIMESTAMPTZ);
+COMMENT ON TABLE promotions IS 'Each time that a version became champion, by the gate or by hand';
+COMMENT ON COLUMN promotions.name IS 'Name of the registered model';
+COMMENT ON COLUMN promotions.registry IS 'As in models';
+COMMENT ON COLUMN promotions.version IS 'Version of the registered model';
+COMMENT ON COLUMN promotions.reason IS 'Why, in words, with the figures of both versions';
+COMMENT ON COLUMN promotions.promoted_at IS 'When the lake recorded it';
+
+CREATE TABLE gate_rows (name VARCHAR, registry VARCHAR, version INTEGER, image_id UUID, class VARCHAR);
+COMMENT ON TABLE gate_rows IS 'The test rows on which the gate compared each version with the champion; those of a first version are its own test rows';
+COMMENT ON COLUMN gate_rows.name IS 'Name of the registered model';
+COMMENT ON COLUMN gate_rows.registry IS 'As in models';
+COMMENT ON COLUMN gate_rows.version IS 'The version that was to become champion';
+COMMENT ON COLUMN gate_rows.image_id IS 'The image';
+COMMENT ON COLUMN gate_rows.class IS 'Its class at that time';
 
 CREATE TABLE leases (
   recipe_id VARCHAR, first UUID, last UUID, holder VARCHAR, expires_at TIMESTAMPTZ, erased BOOLEAN
@@ -200,24 +218,32 @@ CREATE VIEW conflicts AS
   GROUP BY label_set, image_id HAVING count(DISTINCT class) > 1;
 COMMENT ON VIEW conflicts IS 'Images with several classes: left out of training, unless an image may have several labels';
 
+CREATE VIEW champions AS
+  SELECT p.name, p.version, p.promoted_at AS since, lead(p.promoted_at) OVER newer AS until, p.reason,
+    (SELECT count(DISTINCT g.image_id) FROM gate_rows g
+     WHERE g.name = p.name AND g.registry = p.registry AND g.version = p.version) AS images,
+    p.registry
+  FROM promotions p WINDOW newer AS (PARTITION BY p.name ORDER BY p.promoted_at, p.version);
+COMMENT ON VIEW champions IS 'Which version of each model was champion, from when until when (null: still is), why, and on how many images of gate_rows';
+
 CREATE VIEW latest_predictions AS
-  SELECT * FROM predictions QUALIFY version = max(version) OVER (PARTITION BY name);
-COMMENT ON VIEW latest_predictions IS 'Predictions of the newest version of each model';
+  SELECT p.* EXCLUDE (registry) FROM predictions p JOIN champions c USING (name, registry, version) WHERE c.until IS NULL;
+COMMENT ON VIEW latest_predictions IS 'Predictions of the champion of each model';
 
 CREATE VIEW image_lineage AS
   WITH versions AS (
-    SELECT m.name, m.version, m.training_id, m.run_id, h.recipe_id, h.snapshot, h.kind IS NOT DISTINCT FROM 'sigmoid' AS multi_label
+    SELECT m.name, m.registry, m.version, m.training_id, m.run_id, h.recipe_id, h.snapshot, h.kind IS NOT DISTINCT FROM 'sigmoid' AS multi_label
     FROM models m JOIN heads h USING (training_id)
   ), trained AS (
-    SELECT t.image_id, v.name, v.version, t.class, t.split, CASE WHEN v.multi_label THEN t.class ELSE '' END AS label
+    SELECT t.image_id, v.name, v.registry, v.version, t.class, t.split, CASE WHEN v.multi_label THEN t.class ELSE '' END AS label
     FROM training_sets t JOIN versions v USING (training_id)
   ), predicted AS (
-    SELECT p.image_id, p.name, p.version, p.class, p.probability, CASE WHEN v.multi_label THEN p.class ELSE '' END AS label
-    FROM predictions p JOIN versions v USING (name, version)
+    SELECT p.image_id, p.name, p.registry, p.version, p.class, p.probability, CASE WHEN v.multi_label THEN p.class ELSE '' END AS label
+    FROM predictions p JOIN versions v USING (name, registry, version)
   )
   SELECT image_id, name, version, t.class, t.split, p.class AS predicted, p.probability, v.run_id, v.recipe_id, v.snapshot
-  FROM trained t FULL JOIN predicted p USING (image_id, name, version, label) JOIN versions v USING (name, version);
-COMMENT ON VIEW image_lineage IS 'One row per image and model version that used it, or one per label where an image may have several: class and split in training (null if it was not in the training set) and the prediction (null if there is none, or not of this label)';
+  FROM trained t FULL JOIN predicted p USING (image_id, name, registry, version, label) JOIN versions v USING (name, registry, version);
+COMMENT ON VIEW image_lineage IS 'One row per image and model version that used it, or one per label if an image may have several: class and split in training (null if it was not in the training set) and the prediction (null if there is none, or not of this label)';
 
 CREATE VIEW model_lineage AS
   SELECT m.name, m.version, m.alias, m.run_id, m.registered_at, m.training_id, h.label_set, h.snapshot, h.recipe_id,
@@ -231,5 +257,5 @@ CREATE VIEW model_rows AS
   LEFT JOIN features f ON f.recipe_id = h.recipe_id AND f.image_id = t.image_id;
 COMMENT ON VIEW model_rows IS 'The exact rows that each model version was trained, validated and tested on, with their features';
 
-INSERT INTO lake_version VALUES (5, now());
+INSERT INTO lake_version VALUES (6, now());
 INSERT INTO guard VALUES (0);

@@ -29,6 +29,18 @@ def lock_commits(home: Home) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def hold_lock(path: Path) -> Iterator[None]:
+    """Lock a file or folder for the length of a block; wait while another process has it locked."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        while not _try_lock(handle):
+            time.sleep(POLL)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
     """Try to lock a file or folder for the length of a block; yields False if another process has it locked."""
     try:

@@ -1,4 +1,4 @@
-"""The models and predictions tables: registered versions and what they predict."""
+"""The tables of registered models: versions, predictions, promotions, and the rows that the gate compared."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,22 +9,32 @@ import pyarrow as pa
 from storage.lake.lake import Lake
 from storage.names import ModelName, SourceName
 from storage.tables.trainings import Training, list_trainings
+from storage.vectors.feature_file import to_uuids
+
+KEY = "name = ? AND registry = ? AND version = ?"
 
 
 @dataclass(frozen=True)
 class Version:
-    """A model version in the registry."""
+    """A model version in the registry; ``registry`` is the identity of the registered model there."""
 
     name: ModelName
     version: int
     training_id: str
     run_id: str
     alias: str | None
+    registry: str
+
+    @property
+    def key(self) -> list[object]:
+        """The values that :data:`KEY` compares."""
+        return [self.name, self.registry, self.version]
 
 
 def find_registered(lake: Lake, name: ModelName, version: int) -> Training | None:
-    """Find the training of a model version."""
-    condition = "training_id IN (SELECT training_id FROM models WHERE name = ? AND version = ?)"
+    """Find the training of a model version; of the newest registry, should several have the version."""
+    condition = """training_id = (SELECT arg_max(training_id, registered_at) FROM models
+                                  WHERE name = ? AND version = ?)"""
     return next(iter(list_trainings(lake, condition, [name, version])), None)
 
 
@@ -37,31 +47,111 @@ def list_predictable(lake: Lake, sources: Sequence[SourceName], recipe_id: str) 
     )
 
 
-def find_version(lake: Lake, training_id: str, name: ModelName) -> Version | None:
-    """Find the newest version of a model that was made from a training."""
-    found = lake.rows(
-        """SELECT name, version, training_id, run_id, alias FROM models WHERE training_id = ? AND name = ?
-           ORDER BY version DESC LIMIT 1""",
-        [training_id, name],
+def list_unpredicted(lake: Lake, sources: Sequence[SourceName], recipe_id: str, version: Version) -> list[str]:
+    """List the images of some sources that have a feature, but no prediction of a version, ordered by image_id."""
+    return lake.column(
+        f"""SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source IN (SELECT unnest(?))
+            AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?)
+            AND image_id NOT IN (SELECT image_id FROM predictions WHERE {KEY}) ORDER BY id""",
+        [list(sources), recipe_id, *version.key],
     )
-    return Version(*found[0]) if found else None
 
 
-def save_version(lake: Lake, version: Version, predictions: pa.Table, now: datetime) -> None:
-    """Record a registered version with its predictions: image_id as text, class, probability."""
+def count_without_feature(lake: Lake, sources: Sequence[SourceName], recipe_id: str) -> int:
+    """Count the images of some sources that have no feature under a recipe and did not fail under it."""
+    return int(
+        lake.value(
+            """SELECT count(DISTINCT image_id) FROM files WHERE source IN (SELECT unnest($1)) AND image_id IS NOT NULL
+               AND image_id NOT IN (SELECT image_id FROM features WHERE recipe_id = $2)
+               AND image_id NOT IN (SELECT image_id FROM failures WHERE recipe_id = $2 AND image_id IS NOT NULL)""",
+            [list(sources), recipe_id],
+        )
+    )
+
+
+def find_version(lake: Lake, name: ModelName, registry: str, training_id: str) -> Version | None:
+    """Find the newest version of a registered model that was made from a training."""
+    rows = lake.rows(
+        """SELECT name, version, training_id, run_id, alias, registry FROM models
+           WHERE name = ? AND registry = ? AND training_id = ? ORDER BY version DESC LIMIT 1""",
+        [name, registry, training_id],
+    )
+    return Version(*rows[0]) if rows else None
+
+
+def find_champion(lake: Lake, name: ModelName) -> tuple[str, int] | None:
+    """Find the registry and the version of a model's champion, as far as the lake has recorded it."""
+    rows = lake.rows("SELECT registry, version FROM champions WHERE name = ? AND until IS NULL", [name])
+    return rows[0] if rows else None
+
+
+def list_registries(lake: Lake, name: ModelName) -> dict[str, set[str]]:
+    """List the registries that have versions of a model, with the MLflow runs of these; "" of earlier releases."""
+    rows = lake.rows("SELECT registry, list(run_id) FROM models WHERE name = ? GROUP BY registry", [name])
+    return {registry: set(run_ids) for registry, run_ids in rows}
+
+
+def set_registry(lake: Lake, name: ModelName, registry: str) -> None:
+    """Name the registry of versions that an earlier release recorded without it."""
 
     def write() -> None:
-        lake.execute("DELETE FROM models WHERE name = ? AND version = ?", [version.name, version.version])
-        lake.execute("DELETE FROM predictions WHERE name = ? AND version = ?", [version.name, version.version])
-        row = [version.name, version.version, version.training_id, version.run_id, version.alias, now]
-        lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?)", row)
-        erased = lake.value("SELECT count(*) FROM erasures")  # one of the images may have been erased meanwhile
-        kept = "image_id::UUID IN (SELECT image_id FROM images)" if erased else "true"
+        for table in ("models", "predictions", "promotions"):
+            lake.execute(f"UPDATE {table} SET registry = ? WHERE name = ? AND registry = ''", [registry, name])
+
+    lake.commit(write)
+
+
+def save_version(
+    lake: Lake, version: Version, predictions: pa.Table, now: datetime, rows: Sequence[tuple[str, str]] = ()
+) -> None:
+    """Record a registered version with its predictions and the rows that the gate compared it on.
+
+    Args:
+        lake: The lake.
+        version: The version.
+        predictions: Columns image_id as text, class, probability.
+        now: When it was registered.
+        rows: The image_id and class of each compared row.
+    """
+
+    def write() -> None:
+        for table in ("models", "predictions", "gate_rows"):
+            lake.execute(f"DELETE FROM {table} WHERE {KEY}", version.key)
+        row = [version.name, version.version, version.training_id, version.run_id, version.alias, now, version.registry]
+        lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        _insert_predictions(lake, version, now)
         lake.execute(
-            f"""INSERT INTO predictions SELECT ?, ?, image_id::UUID, class, probability, ? FROM _predictions
-                WHERE {kept}""",
-            [version.name, version.version, now],
+            f"INSERT INTO gate_rows SELECT ?, ?, ?, image_id, class FROM _rows WHERE {_stays(lake)}", version.key
         )
 
-    with lake.temporary_tables(_predictions=predictions):
+    image_ids, names = [image_id for image_id, _ in rows], [name for _, name in rows]
+    compared = pa.table({"image_id": to_uuids(image_ids), "class": pa.array(names, pa.string())})
+    with lake.temporary_tables(_predictions=predictions, _rows=compared):
         lake.commit(write)
+
+
+def add_predictions(lake: Lake, version: Version, predictions: pa.Table, now: datetime) -> None:
+    """Add a version's predictions of further images: columns image_id as text, class, probability."""
+    with lake.temporary_tables(_predictions=predictions):
+        lake.commit(lambda: _insert_predictions(lake, version, now))
+
+
+def save_promotion(lake: Lake, version: Version, reason: str, now: datetime) -> None:
+    """Record that a version became champion, and why."""
+    row = [version.name, version.registry, version.version, reason, now]
+    lake.commit(lambda: lake.execute("INSERT INTO promotions VALUES (?, ?, ?, ?, ?)", row))
+
+
+def _insert_predictions(lake: Lake, version: Version, now: datetime) -> None:
+    lake.execute(
+        f"""INSERT INTO predictions SELECT $1, $3, image_id::UUID, class, probability, $4, $2 FROM _predictions
+            WHERE {_stays(lake, "image_id::UUID")} AND image_id::UUID NOT IN
+              (SELECT image_id FROM predictions WHERE name = $1 AND registry = $2 AND version = $3)""",
+        [*version.key, now],
+    )
+
+
+def _stays(lake: Lake, image_id: str = "image_id") -> str:
+    """Return the SQL condition that an image was not erased meanwhile."""
+    erased = lake.value("SELECT count(*) FROM erasures")
+    return f"{image_id} IN (SELECT image_id FROM images)" if erased else "true"

@@ -15,9 +15,11 @@ QUERIES = {
                   ORDER BY made_at""",
     "failures": """SELECT source, stage, reason, count(*) AS n FROM failures
                    GROUP BY ALL ORDER BY n DESC, reason LIMIT 20""",
-    "models": """SELECT name, version, alias, heads.snapshot AS snapshot, m.registered_at,
-                   round((metrics->>'accuracy')::DOUBLE, 4) AS accuracy FROM models m
-                 JOIN heads USING (training_id) ORDER BY registered_at DESC LIMIT 20""",
+    "models": """SELECT name, version, CASE WHEN c.since IS NOT NULL THEN coalesce(alias, 'champion') END AS alias,
+                   heads.snapshot AS snapshot, m.registered_at, round((metrics->>'accuracy')::DOUBLE, 4) AS accuracy
+                 FROM models m JOIN heads USING (training_id)
+                 LEFT JOIN (FROM champions WHERE until IS NULL) c USING (name, registry, version)
+                 ORDER BY registered_at DESC LIMIT 20""",
     "tags": "SELECT tag, tags.snapshot AS snapshot, tagged_at FROM tags ORDER BY tag",
 }
 

@@ -19,19 +19,25 @@ CHUNK_VALUES = 1 << 26
 
 
 def predict_stored(lake: Lake, home: Home, training: Training, open_layers: OpenLayers) -> pa.Table:
-    """Predict every image of the label set's sources that has a feature.
+    """Predict every image of the label set's sources that has a feature; see :func:`predict_images`."""
+    image_ids = list_predictable(lake, list_sources(lake, training.label_set), training.recipe_id)
+    return predict_images(lake, home, training, open_layers, image_ids)
+
+
+def predict_images(
+    lake: Lake, home: Home, training: Training, open_layers: OpenLayers, image_ids: list[str]
+) -> pa.Table:
+    """Predict images from their stored features.
 
     Returns:
         Columns image_id, class and probability; one row per image, or per label if the head is multi-label.
     """
     head, recipe = read_head(home, training, open_layers), get_recipe(lake, training.recipe_id)
-    image_ids = list_predictable(lake, list_sources(lake, training.label_set), recipe.recipe_id)
     chunk = max(1, CHUNK_VALUES // (recipe.dim * head.views))
-    parts = [
-        _predict_chunk(lake, head, training, image_ids[start : start + chunk])
-        for start in range(0, len(image_ids), chunk)
-    ]
-    return pa.concat_tables(parts)
+    starts = range(0, max(1, len(image_ids)), chunk)
+    return pa.concat_tables(
+        [_predict_chunk(lake, head, training, image_ids[start : start + chunk]) for start in starts]
+    )
 
 
 def _predict_chunk(lake: Lake, head: Classifier, training: Training, image_ids: list[str]) -> pa.Table:

@@ -11,7 +11,7 @@ from storage.locations.home import Home
 from storage.names import ModelName
 from storage.sources.copies import read_image
 from storage.tables.canaries import Canaries, find_canaries
-from storage.tables.models import Version, find_version, save_version
+from storage.tables.models import Version, find_champion, find_version, save_promotion, save_version
 from storage.tables.recipes import get_recipe
 from storage.tables.trainings import Training, find_training, list_split
 from storage.vectors.feature_file import Matrix, measure_distances
@@ -20,8 +20,10 @@ from tasks.encoder.pack import open_images
 from tasks.heads.answers import is_multi_label
 from tasks.heads.load import read_head, read_head_inputs
 from tasks.heads.predict import predict_stored
-from tasks.register.gate.compare import compare_with_champion
+from tasks.register.champion import follow_champion
+from tasks.register.gate.compare import GateDecision, compare_with_champion
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_alias, find_registered, open_registry
+from tasks.register.registry.identity import resolve_registry
 from tasks.register.registry.package import TOLERANCE, ModelPackage, ServedEncoder, WritePage, log_run
 from tasks.register.settings import RegisterSettings, resolve_tracking_uri
 
@@ -75,6 +77,8 @@ def register_head(
             model gives other probabilities than its head.
     """
     with open_registry(home, settings) as client:
+        with open_lake(home) as lake:
+            resolve_registry(client, lake, name, take_over=settings.take_over)
         existing = find_registered(client, name, training_id)
         if existing:
             return str(existing.version)
@@ -87,23 +91,45 @@ def register_head(
 def decide_promotion(
     home: Home, name: ModelName, training_id: str, settings: RegisterSettings, now: datetime
 ) -> RegisteredVersion:
-    """Make a version champion if it passes the gate, and record it with its predictions; once per version.
+    """Make a version champion if it passes the gate, once per version; then let the champion predict every image.
 
     Raises:
-        RegistryError: if MLflow does not answer, or has no version of the training.
+        RegistryError: if MLflow does not answer, has no version of the training, or is not the registry of the lake's
+            versions.
     """
     with open_registry(home, settings) as client, open_lake(home) as lake:
         version = find_registered(client, name, training_id)
         if version is None:
             raise RegistryError(f"model {name}", "has no version of this training", "Run again")
-        recorded = find_version(lake, training_id, name)
-        if recorded and recorded.run_id == version.run_id:  # in another store, versions count from one again
-            return _describe(client, home, settings, version, new=False, reason="registered before")
-        training = _get_training(lake, training_id)
-        reason = _promote_if_better(client, lake, home, settings, version, training)
-        registered = _describe(client, home, settings, version, new=True, reason=reason)
-        row = Version(name, registered.version, training_id, registered.run_id, registered.alias)
-        save_version(lake, row, predict_stored(lake, home, training, open_layers), now)
+        registry = resolve_registry(client, lake, name, take_over=settings.take_over)
+        recorded = find_version(lake, name, registry, training_id)
+        if recorded and recorded.run_id == version.run_id:
+            registered = _describe(client, home, settings, version, new=False, reason="registered before")
+        else:
+            registered = _pass_gate(client, lake, home, settings, version, registry, training_id, now)
+        follow_champion(client, lake, home, name, registry, settings.alias, now)
+    return registered
+
+
+def _pass_gate(
+    client: "MlflowClient",
+    lake: Lake,
+    home: Home,
+    settings: RegisterSettings,
+    version: "ModelVersion",
+    registry: str,
+    training_id: str,
+    now: datetime,
+) -> RegisteredVersion:
+    """Compare a new version with the champion, and record it with its predictions."""
+    training = _get_training(lake, training_id)
+    decision = _promote_if_better(client, lake, home, settings, version, training)
+    registered = _describe(client, home, settings, version, new=True, reason=decision.reason)
+    name, number = registered.name, registered.version
+    row = Version(name, number, training_id, registered.run_id, registered.alias, registry)
+    save_version(lake, row, predict_stored(lake, home, training, open_layers), now, decision.rows)
+    if registered.alias and find_champion(lake, name) != (registry, number):
+        save_promotion(lake, row, decision.reason, now)
     return registered
 
 
@@ -181,14 +207,14 @@ def _promote_if_better(
     settings: RegisterSettings,
     version: "ModelVersion",
     training: Training,
-) -> str:
+) -> GateDecision:
     champion = find_alias(client, ModelName(version.name), settings.alias)
     champion_id = champion.tags.get(TRAINING_TAG, "") if champion else None
     decision = compare_with_champion(home, lake, training, champion_id, settings.gate)
     if decision.promoted:
         client.set_registered_model_alias(version.name, settings.alias, version.version)
     client.set_model_version_tag(version.name, version.version, "gate", decision.reason)
-    return decision.reason
+    return decision
 
 
 def _describe(

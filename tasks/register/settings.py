@@ -38,6 +38,10 @@ class RegisterSettings(BaseModel):
         None, description="MLflow's tracking URI; by default MLFLOW_TRACKING_URI, otherwise a local store in the home."
     )
     alias: str = Field("champion", min_length=1, description="The alias of the best version.")
+    take_over: bool = Field(
+        False,
+        description="Continue with this MLflow store, although the lake's versions of the model are of another.",
+    )
     gate: GateSettings = Field(GateSettings(), description="When a new version replaces the champion.")
 
 

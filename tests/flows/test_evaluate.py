@@ -137,7 +137,7 @@ def test_the_command_returns_the_stored_evaluation(trained: Trained, home: Home)
     with open_lake(home) as lake:
         save_version(
             lake,
-            Version(ModelName("photos"), 1, training_id, "run", None),
+            Version(ModelName("photos"), 1, training_id, "run", None, "registry"),
             pa.table({"image_id": [], "class": [], "probability": []}),
             NOW,
         )

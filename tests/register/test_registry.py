@@ -140,7 +140,9 @@ def test_lost_rows_and_an_emptied_store_are_filled_again_without_training(
         assert lake.rows("SELECT version, training_id, alias FROM models") == [(1, first["training"], "champion")]
     assert len(versions(home)) == 1
     (home / "mlflow" / "mlflow.db").write_bytes(registry_template.read_bytes())  # as if moved to another server
-    third = run()
+    with pytest.raises(RegistryError, match="is not the registry of the versions in this lake"):
+        run()
+    third = run(registry={"take_over": True})
     assert (third["trained"], third["training"], tally.images) == (False, first["training"], 60)
     assert (third["model"]["version"], third["model"]["new"], third["model"]["alias"]) == (1, True, "champion")
 

@@ -14,6 +14,7 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import ModelName
 from storage.tables.trainings import HEAD
+from tasks.register.registry.store import make_store
 from tasks.register.settings import RegisterSettings, configure_mlflow, preserve_environment, resolve_tracking_uri
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         if is_local(uri):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            make_store(Path(uri.removeprefix("sqlite:///")))
         with preserve_environment():
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(uri)
@@ -79,12 +80,18 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
 
 def find_experiment(client: "MlflowClient", home: Home, name: ModelName) -> str:
     """Find or create a model's experiment, whose artifacts a local store keeps in the home; returns its id."""
+    from mlflow.exceptions import MlflowException
+
+    folder = (home.registry / "artifacts").as_uri() if is_local(str(client.tracking_uri)) else None
     experiment = client.get_experiment_by_name(name)
-    if experiment:
-        return str(experiment.experiment_id)
-    local = is_local(str(client.tracking_uri))
-    folder = (home.registry / "artifacts").as_uri() if local else None
-    return str(client.create_experiment(name, artifact_location=folder))
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=folder))
+        except MlflowException as error:
+            experiment = client.get_experiment_by_name(name)  # another run may have been first
+            if experiment is None:
+                raise error from None
+    return str(experiment.experiment_id)
 
 
 def find_registered(client: "MlflowClient", name: ModelName, training_id: str) -> "ModelVersion | None":

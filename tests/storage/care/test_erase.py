@@ -110,7 +110,7 @@ def use(lake: Lake) -> None:
     """Train on the images, predict them, probe with one, lease a range that one begins, tag what is there."""
     lake.execute("INSERT INTO heads (training_id, label_set, recipe_id, snapshot) VALUES ('t1', 'photos', 'r', 2)")
     lake.execute("INSERT INTO training_sets SELECT 't1', image_id, 'red', 'test' FROM images")
-    lake.execute("INSERT INTO models VALUES ('photos', 1, 't1', 'run', 'champion', ?)", [NOW])
+    lake.execute("INSERT INTO models VALUES ('photos', 1, 't1', 'run', 'champion', ?, '')", [NOW])
     lake.execute("INSERT INTO predictions SELECT 'photos', 1, image_id, 'red', 0.5, ? FROM images", [NOW])
     lake.execute(
         "INSERT INTO canaries (recipe_id, probe, vector) VALUES (?, ?, ?)",
@@ -358,5 +358,5 @@ def test_a_training_overtaken_by_an_erasure_is_refused_and_leaves_no_vector(home
             save_training(lake, Training("living", LabelSetName("photos"), RECIPE, 1, {}, "softmax", {}), rows, NOW)
         assert not head_path(home, "living").parent.exists()
         said = pa.table({"image_id": IDS, "class": ["red"] * len(IDS), "probability": [1.0] * len(IDS)})
-        save_version(lake, Version(ModelName("late"), 1, "living", "run", None), said, NOW)
+        save_version(lake, Version(ModelName("late"), 1, "living", "run", None, "registry"), said, NOW)
         assert lake.value("SELECT count(*) FROM predictions WHERE name = 'late'") == len(IDS) - len(DOOMED)
