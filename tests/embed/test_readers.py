@@ -161,7 +161,7 @@ def test_concurrent_runs_of_one_embedder_do_not_write_into_each_others_rows(tmp_
     np.testing.assert_array_equal(np.concatenate([first_batch.matrix, rest.matrix]), second.matrix[::-1])
 
 
-def test_the_rows_of_a_broken_off_run_are_not_reused(tmp_path: Path) -> None:
+def test_the_rows_of_an_interrupted_run_are_not_reused(tmp_path: Path) -> None:
     items = write_images(tmp_path, 24)
     embedder = Embedder(RECIPE, average, batch=4, lanes=Lanes(2))
     interrupted = embed_files(source_of(tmp_path), embedder, items, 1, Meter())

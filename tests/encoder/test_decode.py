@@ -149,7 +149,7 @@ def test_an_image_with_an_exif_orientation_is_turned_upright(format_: str, orien
     assert np.abs(decoded - np.asarray(upright)).max() <= (8 if format_ == "JPEG" else 0)
 
 
-def test_of_an_animation_the_first_frame_is_decoded() -> None:
+def test_an_animations_first_frame_is_decoded() -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "lime", "blue")]
     for format_ in ("GIF", "WEBP", "PNG", "TIFF"):
         options = {"lossless": True} if format_ == "WEBP" else {}
