@@ -162,8 +162,8 @@ def test_a_closed_stdout_is_not_an_error(frostline: Call, monkeypatch: pytest.Mo
         ("true; select 1", "single"),
         ("class = 'red', true", "single expression"),
         ("width", "has type INTEGER, not BOOLEAN"),
-        ("'yes'", "is of type VARCHAR"),
-        ("1/0", "is of type DOUBLE"),
+        ("'yes'", "has type VARCHAR"),
+        ("1/0", "has type DOUBLE"),
         ("class = $1", "parameter"),
     ],
 )
