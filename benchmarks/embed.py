@@ -173,7 +173,7 @@ def warm_up(embedder: Embedder, items: Sequence[LocatedImage]) -> None:
     """Run the engine once, and wait for the processes that read for it, where there are any."""
     time_engine(embedder, items)
     readers = free_rings(embedder)[-1].readers
-    list(readers.pool.map(lambda _: readers.find_process(None), range(readers.count)))
+    list(readers.pool.map(lambda _: readers.get_process(None), range(readers.count)))
 
 
 def time_decode(embedder: Embedder, items: Sequence[LocatedImage]) -> float:

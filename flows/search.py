@@ -17,7 +17,7 @@ from storage.lake.attach import read_lake
 from storage.tables.features import measure_pace
 from storage.tables.missing import Counts, FeatureRequest, count_images
 from storage.tables.trainings import head_path
-from tasks.embed.find_recipe import find_known
+from tasks.embed.find_recipe import find_recorded_recipe
 from tasks.encoder.backbone.weights import find_weights
 from tasks.train.search.budget import Budget
 from tasks.train.search.curve import advise, extrapolate, measure_gain, round_labels
@@ -175,7 +175,7 @@ class _Search:
         """Return why a contender's features do not fit into the budget; charge their bytes if they do."""
         embedding = _make_settings(self.settings, contender).embed
         home = self.settings.resolved_home
-        recipe = find_known(home, embedding, find_weights(home, embedding.backbone, embedding.weights))
+        recipe = find_recorded_recipe(home, embedding, find_weights(home, embedding.backbone, embedding.weights))
         with read_lake(home) as lake:
             pace = measure_pace(lake, recipe.recipe_id if recipe else None)
         missing = self._count(recipe.recipe_id if recipe else "").missing

@@ -8,7 +8,7 @@ from flows.settings import RunSettings
 from storage.errors import TrainError
 from storage.lake.attach import read_lake
 from storage.lake.snapshots import find_snapshot
-from tasks.embed.find_recipe import find_known
+from tasks.embed.find_recipe import find_recorded_recipe
 from tasks.encoder.backbone.weights import find_weights
 from tasks.train.step import fit_and_evaluate
 from tasks.train.train import Trained, TrainingData
@@ -49,7 +49,7 @@ def find_recipe_id(settings: RunSettings, view: int = 0) -> str:
     """
     home = settings.resolved_home
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
-    recipe = find_known(home, settings.embed, weights, view)
+    recipe = find_recorded_recipe(home, settings.embed, weights, view)
     if recipe is None:
         raise TrainError(settings.source_name, "has no features under these settings", EMBED)
     return recipe.recipe_id

@@ -14,7 +14,7 @@ from storage.plural import pluralize
 from storage.tables.features import Pace, measure_pace
 from storage.tables.missing import FeatureRequest, Missing, count_present, explain_missing
 from storage.tables.scans import Scan
-from tasks.embed.find_recipe import find_known
+from tasks.embed.find_recipe import find_recorded_recipe
 from tasks.encoder.backbone.weights import find_weights
 from tasks.ingest.scan import scan
 
@@ -96,7 +96,7 @@ def describe_plan(plan: Plan) -> list[str]:
 def _find_recipes(home: Home, settings: RunSettings) -> list[str]:
     """Find the recipe id of the images and of each view; empty if the recipe is new."""
     weights = find_weights(home, settings.embed.backbone, settings.embed.weights)
-    recipes = [find_known(home, settings.embed, weights, view) for view in range(settings.embed.views + 1)]
+    recipes = [find_recorded_recipe(home, settings.embed, weights, view) for view in range(settings.embed.views + 1)]
     return [recipe.recipe_id if recipe else "" for recipe in recipes]
 
 

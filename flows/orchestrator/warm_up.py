@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from flows.settings import RunSettings
 from storage.lake.attach import read_lake
 from storage.tables.missing import FeatureRequest, count_images
-from tasks.embed.find_recipe import find_known
+from tasks.embed.find_recipe import find_recorded_recipe
 from tasks.encoder.backbone.weights import find_weights
 from tasks.encoder.pack import open_packed
 from tasks.ingest.scan import is_unchanged
@@ -44,7 +44,7 @@ def _load_libraries(settings: RunSettings) -> None:
 def _open_backbone(settings: RunSettings) -> bool:
     """Open the backbone, and so torch, if a recorded recipe misses features; return whether anything is new."""
     home, embedding = settings.resolved_home, settings.embed
-    recipe = find_known(home, embedding, find_weights(home, embedding.backbone, embedding.weights))
+    recipe = find_recorded_recipe(home, embedding, find_weights(home, embedding.backbone, embedding.weights))
     if recipe is None:
         return False
     wanted = FeatureRequest(recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Auditing: a sample of the lake's vectors against what their packed backbones give now."""
+"""Auditing: compare a sample of the lake's vectors with what their packed backbones compute now."""
 
 import contextlib
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from storage.sources.copies import read_image
 from storage.tables.features import add_missing, read_features
 from storage.tables.recipes import get_recipe
 from storage.vectors.feature_file import Matrix, measure_distances, write_features
-from tasks.embed.canaries import tolerate
+from tasks.embed.canaries import get_tolerance
 from tasks.encoder.embedder import embed_images
 from tasks.encoder.pack import open_packed
 
 SAMPLE = 16
-"""Images of each recipe that are embedded again."""
-DRAWN = 4 * SAMPLE
-"""So many are drawn, as the files of some may be gone."""
+"""The number of images per recipe that are embedded again."""
+CANDIDATES = 4 * SAMPLE
+"""The number of images to draw, since the files of some may be gone."""
 
 
 def check_vectors(lake: Lake, seed: int, now: datetime) -> Iterator[Finding]:
-    """Embed a sample of each recipe's images again and compare, within the canaries' tolerance."""
+    """Embed a sample of each recipe's images again; yield vectors that differ by more than the canaries' tolerance."""
     for (recipe_id,) in lake.rows("SELECT recipe_id FROM recipes ORDER BY ALL"):
         folder = lake.home.backbones / recipe_id
         images = draw_images(lake, recipe_id, seed) if folder.is_dir() else {}
@@ -33,14 +33,14 @@ def check_vectors(lake: Lake, seed: int, now: datetime) -> Iterator[Finding]:
 
 
 def draw_images(lake: Lake, recipe_id: str, seed: int) -> dict[str, bytes]:
-    """Draw images that have a feature and whose files are still there: their bytes by their ids."""
-    drawn = lake.rows(
+    """Draw images that have a feature and whose files still exist; return their bytes by their ids."""
+    candidates = lake.rows(
         """SELECT image_id::VARCHAR AS id FROM features WHERE recipe_id = ? AND image_id IN (SELECT image_id FROM files)
            ORDER BY md5(concat(image_id, ?::INTEGER)) LIMIT ?""",
-        [recipe_id, seed, DRAWN],
+        [recipe_id, seed, CANDIDATES],
     )
     images: dict[str, bytes] = {}
-    for (image_id,) in drawn:
+    for (image_id,) in candidates:
         if len(images) == SAMPLE:
             break
         with contextlib.suppress(ImageError):
@@ -48,19 +48,19 @@ def draw_images(lake: Lake, recipe_id: str, seed: int) -> dict[str, bytes]:
     return images
 
 
-def _compare(lake: Lake, recipe_id: str, folder: Path, images: dict[str, bytes], moment: datetime) -> Iterator[Finding]:
-    allowed = tolerate(get_recipe(lake, recipe_id))
-    now = embed_images(open_packed(folder, None, "auto", compiled=False), list(images.values()))
+def _compare(lake: Lake, recipe_id: str, folder: Path, images: dict[str, bytes], now: datetime) -> Iterator[Finding]:
+    tolerance = get_tolerance(get_recipe(lake, recipe_id))
+    current = embed_images(open_packed(folder, None, "auto", compiled=False), list(images.values()))
     stored = read_features(lake, recipe_id, list(images))
-    far = measure_distances(stored, now)
+    distances = measure_distances(stored, current)
     for row, image_id in enumerate(images):
-        if not far[row] <= allowed:  # NaN is beyond it, too
+        if not distances[row] <= tolerance:  # also true for NaN
             yield Finding(
                 "vector",
-                f"features of image {image_id}, recipe {recipe_id}: lies {far[row]:.2g} of its length from what the "
-                f"backbone gives, {allowed:.2g} is allowed",
-                "what the backbone gives takes its place",
-                partial(_replace, lake, recipe_id, image_id, now[row : row + 1], moment),
+                f"feature of image {image_id}, recipe {recipe_id}: differs from what the backbone computes by "
+                f"{distances[row]:.2g} of its length; {tolerance:.2g} is allowed",
+                "replace it with what the backbone computes",
+                partial(_replace, lake, recipe_id, image_id, current[row : row + 1], now),
             )
 
 

@@ -1,4 +1,4 @@
-"""Canaries: probe images that tell, before a run writes, whether this machine still computes a recipe's numbers."""
+"""Canaries: probe images that show, before a run writes, whether this machine still computes a recipe's numbers."""
 
 import io
 import time
@@ -16,94 +16,102 @@ from tasks.encoder.embedder import Embedder, embed_images
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
-"""Half a unit in the last place of each dtype, relative (IEEE 754; bfloat16 has 8 bits of precision)."""
+"""Each dtype's unit roundoff (IEEE 754; bfloat16 has 8 bits of precision)."""
 LAYERS = 64
-SAFETY = 2.0
+SAFETY_FACTOR = 2.0
 SIZES = ((37, 53), (64, 64), (201, 143), (480, 640))
 PACE_ROUNDS = 2
 
 
 def make_probes() -> list[tuple[Probe, bytes]]:
-    """Draw eight images of odd sizes: RGB, grey, palette and alpha as PNG, RGB and grey as JPEG."""
+    """Draw eight images of odd sizes: RGB, gray, palette and alpha as PNG, RGB and gray as JPEG."""
     modes = (("RGB", "PNG"), ("L", "PNG"), ("P", "PNG"), ("RGBA", "PNG"))
-    sizes = tuple(zip(SIZES, modes, strict=True)) + tuple(
+    specs = tuple(zip(SIZES, modes, strict=True)) + tuple(
         (size, (mode, "JPEG")) for size, mode in zip(SIZES, ("RGB", "L", "RGB", "RGB"), strict=True)
     )
-    drawn = [_draw(seed, size, mode, kind) for seed, (size, (mode, kind)) in enumerate(sizes)]
-    return [(Probe(name, data), data) for name, data in drawn]
+    images = [_draw(seed, size, mode, format_) for seed, (size, (mode, format_)) in enumerate(specs)]
+    return [(Probe(name, data), data) for name, data in images]
 
 
-def tolerate(recipe: Recipe) -> float:
-    """Predict how far apart the same vector may lie in two sound computations, relative to its length.
+def get_tolerance(recipe: Recipe) -> float:
+    """Return how much the same vector may differ between two correct computations, relative to its length.
 
-    Rounding errors of independent sign grow with the square root of the number of operations behind one another
-    (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 2.8): here the layers. Rounding to the stored
-    precision adds one unit, and decoders may differ by 1 level in 255.
+    Rounding errors of independent sign grow with the square root of the number of consecutive operations, here layers
+    (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 2.8). Rounding to the stored precision adds
+    one unit, and decoders may differ by 1 level in 255.
     """
     computed = ROUNDOFF[recipe.dtype] * LAYERS**0.5
-    return float(SAFETY * (computed + ROUNDOFF[recipe.stored] + 0.5 / 255))
+    return float(SAFETY_FACTOR * (computed + ROUNDOFF[recipe.stored] + 0.5 / 255))
 
 
 def make_canaries(embedder: Embedder, images: Sequence[tuple[Probe, bytes]]) -> Canaries:
-    """Embed probes for a recipe that has none yet, and measure the pace of full batches."""
+    """Embed the probes of a recipe that has no canaries yet, and measure the pace of full batches.
+
+    Args:
+        embedder: The recipe's embedder.
+        images: The probes with their encoded images.
+    """
     vectors = embed_images(embedder, [data for _, data in images])
     finite = [bool(np.isfinite(vector).all()) for vector in vectors]
     probes = tuple(probe for (probe, _), ok in zip(images, finite, strict=True) if ok)
-    return Canaries(probes, vectors[finite], tolerate(embedder.recipe), describe(embedder), measure_pace(embedder))
+    return Canaries(
+        probes, vectors[finite], get_tolerance(embedder.recipe), describe_environment(embedder), measure_pace(embedder)
+    )
 
 
-def compare(embedder: Embedder, known: Canaries, images: Sequence[tuple[Probe, bytes]]) -> None:
-    """Embed the probes that are at hand again and compare.
+def compare(embedder: Embedder, canaries: Canaries, images: Sequence[tuple[Probe, bytes]]) -> None:
+    """Embed the available probes again and compare their vectors with the recorded ones.
 
     Raises:
-        NumbersChangedError: where one lies beyond the tolerance; names what changed.
+        NumbersChangedError: if a vector differs by more than the tolerance; its message names what changed.
     """
-    rows = {probe.name: index for index, probe in enumerate(known.probes)}
+    rows = {probe.name: index for index, probe in enumerate(canaries.probes)}
     vectors = embed_images(embedder, [data for _, data in images])
-    expected = known.vectors[[rows[probe.name] for probe, _ in images]]
-    far = measure_distances(vectors, expected)
-    worst = int(np.argmax(far))
-    if not far[worst] <= known.tolerance:  # NaN is beyond it, too
+    expected = canaries.vectors[[rows[probe.name] for probe, _ in images]]
+    distances = measure_distances(vectors, expected)
+    worst = int(np.argmax(distances))
+    if not distances[worst] <= canaries.tolerance:  # also true for NaN
+        changes = _describe_changes(canaries.made_with, describe_environment(embedder))
         raise NumbersChangedError(
             f"recipe {embedder.recipe.recipe_id}",
-            f"gives other vectors here than when it was made: probe {images[worst][0].name} lies {far[worst]:.2g} of "
-            f"its length away, {known.tolerance:.2g} is allowed; {_tell_changes(known.made_with, describe(embedder))}",
-            "Go back to what it was made with, or embed all anew beside the old with --new-recipe",
+            f"yields other vectors here than when it was made: probe {images[worst][0].name} differs by "
+            f"{distances[worst]:.2g} of its length, {canaries.tolerance:.2g} is allowed; {changes}",
+            "Restore what it was made with, or embed everything again under a new recipe with --new-recipe",
         )
 
 
 def measure_pace(embedder: Embedder) -> float:
-    """Give images a second of full batches in all lanes."""
+    """Return images per second for full batches in all lanes."""
     height, width = embedder.recipe.transform.crop
     round_ = [np.zeros((embedder.batch, height, width, 3), np.uint8)] * embedder.lanes.count
-    list(embedder.pool.map(embedder.backbone, round_))  # the first pays for allocations
+    list(embedder.pool.map(embedder.backbone, round_))  # not timed: it allocates memory
     began = time.perf_counter()
     list(embedder.pool.map(embedder.backbone, round_ * PACE_ROUNDS))
     return PACE_ROUNDS * len(round_) * embedder.batch / (time.perf_counter() - began)
 
 
-def describe(embedder: Embedder) -> dict[str, str]:
-    """Name what the numbers may depend on: libraries, and the device with its driver."""
-    found = {"device": embedder.lanes.device}
+def describe_environment(embedder: Embedder) -> dict[str, str]:
+    """Return the versions of everything that the numbers may depend on: libraries, and the device with its driver."""
+    versions = {"device": embedder.lanes.device}
     for library in LIBRARIES:
         try:
-            found[library] = version(library)
+            versions[library] = version(library)
         except PackageNotFoundError:
-            found[library] = "none"
-    return found
+            versions[library] = "none"
+    return versions
 
 
-def _tell_changes(then: dict[str, str], now: dict[str, str]) -> str:
+def _describe_changes(before: dict[str, str], after: dict[str, str]) -> str:
     changed = [
-        f"{name} {then.get(name)} -> {now.get(name)}"
-        for name in sorted({*then, *now})
-        if then.get(name) != now.get(name)
+        f"{name} {before.get(name)} -> {after.get(name)}"
+        for name in sorted({*before, *after})
+        if before.get(name) != after.get(name)
     ]
-    return f"since then changed: {', '.join(changed)}" if changed else "no library and no device changed since"
+    return f"changed since then: {', '.join(changed)}" if changed else "no library or device has changed since then"
 
 
-def _draw(seed: int, size: tuple[int, int], mode: str, kind: str) -> tuple[str, bytes]:
-    """Draw smooth colours with noise over them."""
+def _draw(seed: int, size: tuple[int, int], mode: str, format_: str) -> tuple[str, bytes]:
+    """Draw smooth colors with noise; return the image's name and its encoded bytes."""
     height, width = size
     random = np.random.default_rng(seed)
     rows, columns = np.mgrid[0:height, 0:width]
@@ -113,5 +121,5 @@ def _draw(seed: int, size: tuple[int, int], mode: str, kind: str) -> tuple[str, 
     if mode == "RGBA":
         image.putalpha(Image.fromarray((columns * 255 // width).astype(np.uint8)))
     data = io.BytesIO()
-    image.convert(mode).save(data, kind)
-    return f"{kind.lower()}-{mode.lower()}-{width}x{height}", data.getvalue()
+    image.convert(mode).save(data, format_)
+    return f"{format_.lower()}-{mode.lower()}-{width}x{height}", data.getvalue()

@@ -1,4 +1,4 @@
-"""Watching the canaries: before a run writes features, it proves that this machine still computes them."""
+"""Checking the canaries: before a run writes features, it verifies that this machine still computes the same."""
 
 import logging
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import SourceName
-from storage.recipe import Transform
+from storage.recipe import Recipe
 from storage.sources.copies import read_image
 from storage.tables.canaries import Canaries, Probe, find_canaries, find_first_images, save_canaries
 from tasks.embed.canaries import compare, make_canaries, make_probes, measure_pace
-from tasks.embed.find_recipe import repays_compiling
+from tasks.embed.find_recipe import is_compiling_worthwhile
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.pack import open_packed
 from tasks.encoder.pixels.decode import decode
@@ -24,52 +24,60 @@ logger = logging.getLogger(__name__)
 
 
 def verify_canaries(home: Home, source: SourceName, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
-    """Compare a recipe's canaries with what this machine computes, making them where there are none.
+    """Compare a recipe's canaries with what this machine computes; make them if there are none.
+
+    Args:
+        home: The lake's home.
+        source: The source whose images become probes if there are no canaries.
+        recipe_id: The recipe.
+        images: The number of images that the run will embed.
+        settings: The settings of embedding.
 
     Returns:
-        Whether to go on with the backbone compiled: where that repays for so many images, gives the same numbers, and
-        turns out to be faster, which it is not for every network.
+        Whether to compile the backbone: if that pays off for this many images, yields the same numbers, and turns out
+        to be faster, which is not the case for every network.
 
     Raises:
-        NumbersChangedError: where a vector lies beyond the tolerance.
+        NumbersChangedError: if a vector differs by more than the tolerance.
     """
     folder = home.backbones / recipe_id
     embedder = open_packed(folder, settings.batch, settings.device, compiled=False)
     with read_lake(home) as lake:
-        known = find_canaries(lake, recipe_id)
-        probes = list(_read(lake, known) if known else _choose(lake, source, embedder.recipe.transform))
-    if known:
-        compare(embedder, known, probes)
+        canaries = find_canaries(lake, recipe_id)
+        probes = list(_read_probes(lake, canaries) if canaries else _choose_probes(lake, source, embedder.recipe))
+    if canaries:
+        compare(embedder, canaries, probes)
     else:
-        known = make_canaries(embedder, probes)
+        canaries = make_canaries(embedder, probes)
         with open_lake(home) as lake:
-            save_canaries(lake, recipe_id, known, datetime.now(UTC))
-    if not repays_compiling(settings, images, known.images_per_second):
+            save_canaries(lake, recipe_id, canaries, datetime.now(UTC))
+    if not is_compiling_worthwhile(settings, images, canaries.images_per_second):
         return False
-    plain = measure_pace(embedder)
+    uncompiled_pace = measure_pace(embedder)
     compiled = open_packed(folder, settings.batch, settings.device, compiled=True)
     try:
-        compare(compiled, known, probes)
+        compare(compiled, canaries, probes)
     except NumbersChangedError as error:
-        logger.warning("going on without compiling: %s", error)
+        logger.warning("continuing without compiling: %s", error)
         return False
-    return settings.compile == "on" or measure_pace(compiled) > plain
+    return settings.compile == "on" or measure_pace(compiled) > uncompiled_pace
 
 
-def _choose(lake: Lake, source: SourceName, transform: Transform) -> Iterator[tuple[Probe, bytes]]:
+def _choose_probes(lake: Lake, source: SourceName, recipe: Recipe) -> Iterator[tuple[Probe, bytes]]:
+    """Yield the drawn probes, then the first of the source's images that can be decoded."""
     yield from make_probes()
     for image_id in find_first_images(lake, source, FIRST_IMAGES):
         try:
             data = read_image(lake, image_id)
-            decode(data, transform)
-        except Exception:  # noqa: BLE001, S112 - decoders raise anything; the run records the failure
+            decode(data, recipe.transform)
+        except Exception:  # noqa: BLE001, S112 - decoders may raise anything; the run records the failure
             continue
         yield Probe(image_id, None), data
 
 
-def _read(lake: Lake, known: Canaries) -> Iterator[tuple[Probe, bytes]]:
-    """Read the probes; those of the lake's images whose files are gone or changed are left out."""
-    for probe in known.probes:
+def _read_probes(lake: Lake, canaries: Canaries) -> Iterator[tuple[Probe, bytes]]:
+    """Yield the probes with their bytes, except images of the lake whose files are gone or changed."""
+    for probe in canaries.probes:
         try:
             data = probe.image or read_image(lake, probe.name)
         except ImageError:

@@ -1,4 +1,4 @@
-"""Claim shards: the next images that no run is embedding; wait for those that another run has leased."""
+"""Claiming shards: lease the next images that no run is embedding, and wait for those that another run has leased."""
 
 import contextlib
 import logging
@@ -16,7 +16,7 @@ from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
 
 SHARD_SECONDS = 30
 SMALLEST, LARGEST, DEFAULT = 64, 8192, 512
-"""Images per shard: the limits, and the number if the pace is still unknown."""
+"""Images per shard: the limits, and the number to use while the pace is unknown."""
 POLL_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def claim(home: Home, wanted: FeatureRequest, size: int | None, holder: str, aft
 
 @contextlib.contextmanager
 def release_on_error(home: Home) -> Iterator[str]:
-    """Yield a name to hold leases under; if the block fails, the leases still held end at once."""
+    """Yield a name to hold leases under; if the block fails, end the leases that are still held."""
     holder = name_holder()
     try:
         yield holder
@@ -51,13 +51,13 @@ def release_on_error(home: Home) -> Iterator[str]:
         try:
             with open_lake(home) as lake:
                 end_leases(lake, holder)
-        except FrostlineError as another:  # the first error matters more; the leases expire by themselves
-            error.add_note(str(another))
+        except FrostlineError as release_error:  # the first error matters more; the leases expire by themselves
+            error.add_note(str(release_error))
         raise
 
 
 def make_renewer(home: Home, holder: str) -> Callable[[int], None]:
-    """Return a callback that renews a lease from time to time, for as long as work progresses and calls it."""
+    """Return a progress callback that renews a lease from time to time."""
     renewed = time.monotonic()
 
     def renew(_: int) -> None:
@@ -93,6 +93,6 @@ def _wait_until_free(home: Home, wanted: FeatureRequest) -> bool:
         if not missing or free or not holders:
             return missing
         if not logged:
-            logger.info("waiting for the images that %s embeds", ", ".join(holders))
+            logger.info("waiting for the images that are being embedded by %s", ", ".join(holders))
             logged = True
         time.sleep(POLL_SECONDS)

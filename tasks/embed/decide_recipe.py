@@ -1,4 +1,4 @@
-"""From settings to a recipe: what they leave open is decided here, once."""
+"""From settings to a recipe: whatever the settings leave open is decided here, once."""
 
 import math
 from typing import cast
@@ -10,19 +10,20 @@ from storage.errors import BackboneError, SettingsError
 from storage.recipe import Dtype, Interpolation, Recipe, Transform
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.forward import cut_off, pool
-from tasks.encoder.backbone.networks import Input, expected_input, load_network
+from tasks.encoder.backbone.networks import Input, find_input, load_network
 from tasks.encoder.backbone.open_backbone import fast_dtype
 from tasks.encoder.backbone.weights import Weights
 
 
 def decide_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
-    """Decide what the settings leave open, and prove it by running one image.
+    """Decide what the settings leave open, and verify it by running one image.
 
     Raises:
-        BackboneError: where there is no such network or cut, or the network does not take the crop.
-        WeightsError: where the weights do not fit.
+        BackboneError: if there is no such network or cut, or the network does not take the crop.
+        SettingsError: if the transform is invalid or the device is not available.
+        WeightsError: if the weights do not fit.
     """
-    expected = expected_input(settings.backbone, settings.weights)
+    expected = find_input(settings.backbone, settings.weights)
     transform = _resolve_transform(settings, expected)
     network = load_network(settings.backbone, weights)
     shape = _measure_shape(network, settings, transform)
@@ -41,7 +42,7 @@ def decide_recipe(settings: EmbedSettings, weights: Weights) -> Recipe:
 def _resolve_dtype(settings: EmbedSettings) -> Dtype:
     if settings.dtype != "auto":
         return cast("Dtype", settings.dtype)
-    return "float32" if settings.cut == "input" else fast_dtype(settings.device)  # pixels are not multiplied
+    return "float32" if settings.cut == "input" else fast_dtype(settings.device)  # nothing is computed
 
 
 def _resolve_transform(settings: EmbedSettings, expected: Input) -> Transform:
@@ -52,7 +53,7 @@ def _resolve_transform(settings: EmbedSettings, expected: Input) -> Transform:
         raise SettingsError(
             f"interpolation {interpolation}",
             "is not one of nearest, bilinear, bicubic, lanczos",
-            "Choose one with --embed.interpolation",
+            "Set --embed.interpolation to one of these",
         )
     if resize < max(crop) and not expected.squash:
         raise SettingsError(

@@ -1,4 +1,4 @@
-"""The recipe that settings mean. Imports torch only to decide a new one."""
+"""Finding the recipe for given settings. Imports torch only to decide a new one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ class ResolvedRecipe:
 
 
 def resolve(home: Home, settings: EmbedSettings, view: int = 0) -> ResolvedRecipe:
-    """Find the recipe that the settings mean for a view, or decide a new one; writes nothing to the lake.
+    """Find the recipe for settings and a view's number, or decide a new one; writes nothing to the lake.
 
     Raises:
         BackboneError, WeightsError, SettingsError: if the settings name something that does not exist or fit.
@@ -35,18 +35,18 @@ def resolve(home: Home, settings: EmbedSettings, view: int = 0) -> ResolvedRecip
 
 
 def resolve_all(home: Home, settings: EmbedSettings) -> tuple[ResolvedRecipe, ...]:
-    """Resolve the recipe of the images, then that of each view; see :func:`resolve`."""
+    """Resolve the recipe of the images and those of their views, in order; see :func:`resolve`."""
     return _resolve_views(home, settings, range(settings.views + 1))
 
 
 def _resolve_views(home: Home, settings: EmbedSettings, views: Iterable[int]) -> tuple[ResolvedRecipe, ...]:
     weights = _get_weights(home, settings)
-    decide = cache(partial(_decide, settings, weights))  # views differ in their number alone
+    decide = cache(partial(_decide, settings, weights))  # the recipes of views differ only in the view's number
     resolved = []
     for view in views:
-        known = find_known(home, settings, weights, view)
-        recipe = known or replace(decide(), view=view)
-        resolved.append(ResolvedRecipe(recipe, make_request(settings, weights, view), weights, new=known is None))
+        recorded = find_recorded_recipe(home, settings, weights, view)
+        recipe = recorded or replace(decide(), view=view)
+        resolved.append(ResolvedRecipe(recipe, make_request(settings, weights, view), weights, new=recorded is None))
     return tuple(resolved)
 
 
@@ -66,8 +66,8 @@ def _decide(settings: EmbedSettings, weights: Weights) -> Recipe:
     return decide_recipe(settings, weights)
 
 
-def find_known(home: Home, settings: EmbedSettings, weights: Weights | None, view: int = 0) -> Recipe | None:
-    """Find the recipe that the lake has for these settings; None if they are new."""
+def find_recorded_recipe(home: Home, settings: EmbedSettings, weights: Weights | None, view: int = 0) -> Recipe | None:
+    """Find the recipe that the lake has for these settings; return None if it has none."""
     if weights is None:
         return None
     with read_lake(home) as lake:
@@ -75,15 +75,15 @@ def find_known(home: Home, settings: EmbedSettings, weights: Weights | None, vie
 
 
 def make_request(settings: EmbedSettings, weights: Weights, view: int = 0) -> dict[str, object]:
-    """Collect everything that decides a recipe: of the weights, the digest of their bytes, not their path."""
+    """Collect everything that determines a recipe; weights count by the digest of their bytes, not by their path."""
     fields = {"backbone", "cut", "pooling", "resize", "crop", "interpolation", "decoder", "dtype", "stored"}
     named = settings.weights if ":" in settings.weights else None  # a name implies the transform used in training
     request = {**settings.model_dump(include=fields), "named": named, "weights": weights.digest}
     return {**request, "view": view} if view else request  # the first release had no views: its requests must match
 
 
-def repays_compiling(settings: EmbedSettings, images: int, images_per_second: float) -> bool:
-    """Return whether this many images, at the uncompiled pace, are worth compiling for."""
+def is_compiling_worthwhile(settings: EmbedSettings, images: int, images_per_second: float) -> bool:
+    """Return whether to compile for this many images, given the uncompiled pace."""
     if settings.compile == "auto":
         return images > images_per_second * SECONDS_WORTH_COMPILING
     return settings.compile == "on"

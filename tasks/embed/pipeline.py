@@ -1,8 +1,8 @@
 """The embedding engine: one bounded pipeline from files to Parquet.
 
-Readers decode a few images at once into a ring of batches; lanes (threads) run the backbone on a batch where it lies; a
-writer (a thread) makes Parquet of the vectors. The coordinator waits for one of them at a time, so that its waits tell
-which one bounds the rest.
+Readers decode chunks of images into a ring of batches; lanes (threads) run the backbone on a batch in place; a writer
+(a thread) writes the vectors to Parquet. The coordinator waits for one of them at a time, so its waits show which one
+is the bottleneck.
 """
 
 import time
@@ -24,16 +24,16 @@ from tasks.embed.readers import Readers
 from tasks.encoder.embedder import Embedder, run_backbone
 from tasks.encoder.stages import Meter, group, map_ahead
 
-CHUNK = 8  # images that a reader takes at once, at least: handing each over alone would cost more than reading it
-CHUNKS = 8  # in a batch, at most
-APART = 4096  # images from which on processes of their own repay the seconds in which they start
-GPU_DECODERS = 2  # threads that have the GPU decode: more wait for each other
-WRITES = 2
+MIN_CHUNK = 8  # images per chunk: passing them to readers one by one would cost more than reading them
+MAX_CHUNKS = 8  # per batch
+PROCESSES_FROM = 4096  # images: with fewer, reader processes do not repay the seconds that they take to start
+GPU_DECODERS = 2  # threads that decode on the GPU: more would wait for each other
+WRITES_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class EmbeddedBatch:
-    """What embedding some images gave: vectors [n, dim] in the order of their ids, and failures."""
+    """The result of embedding some images: vectors [n, dim], float32, in the order of the ids, and failures."""
 
     image_ids: tuple[str, ...]
     matrix: Matrix
@@ -42,7 +42,7 @@ class EmbeddedBatch:
 
 @dataclass(frozen=True)
 class Ring:
-    """Readers, and their rows in slots of a batch each: enough for all that is read ahead and all that lanes run."""
+    """Readers whose rows are divided into slots of one batch each, enough to read ahead while all lanes run."""
 
     readers: Readers
     batch: int
@@ -62,8 +62,8 @@ def embed_shard(
     """Embed images of a source and write their vectors as one Parquet file, not yet part of the lake.
 
     Raises:
-        LakeError: where the file cannot be written.
-        BackboneError: where not even one image fits into memory.
+        LakeError: if the file cannot be written.
+        BackboneError: if not even one image fits in memory.
     """
     began = time.perf_counter()
     meter, calls, failures = Meter(), 0, list[Failure]()
@@ -75,65 +75,65 @@ def embed_shard(
             return part
 
         parts = embed_files(source, embedder, items, readers, meter)
-        for part in map_ahead(writer, write, parts, WRITES, meter, "write"):
+        for part in map_ahead(writer, write, parts, WRITES_AHEAD, meter, "write"):
             failures += part.failures
             calls += len(part.image_ids) + sum(failure.stage == "embed" for failure in part.failures)
             advance(len(part.image_ids) + len(part.failures))
     seconds = time.perf_counter() - began
     return Shard(
-        recipe.recipe_id, source.name, file.path, tuple(failures), calls, seconds, meter.bytes, meter.share_out()
+        recipe.recipe_id, source.name, file.path, tuple(failures), calls, seconds, meter.bytes, meter.divide_waits()
     )
 
 
 def embed_files(
     source: Source, embedder: Embedder, items: Sequence[LocatedImage], readers: int, meter: Meter
 ) -> Iterator[EmbeddedBatch]:
-    """Embed files, in order, a batch at a time; bounded in memory whatever their number."""
+    """Embed files in order, batch by batch, in memory that does not grow with their number."""
     ring = _take_ring(embedder, readers, len(items))
-    orders = _take_orders(source, embedder.recipe, items, ring)
+    orders = _make_orders(source, embedder.recipe, items, ring)
     chunks = map_ahead(ring.readers.pool, ring.readers.read, orders, ring.ahead, meter, "decode")
     batches = _gather(chunks, meter)
     run = partial(_embed_batch, embedder, ring)
     for slot, vectors in map_ahead(embedder.pool, run, batches, embedder.lanes.count, meter, "backbone"):
         ring.free.append(slot)
         yield vectors
-    free_rings(embedder).append(ring)  # not where something broke: some reader may still write into it
+    free_rings(embedder).append(ring)  # not after an exception: a reader may still write into it
 
 
 @lru_cache(maxsize=1)
 def free_rings(embedder: Embedder) -> deque[Ring]:  # noqa: ARG001 - the cache's key
-    """Return the rings that the shards of an embedder left for the next one: opening readers takes seconds."""
+    """Return an embedder's rings that no shard is using; they are reused, because opening readers takes seconds."""
     return deque()
 
 
 def _take_ring(embedder: Embedder, readers: int, images: int) -> Ring:
-    """Take the ring of the last shard, where nobody else has it and it suits; else open one, with its readers."""
+    """Take a free ring that suits, or open a new one with its readers."""
     transform, lanes = embedder.recipe.transform, embedder.lanes
-    readers = min(readers, GPU_DECODERS) if lanes.apart and transform.decoder == "gpu" else readers
-    apart = lanes.apart and images >= APART and transform.decoder != "gpu"
+    readers = min(readers, GPU_DECODERS) if lanes.processes and transform.decoder == "gpu" else readers
+    processes = lanes.processes and images >= PROCESSES_FROM and transform.decoder != "gpu"
     rings = free_rings(embedder)
     while rings:
-        kept = rings.pop()
-        if kept.readers.count == readers and (kept.readers.apart or not apart):
-            return kept
-    chunk = size_chunk(embedder.batch)
+        ring = rings.pop()
+        if ring.readers.count == readers and (ring.readers.processes or not processes):
+            return ring
+    chunk = max(MIN_CHUNK, embedder.batch // MAX_CHUNKS)
     ahead = max(readers, (lanes.count + 2) * embedder.batch // chunk)
-    slots = lanes.count + ahead * chunk // embedder.batch + 3  # run; ahead; the one begun, gathered, and taken next
-    opened = Readers(readers, transform, slots * embedder.batch, lanes.pin, apart=apart)
+    slots = lanes.count + ahead * chunk // embedder.batch + 3  # running; read ahead; begun, gathered, and taken next
+    opened = Readers(readers, transform, slots * embedder.batch, lanes.pin, processes=processes)
     return Ring(opened, embedder.batch, chunk, ahead, deque(range(slots)))
 
 
-def _take_orders(source: Source, recipe: Recipe, items: Sequence[LocatedImage], ring: Ring) -> Iterator[Order]:
-    """Share each batch's items out among orders, which fill its slot."""
+def _make_orders(source: Source, recipe: Recipe, items: Sequence[LocatedImage], ring: Ring) -> Iterator[Order]:
+    """Divide each batch's items into orders, which fill its slot."""
     for batch in group(items, ring.batch):
         start = ring.free.popleft() * ring.batch
         for at in range(0, len(batch), ring.chunk):
-            some, last = tuple(batch[at : at + ring.chunk]), at + ring.chunk >= len(batch)
-            yield Order(source, recipe.transform, recipe.view, some, start + at, last)
+            chunk, last = tuple(batch[at : at + ring.chunk]), at + ring.chunk >= len(batch)
+            yield Order(source, recipe.transform, recipe.view, chunk, start + at, last)
 
 
 def _gather(chunks: Iterator[Chunk], meter: Meter) -> Iterator[list[Chunk]]:
-    """Gather the chunks of each batch."""
+    """Collect the chunks of each batch."""
     gathered = list[Chunk]()
     for chunk in chunks:
         meter.count(chunk.reading, chunk.decoding, chunk.bytes)
@@ -143,16 +143,11 @@ def _gather(chunks: Iterator[Chunk], meter: Meter) -> Iterator[list[Chunk]]:
             gathered = []
 
 
-def size_chunk(batch: int) -> int:
-    """Give the number of images that a reader takes at once."""
-    return max(CHUNK, batch // CHUNKS)
-
-
 def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tuple[int, EmbeddedBatch]:
-    """Run a batch where it lies; give its slot, which is free again, and its vectors."""
-    start = chunks[0].order.at
+    """Run a batch in its slot; return the slot, which is free again, and the vectors."""
+    start = chunks[0].order.start
     items = [item for chunk in chunks for item in chunk.order.items]
-    unread = {chunk.order.at - start + at: failure for chunk in chunks for at, failure in chunk.failures.items()}
+    unread = {chunk.order.start - start + at: failure for chunk in chunks for at, failure in chunk.failures.items()}
     pixels = ring.readers.rows[start : start + ring.batch]
     pixels[len(items) :] = 0
     if len(unread) == len(items):
@@ -161,8 +156,9 @@ def _embed_batch(embedder: Embedder, ring: Ring, chunks: Sequence[Chunk]) -> tup
         )
     matrix = run_backbone(embedder, pixels, len(items))
     finite = [bool(np.isfinite(vector).all()) for vector in matrix]
-    reason = f"not finite in {embedder.recipe.dtype}, stored as {embedder.recipe.stored}"
+    reason = f"not finite when computed in {embedder.recipe.dtype} and stored as {embedder.recipe.stored}"
     read = [at for at in range(len(items)) if at not in unread]
     failures = [*unread.values(), *(fail(items[at], "embed", reason) for at in read if not finite[at])]
     good = [at for at in read if finite[at]]
-    return start // ring.batch, EmbeddedBatch(tuple(items[at][0] for at in good), matrix[good], tuple(failures))
+    image_ids = tuple(items[at].image_id for at in good)
+    return start // ring.batch, EmbeddedBatch(image_ids, matrix[good], tuple(failures))

@@ -1,4 +1,4 @@
-"""From files to pixels in their places: what a reader does at once, in a thread or in a process of its own."""
+"""From files to rows of pixels: the unit of work of a reader, in a thread or in a process of its own."""
 
 import time
 from dataclasses import dataclass
@@ -13,19 +13,19 @@ from tasks.encoder.pixels.transform import Pixels
 
 @dataclass(frozen=True)
 class Order:
-    """Images of a source to read into the rows from ``at`` on; ``last``, where they end a batch."""
+    """Images of a source to read into the rows from ``start`` on; ``last`` if they complete a batch."""
 
     source: Source
     transform: Transform
     view: int
     items: tuple[LocatedImage, ...]
-    at: int
+    start: int
     last: bool
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What a reader made of an order: its failures, by their number in it; seconds, and bytes of the good files."""
+    """The result of an order: its failures by index, the seconds that it took, and the bytes of the files read."""
 
     order: Order
     failures: dict[int, Failure]
@@ -35,7 +35,7 @@ class Chunk:
 
 
 def read_chunk(rows: Pixels, order: Order) -> Chunk:
-    """Read and decode the images of an order, each into its row; the row of one that fails becomes black."""
+    """Read and decode the images of an order, each into its row; the row of an image that fails becomes black."""
     began = time.perf_counter()
     read = [_read(order.source, item) for item in order.items]
     good = [data for data in read if not isinstance(data, Failure)]
@@ -43,16 +43,16 @@ def read_chunk(rows: Pixels, order: Order) -> Chunk:
     decoded = iter(decode_all(good, order.transform, order.view))
     failures = {}
     for number, data in enumerate(read):
-        made = data if isinstance(data, Failure) else _check_decoded(order.items[number], next(decoded))
-        if isinstance(made, Failure):
-            failures[number] = made
-        rows[order.at + number] = 0 if isinstance(made, Failure) else made
+        result = data if isinstance(data, Failure) else _check_decoded(order.items[number], next(decoded))
+        if isinstance(result, Failure):
+            failures[number] = result
+        rows[order.start + number] = 0 if isinstance(result, Failure) else result
     decoding = time.perf_counter() - began - reading
     return Chunk(order, failures, reading, decoding, sum(len(data) for data in good))
 
 
 def fail(image: LocatedImage, stage: str, reason: str) -> Failure:
-    """Record that an image gave no feature."""
+    """Return the failure of an image at a stage."""
     return Failure(image.image_id, image.locator.path, stage, reason)
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 from storage.child_process import ChildProcess, receive
 from storage.recipe import Transform
 from tasks.embed.read_chunk import Chunk, Order, read_chunk
-from tasks.encoder.allocator import keep_freed_memory
+from tasks.encoder.allocator import retain_freed_memory
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.transform import Pixels
 
 DIED = (EOFError, OSError, pickle.UnpicklingError)
-"""What talking to a process that has died raises."""
+"""What communicating with a process that has died raises."""
 
 
 class ReaderProcess:
@@ -41,16 +41,15 @@ class ReaderProcess:
         return self.ready
 
     def read(self, order: Order) -> Chunk:
-        """Have an order read.
+        """Have the process fill the rows of an order.
 
         Raises:
-            EOFError: if the process dies while reading it.
-            OSError: if it has died before.
+            EOFError, OSError, pickle.UnpicklingError: if it has died or dies while reading.
         """
         self.process.send(order)
         chunk = self.process.take()
         if not isinstance(chunk, Chunk):
-            raise EOFError(f"answered {chunk!r}")  # noqa: TRY004 - as good as dead
+            raise EOFError(f"answered {chunk!r}")  # noqa: TRY004 - handled as if it had died
         return chunk
 
     def end(self) -> int:
@@ -59,13 +58,13 @@ class ReaderProcess:
 
 
 def serve() -> None:
-    """Read orders in a process of its own until there are no more."""
+    """Fill the rows of orders until the parent ends or sends no more; runs in a process of its own."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # keeps what libraries print out of the answers
     memory, shape, transform = cast("tuple[int, tuple[int, ...], Transform]", receive())
     rows = map_rows(memory, shape)
-    keep_freed_memory()
-    decode(_draw_probe(), transform)  # imports what that takes
+    retain_freed_memory()
+    decode(_draw_probe(), transform)  # imports what decoding needs
     answer: object = True
     with contextlib.suppress(EOFError, BrokenPipeError):  # the parent has ended, or needs no more
         while True:
@@ -75,7 +74,12 @@ def serve() -> None:
 
 
 def map_rows(memory: int | None, shape: tuple[int, ...]) -> Pixels:
-    """Map memory that processes share as rows of pixels; without any, take this process's own."""
+    """Map shared memory as rows of pixels, uint8; without any, allocate memory of this process.
+
+    Args:
+        memory: A file descriptor.
+        shape: (rows, height, width, 3).
+    """
     if memory is None:
         return np.empty(shape, np.uint8)
     size = int(np.prod(shape))
@@ -85,6 +89,6 @@ def map_rows(memory: int | None, shape: tuple[int, ...]) -> Pixels:
 
 
 def _draw_probe() -> bytes:
-    to = io.BytesIO()
-    Image.new("RGB", (32, 32)).save(to, "JPEG")
-    return to.getvalue()
+    data = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(data, "JPEG")
+    return data.getvalue()

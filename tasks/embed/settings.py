@@ -8,7 +8,7 @@ from storage.recipe import Decoder, Dtype, Interpolation, Pooling
 
 
 class EmbedSettings(BaseModel):
-    """From images to features, through a frozen backbone."""
+    """From images to features, with a frozen backbone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,13 +46,13 @@ class EmbedSettings(BaseModel):
     decoder: Decoder = Field(
         "full",
         description="'full' decodes every pixel; 'scaled' decodes large JPEGs at a fraction of their size, which is "
-        "faster; 'gpu' decodes JPEGs on the GPU. Each gives slightly different vectors, hence its own recipe.",
+        "faster; 'gpu' decodes JPEGs on the GPU. Each yields slightly different vectors, hence has its own recipe.",
     )
     dtype: Dtype | str = Field(
         "auto",
         pattern="^(auto|float32|bfloat16|float16)$",
-        description="Number format to compute in; 'auto' takes bfloat16 on hardware that is fast at it, otherwise "
-        "float32, and keeps the choice.",
+        description="Number format to compute in; 'auto' chooses bfloat16 if the hardware computes it fast, otherwise "
+        "float32, and records the choice.",
     )
     stored: str = Field(
         "float16", pattern="^(float16|float32)$", description="Precision to which stored vectors are rounded."

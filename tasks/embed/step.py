@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Everything that a worker needs to embed a shard: plain values, which can be sent to another machine."""
+    """Everything that a worker needs to embed a shard, as plain values that can be sent to another machine."""
 
     home: Home
     recipe_id: str
@@ -40,13 +40,13 @@ class ShardJob:
 
 @step_task("resolve {settings.backbone}")
 def resolve_recipes(home: Home, settings: EmbedSettings) -> tuple[ResolvedRecipe, ...]:
-    """Find or decide the recipes that the settings mean: the images', then each view's; writes nothing to the lake."""
+    """Find or decide the recipes of the images and of their views, in order; writes nothing to the lake."""
     return resolve_all(home, settings)
 
 
-@step_task("keep recipe")
+@step_task("record recipe")
 def record_recipe(home: Home, resolved: ResolvedRecipe) -> ResolvedRecipe:
-    """Record a recipe and copy its backbone into the home; return the recipe that the lake has for its settings."""
+    """Record a recipe and copy its backbone into the home; return what the lake now has for its settings."""
     with open_lake(home) as lake:
         recipe = recipes.save_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
     pack_backbone(recipe, resolved.weights, home.backbones / recipe.recipe_id)
@@ -55,7 +55,7 @@ def record_recipe(home: Home, resolved: ResolvedRecipe) -> ResolvedRecipe:
 
 @step_task("renew recipe")
 def renew_recipe(home: Home, resolved: ResolvedRecipe) -> ResolvedRecipe:
-    """Replace a recipe by its next edition."""
+    """Replace a recipe by its next edition, whose features are computed from scratch."""
     with open_lake(home) as lake:
         renewed = recipes.renew_recipe(lake, resolved.request, resolved.recipe, datetime.now(UTC))
     return replace(resolved, recipe=renewed, new=True)
@@ -63,12 +63,12 @@ def renew_recipe(home: Home, resolved: ResolvedRecipe) -> ResolvedRecipe:
 
 @step_task("drop lost features")
 def drop_lost(home: Home, recipe_id: str) -> int:
-    """Drop features whose files are gone, so that they count as missing; return their number."""
+    """Drop features whose files are lost, so that they count as missing; return their number."""
     with read_lake(home) as lake:
         lost = find_lost(lake, recipe_id)
     if lost:
         rows = sum(file.rows for file in lost)
-        logger.warning("%d features are lost with %d files: computing them again", rows, len(lost))
+        logger.warning("%d features in %d files are lost: computing them again", rows, len(lost))
         with open_lake(home) as lake:
             drop_files(lake, [file.path for file in lost])
     return sum(file.rows - file.deleted for file in lost)
@@ -76,14 +76,14 @@ def drop_lost(home: Home, recipe_id: str) -> int:
 
 @step_task("count images of {wanted.source}")
 def count_images(home: Home, wanted: FeatureRequest) -> Counts:
-    """Count a source's images with and without a feature under a recipe."""
+    """Count a source's images with and without a feature of a recipe."""
     with read_lake(home) as lake:
         return missing.count_images(lake, wanted)
 
 
 @step_task("check canaries of {source}")
 def check_canaries(home: Home, source: SourceName, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
-    """Refuse to go on if this machine computes other vectors than the recipe's; return whether compiling pays off."""
+    """Fail if this machine computes other vectors than the recipe's; return whether to compile the backbone."""
     return verify_canaries(home, source, recipe_id, images, settings)
 
 
@@ -102,7 +102,7 @@ def claim_shard(
 
 @step_task("embed shard {job.number}")
 def run_shard(job: ShardJob) -> Shard:
-    """Embed one shard and write its Parquet file, not yet part of the lake; renew its lease meanwhile."""
+    """Embed one shard and write its Parquet file, not yet part of the lake; renew its lease in the meantime."""
     settings, folder = job.settings, job.home.backbones / job.recipe_id
     embedder = open_packed(folder, settings.batch, settings.device, compiled=settings.compile == "on")
     renew = make_renewer(job.home, job.lease.holder)
@@ -111,6 +111,6 @@ def run_shard(job: ShardJob) -> Shard:
 
 @step_task("commit shard {job.number}")
 def commit_features(job: ShardJob, shard: Shard) -> int:
-    """Commit one shard, which ends its lease; return the number of features that it added."""
+    """Commit one shard, which ends its lease; return the number of features added."""
     with open_lake(job.home) as lake:
         return commit_shard(lake, shard, datetime.now(UTC), job.lease.holder)

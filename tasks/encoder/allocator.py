@@ -1,22 +1,22 @@
-"""The allocator's thresholds, so that the memory of one batch serves the next."""
+"""Thresholds of the C library's allocator, so that each batch reuses the memory of the one before."""
 
 import ctypes
 
-# of malloc.h in the GNU C library
+# from malloc.h of the GNU C library
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
-LARGEST_MMAP_THRESHOLD = 32 << 20  # the library takes no more
-KEPT = 1 << 30
-AT_ONCE = 64 << 20
+LARGEST_MMAP_THRESHOLD = 32 << 20  # the library accepts no more
+TRIM_THRESHOLD = 1 << 30
+TOP_PAD = 64 << 20
 
 
-def keep_freed_memory() -> None:
-    """Let the process keep what a batch frees, where it has the GNU C library's allocator.
+def retain_freed_memory() -> None:
+    """Make the process retain the memory that a batch frees; does nothing without the GNU C library's allocator.
 
-    By default each layer's output and each decoded image goes back to the system, and comes again page by page: that
-    took up to a third of a lane's time, and readers on many cores wait for each other.
+    By default the output of each layer and each decoded image is returned to the system and faulted in again page by
+    page, which took up to a third of a lane's time and makes readers on many cores wait for each other.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, LARGEST_MMAP_THRESHOLD)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
-        mallopt(M_TOP_PAD, AT_ONCE)
+        mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD)
+        mallopt(M_TOP_PAD, TOP_PAD)

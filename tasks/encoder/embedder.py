@@ -1,4 +1,4 @@
-"""The embedder: a recipe with its backbone, from pixels or encoded images to vectors."""
+"""The embedder: a recipe's backbone, which turns pixels or encoded images into vectors."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from tasks.encoder.pixels.transform import Pixels
 from tasks.encoder.stages import Meter, group, map_ahead
 
 Backbone = Callable[[Pixels], Matrix]
-"""From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32; MemoryError where n is too many."""
+"""From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32; raises MemoryError if n is too large."""
 
 
 Pin = Callable[[Pixels], Callable[[], None]]
@@ -36,10 +36,16 @@ def _pin_nothing(_: Pixels) -> Callable[[], None]:
 
 @dataclass(frozen=True)
 class Lanes:
-    """How many batches run beside each other, what the thread of each does before its first, on which device.
+    """How batches run concurrently on a device.
 
-    ``batch`` is the number of images that suits the device. ``pin`` prepares the ring for copies to it. ``apart`` tells
-    that threads cannot decode as fast as it computes.
+    Attributes:
+        count: Batches that run at the same time, each in its own thread.
+        enter: Called by each thread before its first batch.
+        device: The device's name and version, as recorded with canaries.
+        batch: The number of images per batch that suits the device.
+        pin: Prepares the ring for copies to the device.
+        processes: Whether images are decoded in processes, because threads cannot decode as fast as the device
+            computes.
     """
 
     count: int = 1
@@ -47,14 +53,14 @@ class Lanes:
     device: str = "none"
     batch: int = 8
     pin: Pin = _pin_nothing
-    apart: bool = False
+    processes: bool = False
 
 
 @dataclass(eq=False)
 class Embedder:
     """A recipe with its backbone, and the lanes that run it on batches of one size.
 
-    Its lanes stay open from one shard to the next. ``batch`` is halved when it does not fit into memory.
+    The lanes stay open from one shard to the next. ``batch`` is halved if a batch does not fit in memory.
     """
 
     recipe: Recipe
@@ -64,15 +70,18 @@ class Embedder:
     pool: ThreadPoolExecutor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Open the lanes, whose threads start with the first batch."""
+        """Open the lanes; their threads start with the first batch."""
         self.pool = ThreadPoolExecutor(self.lanes.count, "lane", self.lanes.enter)
 
 
 def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> Matrix:
-    """Embed images given as bytes, or a view of each, by the code and in the lanes that fill the lake; a row each.
+    """Embed encoded images, or a view of each, with the same code and lanes that fill the lake.
+
+    Returns:
+        Vectors [n, dim], float32, rounded to the recipe's stored precision.
 
     Raises:
-        Exception: of any kind, at the first that cannot be decoded.
+        Exception: of any kind, if an image cannot be decoded.
     """
     pixels = (decode(data, embedder.recipe.transform, view) for data in images)
     batches = (np.stack(batch) for batch in group(pixels, embedder.batch))
@@ -83,50 +92,50 @@ def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> 
 
 
 def count_cores() -> int:
-    """Count the cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_backbone(embedder: Embedder, pixels: Pixels, count: int | None = None) -> Matrix:
-    """Run images in batches of one size, halving it where memory does not suffice.
+    """Run images in batches of one size, which is halved if memory does not suffice.
 
     Args:
         embedder: The backbone.
         pixels: Images [n, height, width, 3], uint8.
-        count: How many of them are asked for, the others being there to fill a batch; all, by default.
+        count: The number of images to return vectors for; the others only fill a batch. All by default.
 
     Returns:
-        [count, dim], float32, rounded to the recipe's stored precision.
+        Vectors [count, dim], float32, rounded to the recipe's stored precision.
 
     Raises:
-        BackboneError: where not even one image fits into memory.
+        BackboneError: if not even one image fits in memory.
     """
     size, count = embedder.batch, len(pixels) if count is None else count
     try:
-        parts = [_run_filled(embedder, pixels[at : at + size], size) for at in range(0, count, size)]
+        parts = [_run_padded(embedder, pixels[at : at + size], size) for at in range(0, count, size)]
     except MemoryError as error:
         _halve(embedder, size, error)
         return run_backbone(embedder, pixels, count)
     return np.concatenate(parts)[:count]
 
 
-def _run_filled(embedder: Embedder, pixels: Pixels, size: int) -> Matrix:
-    """Run one batch, filled up with black images so that a vector does not depend on how many came with it."""
+def _run_padded(embedder: Embedder, pixels: Pixels, size: int) -> Matrix:
+    """Run one batch, padded with black images so that a vector does not depend on the number of images."""
     if len(pixels) < size:
         pixels = np.concatenate([pixels, np.zeros((size - len(pixels), *pixels.shape[1:]), np.uint8)])
     vectors = embedder.backbone(pixels)
-    with np.errstate(over="ignore"):  # what float16 cannot hold becomes infinite, and a failure
+    with np.errstate(over="ignore"):  # a value too large for float16 becomes infinite, which is recorded as a failure
         return vectors.astype(embedder.recipe.stored).astype(np.float32)
 
 
 def _halve(embedder: Embedder, size: int, error: MemoryError) -> None:
-    """Halve the batch, unless another lane has done so since ``size`` was tried."""
+    """Halve the batch, unless another lane has done so since this size was tried."""
     if size == 1:
         raise BackboneError(
             f"backbone {embedder.recipe.architecture}",
-            f"does not fit into memory with one image ({' '.join(str(error).split())[:200]})",
-            "Take a smaller one, or another --embed.device",
+            f"does not fit in memory with one image ({' '.join(str(error).split())[:200]})",
+            "Choose a smaller one, or another --embed.device",
         ) from error
     if embedder.batch == size:
         embedder.batch = size // 2
-        logger.warning("%d images at once do not fit into memory: going on with %d", size, size // 2)
+        logger.warning("a batch of %d images does not fit in memory: continuing with %d", size, size // 2)

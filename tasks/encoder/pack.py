@@ -1,4 +1,4 @@
-"""A backbone on its way: recipe and weights in one folder, opened again where the model is served."""
+"""Packed backbones: a recipe and its weights in one folder, which is opened by workers and served models."""
 
 import contextlib
 import shutil
@@ -15,46 +15,46 @@ from storage.vectors.feature_file import Matrix
 from tasks.encoder.backbone.weights import Weights, digest_file
 from tasks.encoder.embedder import Embedder, embed_images
 
-ORDERED = ".by-order"
+BY_ORDER = ".by-order"
 
 
 def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
-    """Copy all that a recipe's vectors need into a folder, unless it is there."""
+    """Copy everything that computing a recipe's vectors needs into a folder, unless it exists."""
     if folder.exists():
         return
-    mark = ORDERED if weights.by_order else ""
+    mark = BY_ORDER if weights.by_order else ""
     with contextlib.suppress(FileExistsError), write_folder(folder) as unfinished:  # another process may be first
         (unfinished / "recipe.json").write_text(recipe.text, encoding="utf-8")
         shutil.copyfile(weights.path, unfinished / f"weights{mark}{weights.path.suffix}")
 
 
 def read_packed(folder: Path) -> tuple[Recipe, Weights]:
-    """Read the recipe of a packed backbone, and find its weights."""
+    """Read a packed backbone's recipe, and find its weights."""
     recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
     path = next(folder.glob("weights*"))
-    return recipe, Weights(path, digest_file(path), by_order=ORDERED in path.suffixes)
+    return recipe, Weights(path, digest_file(path), by_order=BY_ORDER in path.suffixes)
 
 
 def open_packed(folder: Path, batch: int | None, device: str, *, compiled: bool) -> Embedder:
-    """Open a packed backbone once for all shards of a run, and for the check of its model, wherever the copy lies.
+    """Open a packed backbone once for all shards of a run and for the check of its model, whichever copy it is.
 
     Raises:
-        WeightsError: where its weights are not the recipe's any more.
+        WeightsError: if its weights are no longer the recipe's.
     """
     recipe, weights = read_packed(folder)
-    with _turn():
+    with _get_lock():
         return open_once(recipe, weights, batch, device, compiled=compiled)
 
 
 @cache
-def _turn() -> Lock:
-    """Let one open at a time: another who wants the same then finds it open."""
+def _get_lock() -> Lock:
+    """Return a lock that is held while opening, so that a thread that needs the same backbone gets the cached one."""
     return Lock()
 
 
 @lru_cache(maxsize=1)
 def open_once(recipe: Recipe, weights: Weights, batch: int | None, device: str, *, compiled: bool) -> Embedder:
-    """Open a recipe's backbone, unless it was the last one that was opened: weights are known by their digest."""
+    """Open a recipe's backbone, unless it was the last one opened; weights are compared by their digest."""
     from tasks.encoder.backbone.open_backbone import open_backbone
 
     backbone, lanes = open_backbone(recipe, weights, device, batch, compiled=compiled)
@@ -62,9 +62,9 @@ def open_once(recipe: Recipe, weights: Weights, batch: int | None, device: str, 
 
 
 def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
-    """Open a packed backbone as a function from encoded images to vectors, as the lake has them.
+    """Open a packed backbone as a function from encoded images to the vectors that the lake would store.
 
-    They are [n, views * dim]: the images' own, and beside them those of their views.
+    The vectors are [n, views * dim], float32: those of the images themselves, followed by those of their views.
     """
     embedder = open_packed(folder, batch, "auto", compiled=False)
     return lambda images: np.hstack([embed_images(embedder, images, view) for view in range(views)])

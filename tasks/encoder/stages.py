@@ -1,4 +1,4 @@
-"""Stages that work beside each other with bounded queues between them, and a meter of which one the rest waits for."""
+"""Concurrent stages with bounded queues between them, and a meter of which stage the others wait for."""
 
 import contextlib
 import time
@@ -8,17 +8,17 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 STAGES = ("read", "decode", "backbone", "write")
 
 
 @dataclass
 class Meter:
-    """How long the coordinator waited for each stage, and what the readers' own seconds and bytes were.
+    """Seconds that the coordinator waited for each stage, and the seconds and bytes that readers report.
 
-    Reading and decoding happen in the same threads: the wait for both is shared out as their own seconds are.
+    The same threads read and decode: the wait for both is divided in proportion to the seconds that each took.
     """
 
     waited: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("decode", "backbone", "write"), 0.0))
@@ -36,51 +36,51 @@ class Meter:
             self.waited[stage] += time.perf_counter() - began
 
     def count(self, reading: float, decoding: float, size: int) -> None:
-        """Add what a reader has done: seconds, seconds, bytes."""
+        """Add a reader's seconds of reading and of decoding, and the bytes that it read."""
         self.reading += reading
         self.decoding += decoding
         self.bytes += size
 
-    def share_out(self) -> dict[str, float]:
-        """Give the seconds that each of ``STAGES`` was the one that the rest waited for."""
+    def divide_waits(self) -> dict[str, float]:
+        """Return the seconds that the coordinator waited for each of ``STAGES``."""
         reading = self.waited["decode"] * self.reading / max(self.reading + self.decoding, 1e-9)
         return {**self.waited, "read": reading, "decode": self.waited["decode"] - reading}
 
 
 def map_ahead(
-    pool: Executor, work: Callable[[Given], Made], given: Iterable[Given], ahead: int, meter: Meter, stage: str
-) -> Iterator[Made]:
-    """Map in order over a pool, with a bounded number of results begun and not yet taken.
+    pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int, meter: Meter, stage: str
+) -> Iterator[Result]:
+    """Map over a pool in order, with a bounded number of pending results.
 
     Args:
-        pool: Where the work is done.
-        work: What is done.
-        given: What it is done to; pulled as places become free.
-        ahead: How many may be begun beyond the one that is taken next.
-        meter: Is charged with the waits.
-        stage: Their name there.
+        pool: Runs the work.
+        work: Called on each item.
+        items: The items; drawn as results are taken.
+        ahead: The number of results that may be pending beyond the next one.
+        meter: Charged with the waits.
+        stage: The name under which the meter is charged.
     """
-    waiting: deque[Future[Made]] = deque()
+    pending: deque[Future[Result]] = deque()
     try:
-        for each in given:
-            waiting.append(pool.submit(work, each))
-            if len(waiting) > ahead:
-                yield _take(waiting, meter, stage)
-        while waiting:
-            yield _take(waiting, meter, stage)
+        for item in items:
+            pending.append(pool.submit(work, item))
+            if len(pending) > ahead:
+                yield _take(pending, meter, stage)
+        while pending:
+            yield _take(pending, meter, stage)
     finally:
-        for future in waiting:
+        for future in pending:
             future.cancel()
 
 
-def _take(waiting: deque[Future[Made]], meter: Meter, stage: str) -> Made:
+def _take(pending: deque[Future[Result]], meter: Meter, stage: str) -> Result:
     with meter.waiting(stage):
-        return waiting.popleft().result()
+        return pending.popleft().result()
 
 
-def group(items: Iterable[Given], size: int) -> Iterator[list[Given]]:
-    """Gather items into lists of one size; the last may be shorter."""
-    gathered: list[Given] = []
+def group(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Group items into lists of one size; the last may be shorter."""
+    gathered: list[Item] = []
     for item in items:
         gathered.append(item)
         if len(gathered) == size:

@@ -47,7 +47,7 @@ def read_files(source: Source, paths: Sequence[str], settings: IngestSettings, a
 
 
 def probe(source: Source, locator: Locator, max_pixels: int) -> ProbedFile:
-    """Read one file's identity, and the format, size and mode that its header states."""
+    """Read one file's identity, and the format, size and mode from its header."""
     try:
         data = open_image(source, locator)
     except ImageError as error:
@@ -58,14 +58,14 @@ def probe(source: Source, locator: Locator, max_pixels: int) -> ProbedFile:
 def _probe_header(path: str, data: bytes, max_pixels: int) -> ProbedFile:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            kind, mode, (width, height) = image.format, image.mode, image.size
+            format_, mode, (width, height) = image.format, image.mode, image.size
     except Image.DecompressionBombError:
         return ProbedFile(path, stage="probe", reason=f"more than {max_pixels} pixels: may be a decompression bomb")
     except UnidentifiedImageError:
-        return ProbedFile(path, stage="probe", reason="no image" if data else "empty file")
-    except Exception as error:  # noqa: BLE001 - a broken header raises anything; the failure is recorded
+        return ProbedFile(path, stage="probe", reason="not an image" if data else "empty file")
+    except Exception as error:  # noqa: BLE001 - a broken header may raise anything; it is recorded
         return ProbedFile(path, stage="probe", reason=f"broken header: {error or type(error).__name__}")
     if width * height > max_pixels:
         reason = f"{width} x {height} is more than {max_pixels} pixels: may be a decompression bomb"
         return ProbedFile(path, stage="probe", reason=reason)
-    return ProbedFile(path, hash_image(data).bytes, kind, width, height, mode, len(data))
+    return ProbedFile(path, hash_image(data).bytes, format_, width, height, mode, len(data))

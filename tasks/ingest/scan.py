@@ -1,4 +1,4 @@
-"""Look at a source: list it, and read what the lake does not know yet. Nothing is written."""
+"""Scanning a source: list it, and read what the lake does not have yet. Nothing is written."""
 
 from pathlib import Path
 
@@ -25,40 +25,47 @@ def scan(
     label_set: LabelSetName | None = None,
     retry: bool = False,
 ) -> Scan:
-    """List a folder and read its new and changed files, with ``retry`` also those that were no image before.
+    """List a folder and read its new and changed files; other files are not opened.
 
-    Other files are not opened. The folders' names are classes of the ``label_set``, by default the source's namesake.
+    Args:
+        home: The lake's home.
+        source: The source's name.
+        root: The folder.
+        settings: The settings of ingesting.
+        progress: Reports the files read.
+        label_set: The label set whose classes the folders' names are; by default the one named like the source.
+        retry: Whether to read files again that were not images before.
 
     Raises:
-        SourceError: where the folder is missing, is not the one that its name says, or has no image's file in it.
+        SourceError: if the folder is missing, is not the source's, or contains no image files.
     """
     with read_lake(home) as lake:
         listing = _list(lake, source, root, label_set)
         if not listing.files.num_rows:
             raise SourceError(
                 f"folder {root}",
-                f"has no image in it ({listing.ignored} other files)",
-                "Put images into one folder for each class, or check that its disk is mounted",
+                f"contains no images ({listing.ignored} other files)",
+                "Put images into one folder per class, or check that its disk is mounted",
             )
         changed = list_changed(lake, source, listing.files, retry=retry)
-        same = not changed and _has_all(lake, listing)
+        unchanged = not changed and _is_complete(lake, listing)
     with progress("read", len(changed)) as advance:
-        return Scan(listing, read_files(Source(source, listing.root), changed, settings, advance), same)
+        return Scan(listing, read_files(Source(source, listing.root), changed, settings, advance), unchanged)
 
 
 def is_unchanged(home: Home, source: SourceName, root: Path) -> bool:
-    """Tell whether a folder is as the lake knows it; opens none of its files.
+    """Return whether a folder is unchanged since its last scan; opens none of its files.
 
     Raises:
-        SourceError: as :func:`scan`.
+        SourceError: if the folder is missing or is not the source's.
     """
     with read_lake(home) as lake:
         listing = _list(lake, source, root)
-        return _has_all(lake, listing) and not list_changed(lake, source, listing.files)
+        return _is_complete(lake, listing) and not list_changed(lake, source, listing.files)
 
 
 def predict_labels(home: Home, scanned: Scan) -> list[tuple[str, str]]:
-    """Return the (image_id, class) that the lake will have once a scan is committed."""
+    """Return the (image_id, class) pairs that the lake will have once a scan is committed."""
     with read_lake(home) as lake:
         return labels_after(lake, scanned)
 
@@ -70,5 +77,5 @@ def _list(lake: Lake, source: SourceName, root: Path, label_set: LabelSetName | 
     return join_unreadable(listing, list_below(lake, source, folders)) if folders else listing
 
 
-def _has_all(lake: Lake, listing: Listing) -> bool:
+def _is_complete(lake: Lake, listing: Listing) -> bool:
     return not listing.unreadable and count_files(lake, listing.source) == listing.files.num_rows

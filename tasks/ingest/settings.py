@@ -1,10 +1,10 @@
-"""The settings of reading a source."""
+"""The settings of ingesting a source."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class IngestSettings(BaseModel):
-    """Reading a source."""
+    """From a source to images and labels."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -13,7 +13,7 @@ from tasks.ingest.settings import IngestSettings
 from tasks.step_task import step_task
 
 
-@step_task("scan {source}", retry_on=OSError)  # such as a network share that is gone for a moment
+@step_task("scan {source}", retry_on=OSError)  # such as a network share that is briefly unavailable
 def scan_source(
     home: Home,
     source: SourceName,
@@ -24,12 +24,12 @@ def scan_source(
     *,
     retry: bool,
 ) -> Scan:
-    """List a source and read what is new in it; writes nothing."""
+    """List a source and read its new files; writes nothing."""
     return scan(home, source, root, settings, progress, label_set=label_set, retry=retry)
 
 
 @step_task("commit scan of {source}")
-def commit_source(home: Home, source: SourceName, found: Scan) -> ScanCounts:  # noqa: ARG001 - names the task run
-    """Commit what a scan saw."""
+def commit_source(home: Home, source: SourceName, scanned: Scan) -> ScanCounts:  # noqa: ARG001 - names the task run
+    """Commit a scan's results."""
     with open_lake(home) as lake:
-        return commit_scan(lake, found, datetime.now(UTC))
+        return commit_scan(lake, scanned, datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Promise 6: before a run writes, it proves that this machine still computes the recipe's numbers."""
+"""Promise 6: before a run writes, it verifies that this machine still computes the recipe's numbers."""
 
 import io
 import sys
@@ -17,7 +17,7 @@ from storage.names import SourceName
 from storage.recipe import Recipe
 from storage.tables.canaries import Canaries, find_canaries
 from storage.vectors.feature_file import Matrix
-from tasks.embed.canaries import make_probes, tolerate
+from tasks.embed.canaries import get_tolerance, make_probes
 from tasks.embed.check_canaries import verify_canaries
 from tasks.encoder.embedder import Lanes
 from tasks.encoder.pack import open_once
@@ -39,7 +39,7 @@ def template(
     prefect_api: str,  # noqa: ARG001 - the flows run in its harness
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, "Embedded"]:
-    """A folder of photos and a home whose features and canaries are made once; what was embedded."""
+    """A folder with photos and a home whose features and canaries are made once, and the embedding's result."""
     from flows.embed import embed
     from flows.ingest import ingest
     from flows.settings import RunSettings
@@ -55,7 +55,7 @@ def template(
 
 @pytest.fixture
 def first(template: tuple[Path, "Embedded"], photos: Path, home: Path) -> "Embedded":
-    """``photos`` and ``home`` as a first ``watched()`` leaves them, copied."""
+    """The result of a first ``watched()``, with ``photos`` and ``home`` copied as it left them."""
     assert photos.parent == home.parent
     copy_homes(template[0], home.parent)
     return template[1]
@@ -63,13 +63,13 @@ def first(template: tuple[Path, "Embedded"], photos: Path, home: Path) -> "Embed
 
 @pytest.fixture
 def watched(embed_photos: Watched, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    """The flows up to features with their canaries, which the tally's tests leave out; gives what was embedded."""
+    """The flows up to features, including the check of canaries, which the tally's tests skip."""
     monkeypatch.setattr("tasks.embed.step.verify_canaries", verify_canaries)
     return embed_photos
 
 
 def change_numbers(monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], Matrix]) -> None:
-    """Let the backbone compute other numbers from now on, as another library or device may."""
+    """Make the backbone compute other numbers from now on, as another library or device might."""
     embed = Tally.embed
     monkeypatch.setattr(Tally, "embed", lambda self, pixels: change(embed(self, pixels)))
     open_once.cache_clear()
@@ -77,23 +77,23 @@ def change_numbers(monkeypatch: pytest.MonkeyPatch, change: Callable[[Matrix], M
 
 def canaries_of(home: Path, recipe_id: str) -> Canaries:
     with read_lake(open_home(home)) as lake:
-        found = find_canaries(lake, recipe_id)
-    assert found
-    return found
+        canaries = find_canaries(lake, recipe_id)
+    assert canaries
+    return canaries
 
 
-def test_a_recipe_s_first_run_keeps_a_dozen_canaries_and_the_pace(watched: Watched, home: Path) -> None:
+def test_a_recipes_first_run_records_twelve_canaries_and_the_pace(watched: Watched, home: Path) -> None:
     done = watched()
-    found = canaries_of(home, done.recipe_id)
-    assert len(found.probes) == 12
-    assert sum(probe.image is None for probe in found.probes) == 4
-    assert found.vectors.shape == (12, 48)
-    assert found.images_per_second > 0
-    assert {"torch", "pillow", "device"} <= set(found.made_with)
+    canaries = canaries_of(home, done.recipe_id)
+    assert len(canaries.probes) == 12
+    assert sum(probe.image is None for probe in canaries.probes) == 4
+    assert canaries.vectors.shape == (12, 48)
+    assert canaries.images_per_second > 0
+    assert {"torch", "pillow", "device"} <= set(canaries.made_with)
 
 
 @pytest.mark.usefixtures("first")
-def test_a_run_with_the_same_numbers_goes_on(watched: Watched, photos: Path) -> None:
+def test_a_run_with_the_same_numbers_continues(watched: Watched, photos: Path) -> None:
     write_image(photos / "red" / "new.png", "red", 500)
     done = watched()
     assert (done.computed, done.reused, done.failed) == (1, 60, 0)
@@ -131,13 +131,13 @@ def test_the_refusal_names_the_library_that_changed(
 
 
 @pytest.mark.usefixtures("first")
-def test_numbers_within_the_tolerance_go_on(watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_within_the_tolerance_pass(watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_image(photos / "red" / "new.png", "red", 500)
-    change_numbers(monkeypatch, lambda vectors: vectors * np.float32(1 + tolerate(RECIPE) / 4))
+    change_numbers(monkeypatch, lambda vectors: vectors * np.float32(1 + get_tolerance(RECIPE) / 4))
     assert watched().computed == 1
 
 
-def test_new_recipe_embeds_all_anew_beside_the_old_and_stays(
+def test_a_new_recipe_embeds_everything_again_beside_the_old_one_and_remains_in_use(
     first: "Embedded", watched: Watched, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = first.recipe_id
@@ -153,7 +153,7 @@ def test_new_recipe_embeds_all_anew_beside_the_old_and_stays(
     assert watched().throughput.images == 0
 
 
-def test_canaries_whose_files_are_gone_are_left_out(
+def test_canaries_whose_files_are_gone_are_skipped(
     first: "Embedded", watched: Watched, photos: Path, home: Path
 ) -> None:
     for path in list((photos / "blue").iterdir())[:12]:
@@ -163,24 +163,24 @@ def test_canaries_whose_files_are_gone_are_left_out(
     assert len(canaries_of(home, first.recipe_id).probes) == 12
 
 
-def test_the_pace_of_the_canaries_is_what_plan_estimates_from_before_the_first_shard(
+def test_before_the_first_shard_plan_estimates_from_the_pace_of_the_canaries(
     watched: Watched, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.operations.plan import make_plan
     from flows.settings import RunSettings
 
     def stop(*_: object, **__: object) -> None:
-        raise OSError("the machine goes down")
+        raise OSError("the machine is shutting down")
 
     monkeypatch.setattr("tasks.embed.step.embed_shard", stop)
-    with pytest.raises(OSError, match="goes down"):
+    with pytest.raises(OSError, match="shutting down"):
         watched()
     estimate = make_plan(RunSettings(source=photos, home=home)).to_json()["estimate"]
     assert estimate["seconds"] > 0
     assert estimate["bytes"] == 60 * 2 * 48
 
 
-def test_compiling_that_gives_other_numbers_is_not_used(
+def test_a_compiled_backbone_that_computes_other_numbers_is_not_used(
     watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     opened: list[bool] = []
@@ -198,24 +198,24 @@ def test_compiling_that_gives_other_numbers_is_not_used(
     assert done.computed == 60
 
 
-@pytest.mark.parametrize(("compiled_seconds", "opened"), [(0.0, [False, True]), (0.3, [False, True, False])])
-def test_a_run_goes_on_compiled_only_where_that_is_faster(
-    watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch, compiled_seconds: float, opened: list[bool]
+@pytest.mark.parametrize(("compiled_seconds", "expected"), [(0.0, [False, True]), (0.3, [False, True, False])])
+def test_the_compiled_backbone_is_used_only_if_it_is_faster(
+    watched: Watched, photos: Path, monkeypatch: pytest.MonkeyPatch, compiled_seconds: float, expected: list[bool]
 ) -> None:
-    asked: list[bool] = []
+    opened: list[bool] = []
 
     def open_backbone(*_: object, compiled: bool = False) -> tuple[Callable[[Pixels], Matrix], Lanes]:
-        asked.append(compiled)
+        opened.append(compiled)
         return Tally(photos.parent / "other-calls", compiled_seconds if compiled else 0.1).embed, Lanes()
 
     monkeypatch.setattr(sys.modules["tasks.encoder.backbone.open_backbone"], "open_backbone", open_backbone)
     monkeypatch.setattr("tasks.embed.find_recipe.SECONDS_WORTH_COMPILING", 0)
     open_once.cache_clear()
     assert watched().computed == 60
-    assert asked == opened
+    assert opened == expected
 
 
-def test_the_probes_are_drawn_alike_every_time_and_all_can_be_decoded() -> None:
+def test_the_same_probes_are_drawn_every_time_and_all_can_be_decoded() -> None:
     first, second = make_probes(), make_probes()
     assert [data for _, data in first] == [data for _, data in second]
     assert len({probe.name for probe, _ in first}) == 8
@@ -225,13 +225,13 @@ def test_the_probes_are_drawn_alike_every_time_and_all_can_be_decoded() -> None:
             assert image.format in ("PNG", "JPEG")
 
 
-@pytest.mark.parametrize(("dtype", "least", "most"), [("float32", 1e-4, 0.01), ("bfloat16", 0.05, 0.1)])
-def test_the_tolerance_follows_from_the_dtype(dtype: Any, least: float, most: float) -> None:  # noqa: ANN401 - a literal
+@pytest.mark.parametrize(("dtype", "low", "high"), [("float32", 1e-4, 0.01), ("bfloat16", 0.05, 0.1)])
+def test_the_tolerance_depends_on_the_dtype(dtype: Any, low: float, high: float) -> None:  # noqa: ANN401 - a literal
     recipe = Recipe(**{**RECIPE.__dict__, "dtype": dtype})
-    assert least < tolerate(recipe) < most
+    assert low < get_tolerance(recipe) < high
 
 
-def test_the_real_backbone_s_canaries_are_the_same_numbers_a_second_time(tmp_path: Path) -> None:
+def test_the_real_backbone_computes_the_same_canaries_a_second_time(tmp_path: Path) -> None:
     from tasks.embed.find_recipe import resolve
     from tasks.embed.settings import EmbedSettings
     from tasks.embed.step import record_recipe

@@ -1,4 +1,4 @@
-"""The engine: one bad image costs one image, and a vector depends on its image alone."""
+"""The engine: one bad image costs one image, and a vector depends only on its image."""
 
 import subprocess
 import sys
@@ -36,7 +36,6 @@ RECIPE = Recipe(
     shape=(3,),
 )
 
-
 ROOT = Path(__file__).parents[2]
 FULL_DISK = """
 import resource, sys
@@ -52,7 +51,7 @@ folder = Path(sys.argv[1])
 items = [item_of(path) for path in sorted((folder / "photos").iterdir())]
 random = np.random.default_rng(0)
 noise = lambda pixels: random.normal(size=(len(pixels), 4096)).astype(np.float32)
-sys.dont_write_bytecode = True  # a module cut short would stay in the cache
+sys.dont_write_bytecode = True  # a truncated module would stay in the cache
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 embedder = Embedder(replace(RECIPE, shape=(4096,)), noise, 8)
 embed_shard(open_home(folder / "home"), folder_source("photos", folder / "photos"), embedder, items, 2, lambda _: None)
@@ -78,15 +77,15 @@ def embed(folder: Path, items: list[LocatedImage], backbone: Backbone = average)
 
 
 def gather(parts: Iterable[EmbeddedBatch]) -> EmbeddedBatch:
-    given = list(parts)
+    batches = list(parts)
     return EmbeddedBatch(
-        tuple(image_id for part in given for image_id in part.image_ids),
-        np.concatenate([part.matrix for part in given]),
-        tuple(failure for part in given for failure in part.failures),
+        tuple(image_id for batch in batches for image_id in batch.image_ids),
+        np.concatenate([batch.matrix for batch in batches]),
+        tuple(failure for batch in batches for failure in batch.failures),
     )
 
 
-def test_each_bad_image_fails_with_its_stage_and_costs_nothing_else(tmp_path: Path) -> None:
+def test_each_bad_image_fails_with_its_stage_and_affects_no_other(tmp_path: Path) -> None:
     good = [item_of(write_image(tmp_path / f"{number}.png", "red", number)) for number in range(10)]
     truncated = write_image(tmp_path / "truncated.png", "red", 50)
     truncated.write_bytes(truncated.read_bytes()[:60])
@@ -101,7 +100,7 @@ def test_each_bad_image_fails_with_its_stage_and_costs_nothing_else(tmp_path: Pa
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
-def test_a_vector_that_is_not_finite_as_stored_is_a_failure_and_no_feature(tmp_path: Path, value: float) -> None:
+def test_a_vector_that_is_not_finite_once_stored_is_a_failure(tmp_path: Path, value: float) -> None:
     items = [item_of(write_image(tmp_path / f"{number}.png", "red", number)) for number in range(3)]
 
     def spoil_second(pixels: Pixels) -> Matrix:
@@ -115,7 +114,7 @@ def test_a_vector_that_is_not_finite_as_stored_is_a_failure_and_no_feature(tmp_p
     assert np.isfinite(done.matrix).all()
 
 
-def test_serving_gives_the_vectors_that_embedding_stores_bit_for_bit(tmp_path: Path) -> None:
+def test_serving_computes_the_stored_vectors_bit_for_bit(tmp_path: Path) -> None:
     paths = [write_image(tmp_path / f"{number}.png", "blue", number) for number in range(9)]
     stored = embed(tmp_path, [item_of(path) for path in paths]).matrix
     served = embed_images(Embedder(RECIPE, average, batch=4), [path.read_bytes() for path in paths])
@@ -123,37 +122,37 @@ def test_serving_gives_the_vectors_that_embedding_stores_bit_for_bit(tmp_path: P
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_real_vector_does_not_depend_on_its_company(tmp_path: Path, dtype: str) -> None:
+def test_a_real_vector_does_not_depend_on_the_other_images(tmp_path: Path, dtype: str) -> None:
     from tasks.encoder.backbone.open_backbone import open_backbone
 
-    small = {"dtype": dtype, "crop": 32, "resize": 32}  # bfloat16 is slow where the hardware has none
+    small = {"dtype": dtype, "crop": 32, "resize": 32}  # bfloat16 is slow without hardware support
     resolved = resolve(open_home(tmp_path), EmbedSettings.model_validate(small))
     backbone, lanes = open_backbone(resolved.recipe, resolved.weights, "cpu", 8)
     embedder = Embedder(resolved.recipe, backbone, 8, lanes)
     random = np.random.default_rng(0)
     images = list(random.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8))
     alone = run_backbone(embedder, np.stack(images[:1]))[0]
-    for company in range(10):
-        others = [images[index] for index in random.choice(np.arange(1, 20), company % 8, replace=False)]
-        place = company % (len(others) + 1)
-        batch = [*others[:place], images[0], *others[place:]]
-        np.testing.assert_array_equal(run_backbone(embedder, np.stack(batch))[place], alone)
+    for trial in range(10):
+        others = [images[index] for index in random.choice(np.arange(1, 20), trial % 8, replace=False)]
+        position = trial % (len(others) + 1)
+        batch = [*others[:position], images[0], *others[position:]]
+        np.testing.assert_array_equal(run_backbone(embedder, np.stack(batch))[position], alone)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_a_backbone_that_runs_out_of_memory_gets_smaller_batches_and_nothing_is_lost(
+def test_a_backbone_that_runs_out_of_memory_gets_smaller_batches_and_loses_no_image(
     tmp_path: Path, batch: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     items = [item_of(write_image(tmp_path / f"{number}.png", "red", number)) for number in range(20)]
     sizes: list[int] = []
 
-    def small(pixels: Pixels) -> Matrix:
+    def limited(pixels: Pixels) -> Matrix:
         sizes.append(len(pixels))
         if len(pixels) > batch:
             raise MemoryError("out of memory")
         return average(pixels)
 
-    embedder = Embedder(RECIPE, small, batch=16, lanes=Lanes(3))
+    embedder = Embedder(RECIPE, limited, batch=16, lanes=Lanes(3))
     done = gather(embed_files(source_of(tmp_path), embedder, items, 2, Meter()))
     assert done.image_ids == tuple(image_id for image_id, _ in items)
     np.testing.assert_array_equal(done.matrix, embed(tmp_path, items).matrix)
@@ -162,17 +161,17 @@ def test_a_backbone_that_runs_out_of_memory_gets_smaller_batches_and_nothing_is_
     assert len(caplog.records) == len(halvings)
 
 
-def test_a_backbone_that_does_not_take_one_image_is_refused(tmp_path: Path) -> None:
+def test_a_backbone_that_does_not_fit_in_memory_with_one_image_is_refused(tmp_path: Path) -> None:
     items = [item_of(write_image(tmp_path / "0.png", "red", 0))]
 
     def full(_: Pixels) -> Matrix:
         raise MemoryError("out of memory")
 
-    with pytest.raises(BackboneError, match="does not fit into memory"):
+    with pytest.raises(BackboneError, match="does not fit in memory"):
         embed(tmp_path, items, full)
 
 
-def test_a_backbone_that_breaks_ends_the_run_with_its_reason(tmp_path: Path) -> None:
+def test_an_exception_in_the_backbone_ends_the_run(tmp_path: Path) -> None:
     items = [item_of(write_image(tmp_path / f"{number}.png", "red", number)) for number in range(40)]
 
     def broken(_: Pixels) -> Matrix:
@@ -185,7 +184,7 @@ def test_a_backbone_that_breaks_ends_the_run_with_its_reason(tmp_path: Path) -> 
 def test_at_most_a_few_batches_are_decoded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = [item_of(write_image(tmp_path / f"{number:03}.png", "red", number)) for number in range(200)]
     decoded: list[int] = []
-    waiting: list[int] = []
+    decoded_by_batch: list[int] = []
 
     def counting(images: Sequence[bytes], transform: Transform, view: int) -> list[Pixels | Exception]:
         decoded.extend([1] * len(images))
@@ -193,16 +192,16 @@ def test_at_most_a_few_batches_are_decoded_ahead(tmp_path: Path, monkeypatch: py
 
     def slow(pixels: Pixels) -> Matrix:
         time.sleep(0.02)
-        waiting.append(len(decoded))
+        decoded_by_batch.append(len(decoded))
         return average(pixels)
 
     monkeypatch.setattr("tasks.embed.read_chunk.decode_all", counting)
     embed(tmp_path, items, slow)
-    ahead = [count - 4 * number for number, count in enumerate(waiting)]
+    ahead = [count - 4 * number for number, count in enumerate(decoded_by_batch)]
     assert max(ahead) <= 4 * (1 + 3) + 2 * 8 + 8
 
 
-def test_the_stage_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
+def test_the_longest_wait_is_for_the_slowest_stage(tmp_path: Path) -> None:
     items = [item_of(write_image(tmp_path / f"{number}.png", "red", number)) for number in range(40)]
 
     def slow(pixels: Pixels) -> Matrix:
@@ -216,8 +215,8 @@ def test_the_stage_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
     assert shard.bytes == sum((tmp_path / locator.path).stat().st_size for _, locator in items)
 
 
-def test_a_shard_on_a_full_disk_leaves_no_file_and_says_so(tmp_path: Path) -> None:
-    """A process that may write 4 kB a file, as a disk that is full."""
+def test_a_full_disk_is_a_clear_error_and_leaves_no_file(tmp_path: Path) -> None:
+    """Simulate a full disk with a process that may write at most 4 kB per file."""
     for number in range(64):
         write_image(tmp_path / "photos" / f"{number}.png", "red", number)
     ran = subprocess.run(

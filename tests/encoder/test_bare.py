@@ -1,4 +1,4 @@
-"""The engine on a machine with little but torch: a bare checkout, without Prefect, DuckDB or MLflow."""
+"""The engine on a machine with little more than torch: a bare checkout, without Prefect, DuckDB or MLflow."""
 
 import json
 import subprocess
@@ -12,11 +12,11 @@ import runpy, sys
 sys.modules.update(dict.fromkeys(sys.argv.pop(1).split(",")))
 runpy.run_module("benchmarks.embed", run_name="__main__", alter_sys=True)
 """
-FEW = ("--quick", "--json", "--generated", "--networks", "resnet50", "--images", "8", "--runs", "1")
+OPTIONS = ("--quick", "--json", "--generated", "--networks", "resnet50", "--images", "8", "--runs", "1")
 
 
-def test_the_engine_is_timed_where_little_but_torch_is_installed() -> None:
-    command = [sys.executable, "-c", BARE, ",".join(ABSENT), *FEW]
+def test_the_engines_benchmark_runs_with_little_more_than_torch_installed() -> None:
+    command = [sys.executable, "-c", BARE, ",".join(ABSENT), *OPTIONS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ratios = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""A real CUDA GPU, where there is one: vectors that depend on their image alone, and memory that does not suffice."""
+"""A real CUDA GPU, if there is one: vectors depend only on their image, and batches shrink if memory is short."""
 
 from pathlib import Path
 
@@ -38,21 +38,21 @@ def draw_images(recipe: Recipe, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_vector_from_a_gpu_does_not_depend_on_its_company(tmp_path: Path, dtype: str, compiled: bool) -> None:
+def test_a_vector_from_a_gpu_does_not_depend_on_the_other_images(tmp_path: Path, dtype: str, compiled: bool) -> None:
     resolved = resolve_recipe(tmp_path, dtype)
     embedder = open_embedder(resolved, "cuda", 32, compiled=compiled)
     images = draw_images(resolved.recipe, 64)
     alone = run_backbone(embedder, images[:1])[0]
     random = np.random.default_rng(1)
-    for company in range(10):
-        others = random.choice(np.arange(1, 64), 3 * company, replace=False)
-        place = company % (len(others) + 1)
-        batch = np.insert(images[others], place, images[0], axis=0)
-        np.testing.assert_array_equal(run_backbone(embedder, batch)[place], alone)
+    for trial in range(10):
+        others = random.choice(np.arange(1, 64), 3 * trial, replace=False)
+        position = trial % (len(others) + 1)
+        batch = np.insert(images[others], position, images[0], axis=0)
+        np.testing.assert_array_equal(run_backbone(embedder, batch)[position], alone)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_gpu_gives_nearly_the_vectors_of_a_cpu(tmp_path: Path, dtype: str) -> None:
+def test_a_gpus_vectors_are_close_to_a_cpus(tmp_path: Path, dtype: str) -> None:
     resolved = resolve_recipe(tmp_path, dtype)
     images = draw_images(resolved.recipe, 8)
     on_gpu, on_cpu = (run_backbone(open_embedder(resolved, device, 8), images) for device in ("cuda", "cpu"))
@@ -60,21 +60,21 @@ def test_a_gpu_gives_nearly_the_vectors_of_a_cpu(tmp_path: Path, dtype: str) -> 
     assert ((on_gpu * on_cpu).sum(axis=1) / lengths).min() >= LOWEST[dtype]
 
 
-def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches_and_nothing_is_lost(
+def test_a_gpu_that_runs_out_of_memory_gets_smaller_batches_and_loses_no_image(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     resolved = resolve_recipe(tmp_path, "float32")
     paths = [write_image(tmp_path / f"{number}.png", "red", number) for number in range(300)]
     embedder = open_embedder(resolved, "cuda", 2048)
-    room = 2 << 30  # what 2,048 images in float32 do not fit into, and 128 do
+    limit = 2 << 30  # too little for 2,048 images in float32, enough for 128
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(0).total_memory)
+    torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
     try:
         done = gather(embed_files(source_of(tmp_path), embedder, [item_of(path) for path in paths], 2, Meter()))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert embedder.batch < 2048
-    assert "do not fit into memory" in caplog.text
+    assert "does not fit in memory" in caplog.text
     assert done.image_ids == tuple(item_of(path)[0] for path in paths)
     served = embed_images(open_embedder(resolved, "cuda", embedder.batch), [path.read_bytes() for path in paths])
     np.testing.assert_array_equal(done.matrix, served)

@@ -1,4 +1,4 @@
-"""Cuts: where a network can be frozen up to one tensor, and that its two parts are the whole."""
+"""Cuts: the tensors up to which a network can be frozen, and that its two parts compute what the whole does."""
 
 import copy
 import math
@@ -58,7 +58,7 @@ NO_SINGLE_CLASSIFIER = {
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tests run on every core already, and small layers gain nothing from two."""
+    """Use one thread: tests already run on every core, and small layers gain nothing from two."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -79,19 +79,19 @@ def build(backbone: str) -> nn.Module:
 
 @pytest.mark.parametrize("backbone", SIDES)
 @torch.inference_mode()
-def test_at_every_cut_the_two_parts_are_the_whole_and_what_is_listed_is_true(backbone: str) -> None:
+def test_at_every_cut_the_two_parts_equal_the_whole_and_the_listing_is_right(backbone: str) -> None:
     size = (SIDES[backbone], SIDES[backbone])
     network, pixels = build(backbone), torch.randn(3, 3, *size)
     listed = list_cuts(backbone, crop=size[0])
     traced = trace_network(network, size)
-    places = list_cut_points(traced)
+    points = list_cut_points(traced)
     whole, value, before = network(pixels), pixels, traced.start
-    assert [cut.name for cut in listed] == list(places)
-    for cut, node in zip(listed, places.values(), strict=True):
+    assert [cut.name for cut in listed] == list(points)
+    for cut, node in zip(listed, points.values(), strict=True):
         value, before = traced.extract(before, node)(value), node
-        tail, kept = traced.extract(node, traced.end), value.clone()
+        tail, original = traced.extract(node, traced.end), value.clone()
         torch.testing.assert_close(tail(value), whole, rtol=0, atol=1e-5 * float(whole.abs().max()))
-        assert torch.equal(value, kept), f"the tail behind {cut.name} changes what it is given"
+        assert torch.equal(value, original), f"the tail after {cut.name} changes its input"
         assert tuple(value.shape) == (3, *cut.shape)
         assert cut.bytes == 2 * math.prod(cut.shape)
         assert cut.parameters_left == sum(parameter.numel() for parameter in tail.parameters())
@@ -104,7 +104,7 @@ def test_at_every_cut_the_two_parts_are_the_whole_and_what_is_listed_is_true(bac
 
 @pytest.mark.parametrize("backbone", ["torchvision/resnet18", "torchvision/densenet121", "timm/convnext_atto"])
 @torch.inference_mode()
-def test_the_front_gives_what_the_lake_stores(backbone: str) -> None:
+def test_the_front_computes_what_the_lake_stores(backbone: str) -> None:
     network, pixels = build(backbone), torch.randn(2, 3, 64, 64)
     cuts = [cut.name for cut in list_cuts(backbone, crop=64)][1:]
     for cut in (cuts[0], cuts[len(cuts) // 2], cuts[-1]):
@@ -112,13 +112,13 @@ def test_the_front_gives_what_the_lake_stores(backbone: str) -> None:
         assert torch.equal(front(pixels), cut_off(copy.deepcopy(network), cut, pixels)(pixels))
 
 
-def test_a_resnet_is_cut_after_each_block_and_a_transformer_after_each_layer() -> None:
+def test_a_resnet_can_be_cut_after_each_block_and_a_transformer_after_each_layer() -> None:
     def names(backbone: str) -> list[str]:
         return [cut.name for cut in list_cuts(backbone)]
 
-    blocks = [f"layer{stage}{block}" for stage in range(1, 5) for block in (".0", "")]  # the last ends its stage
+    blocks = [f"layer{stage}{block}" for stage in range(1, 5) for block in (".0", "")]  # the last block is its stage
     assert names("torchvision/resnet18") == ["input", "maxpool", *blocks, "avgpool"]
-    assert not [name for name in names("torchvision/efficientnet_b0") if ".block." in name]  # some have no shortcut
+    assert not [name for name in names("torchvision/efficientnet_b0") if ".block." in name]  # a few have no shortcut
     layers = [f"blocks.{layer}" for layer in range(11)]
     assert names("timm/vit_tiny_patch16_224") == [
         *("input", "patch_embed", "pos_drop"),
@@ -126,9 +126,9 @@ def test_a_resnet_is_cut_after_each_block_and_a_transformer_after_each_layer() -
     ]
 
 
-def test_what_freezing_saves_is_its_share_of_the_multiplications() -> None:
+def test_freezing_saves_its_share_of_the_multiplications() -> None:
     first = list_cuts("torchvision/resnet18")[1]
-    stem, all_layers = 112 * 112 * 64 * 3 * 7 * 7, 1_814_073_344  # as torchvision publishes, 1.814 GFLOPS
+    stem, all_layers = 112 * 112 * 64 * 3 * 7 * 7, 1_814_073_344  # torchvision publishes 1.814 GFLOPS
     assert first.flops_saved == pytest.approx(stem / all_layers, rel=1e-6)
     assert (first.bytes, first.pooled) == (2 * 64 * 56 * 56, 2 * 64)
     assert list_cuts("torchvision/resnet18", stored="float32")[1].bytes == 2 * first.bytes
@@ -138,28 +138,28 @@ def test_what_freezing_saves_is_its_share_of_the_multiplications() -> None:
     ("cut", "words"),
     [
         ("layer33", "layer3"),
-        ("conv1", "no place"),  # its batch norm comes after
-        ("layer1.0.conv1", "no place"),  # the shortcut passes beside it
+        ("conv1", "does not divide"),  # its batch norm comes after
+        ("layer1.0.conv1", "does not divide"),  # the shortcut bypasses it
     ],
 )
-def test_what_is_no_cut_is_refused_with_what_is(cut: str, words: str) -> None:
+def test_an_invalid_cut_is_refused_with_a_suggestion(cut: str, words: str) -> None:
     with pytest.raises(BackboneError, match=words):
         split(torchvision.models.resnet18().eval(), cut, (64, 64))
 
 
-def test_a_stem_whose_batch_norm_stands_in_the_next_block_is_no_cut() -> None:
-    """As 16-bit recipes scale the two together, the lake would hold other numbers there."""
+def test_a_stem_whose_batch_norm_is_in_the_next_block_is_not_a_cut() -> None:
+    """16-bit recipes scale the two together, so the lake would store other numbers there."""
     cuts = [cut.name for cut in list_cuts("timm/regnetv_040", crop=64)]
     assert cuts[:2] == ["input", "s1.b1"]
 
 
-def test_a_network_that_decides_on_its_input_is_refused() -> None:
+def test_a_network_that_branches_on_its_input_is_refused() -> None:
     with pytest.raises(BackboneError, match="cannot be traced"):
         list_cuts("timm/twins_svt_small")
 
 
-class ChangesInPassing(nn.Module):
-    """Changes a tensor in place and goes on with the tensor, which no graph of values shows."""
+class ModifiesInPlace(nn.Module):
+    """Modifies a tensor in place and ignores what the call returns, so a graph of values misses the change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,9 +171,9 @@ class ChangesInPassing(nn.Module):
         return self.last(self.second(value).mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
-def test_a_network_whose_parts_do_not_make_the_whole_is_refused() -> None:
-    with pytest.raises(BackboneError, match="other numbers in two parts"):
-        split(ChangesInPassing().eval(), "second", (8, 8))
+def test_a_network_whose_parts_do_not_equal_the_whole_is_refused() -> None:
+    with pytest.raises(BackboneError, match="different numbers in two parts"):
+        split(ModifiesInPlace().eval(), "second", (8, 8))
 
 
 @pytest.fixture(scope="module")
@@ -184,11 +184,11 @@ def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-Packed = Callable[..., tuple[Recipe, Weights, Path]]
+Pack = Callable[..., tuple[Recipe, Weights, Path]]
 
 
 @pytest.fixture
-def pack(resnet: Path, tmp_path: Path) -> Packed:
+def pack(resnet: Path, tmp_path: Path) -> Pack:
     def pack(**settings: str) -> tuple[Recipe, Weights, Path]:
         chosen = EmbedSettings.model_validate({"backbone": "timm/test_resnet", "weights": str(resnet), **settings})
         weights = find_weights(open_home(tmp_path), chosen.backbone, chosen.weights)
@@ -201,7 +201,7 @@ def pack(resnet: Path, tmp_path: Path) -> Packed:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.03)])
-def test_the_lakes_features_go_on_in_the_tail(pack: Packed, dtype: str, tolerance: float) -> None:
+def test_the_tail_continues_from_the_lakes_features(pack: Pack, dtype: str, tolerance: float) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 160, 160, 3), dtype=np.uint8)
     recipe, weights, folder = pack(cut="layer2", pooling="flatten", dtype=dtype)
     stored = torch.from_numpy(open_backbone(recipe, weights, "cpu", 4)[0](pixels))
@@ -213,7 +213,7 @@ def test_the_lakes_features_go_on_in_the_tail(pack: Packed, dtype: str, toleranc
     torch.testing.assert_close(vectors, pooled, rtol=0, atol=tolerance * float(pooled.abs().max()))
 
 
-def test_a_tail_has_the_layers_behind_the_cut_alone_and_can_be_trained(pack: Packed) -> None:
+def test_a_tail_has_only_the_layers_after_the_cut_and_can_be_trained(pack: Pack) -> None:
     tail, shape, _ = open_tail(pack(cut="layer2", pooling="flatten", dtype="float32")[2])
     names = {name for name, parameter in tail.named_parameters() if parameter.requires_grad}
     whole = dict(build("timm/test_resnet").named_parameters())
@@ -224,21 +224,21 @@ def test_a_tail_has_the_layers_behind_the_cut_alone_and_can_be_trained(pack: Pac
     norms[0].eval()
     tail(torch.randn(4, *shape)).sum().backward()
     assert all(parameter.grad is not None for parameter in tail.parameters())
-    moved = [
+    changed = [
         not torch.equal(mean, norm.running_mean)
         for mean, norm in zip(means, norms, strict=True)
         if norm.running_mean is not None
     ]
-    assert moved == [False] + [True] * (len(norms) - 1)
+    assert changed == [False] + [True] * (len(norms) - 1)
 
 
-def test_averages_are_no_input_of_a_tail(pack: Packed) -> None:
+def test_a_tail_refuses_averaged_features(pack: Pack) -> None:
     with pytest.raises(BackboneError, match=r"--embed\.pooling flatten"):
         open_tail(pack(cut="layer2")[2])
 
 
-def test_a_network_without_a_linear_classifier_has_no_tail_for_a_new_head(pack: Packed, tmp_path: Path) -> None:
+def test_a_network_without_a_linear_classifier_has_no_tail(pack: Pack, tmp_path: Path) -> None:
     save_file(build("torchvision/squeezenet1_1").state_dict(), tmp_path / "squeezenet.safetensors")
     squeezenet = {"backbone": "torchvision/squeezenet1_1", "weights": str(tmp_path / "squeezenet.safetensors")}
-    with pytest.raises(BackboneError, match="no single linear layer"):
+    with pytest.raises(BackboneError, match="does not end in a single linear layer"):
         open_tail(pack(**squeezenet, cut="features.5", pooling="flatten")[2])

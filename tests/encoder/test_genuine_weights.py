@@ -1,4 +1,4 @@
-"""The embedded weights are the genuine ones: they know labelled photos of ImageNet."""
+"""The embedded weights are genuine: they classify labeled photos of ImageNet."""
 
 import importlib.util
 from pathlib import Path
@@ -18,7 +18,7 @@ from tasks.encoder.pixels.decode import decode
 
 @pytest.fixture(scope="module")
 def photos() -> list[tuple[Path, int]]:
-    """The 20 photos that foolbox carries, with their classes."""
+    """The 20 photos that ship with foolbox, with their classes."""
     spec = importlib.util.find_spec("foolbox")
     assert spec
     assert spec.origin
@@ -26,7 +26,7 @@ def photos() -> list[tuple[Path, int]]:
     return [(path, int(path.stem.rsplit("_", 1)[1])) for path in paths]
 
 
-def count_right(inputs: torch.Tensor, photos: list[tuple[Path, int]], home: Path) -> int:
+def count_correct(inputs: torch.Tensor, photos: list[tuple[Path, int]], home: Path) -> int:
     weights = find_weights(open_home(home), EMBEDDED, "embedded")
     assert weights
     with torch.inference_mode():
@@ -34,7 +34,7 @@ def count_right(inputs: torch.Tensor, photos: list[tuple[Path, int]], home: Path
     return int((predicted == torch.tensor([label for _, label in photos])).sum())
 
 
-def test_at_least_16_of_20_photos_are_right_with_timms_own_transform(
+def test_at_least_16_of_20_photos_are_classified_correctly_with_timms_transform(
     photos: list[tuple[Path, int]], tmp_path: Path
 ) -> None:
     import timm
@@ -43,10 +43,10 @@ def test_at_least_16_of_20_photos_are_right_with_timms_own_transform(
     transform = timm.data.create_transform(**config, is_training=False)
     inputs = torch.stack([transform(Image.open(path).convert("RGB")) for path, _ in photos])
     assert len(photos) == 20
-    assert count_right(inputs, photos, tmp_path) >= 16
+    assert count_correct(inputs, photos, tmp_path) >= 16
 
 
-def test_frostlines_own_pixels_are_timms(photos: list[tuple[Path, int]], tmp_path: Path) -> None:
+def test_frostlines_pixels_equal_timms_to_one_level(photos: list[tuple[Path, int]], tmp_path: Path) -> None:
     import timm
 
     settings = EmbedSettings(dtype="float32")
@@ -61,4 +61,4 @@ def test_frostlines_own_pixels_are_timms(photos: list[tuple[Path, int]], tmp_pat
     expected = torch.stack([theirs(Image.open(path).convert("RGB")) for path, _ in photos])
     level = 1 / 127.5
     torch.testing.assert_close(inputs, expected, atol=level + 1e-6, rtol=0)
-    assert count_right(inputs, photos, tmp_path) >= 16
+    assert count_correct(inputs, photos, tmp_path) >= 16

@@ -1,4 +1,4 @@
-"""Weights and backbones: found by name or path, loaded strictly, known by their bytes."""
+"""Weights and backbones: found by name or path, loaded strictly, identified by their bytes."""
 
 import contextlib
 import shutil
@@ -22,7 +22,7 @@ from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.fetch_weights import fetch_weights
 from tasks.encoder.backbone.forward import cut_off, pool
-from tasks.encoder.backbone.networks import expected_input
+from tasks.encoder.backbone.networks import find_input
 from tasks.encoder.backbone.open_backbone import open_backbone
 from tasks.encoder.backbone.weights import find_weights
 
@@ -42,15 +42,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> Home:
     return open_home(tmp_path / "home")
 
 
 def resolve(home: Home, **settings: object) -> Recipe:
-    chosen = EmbedSettings.model_validate({"dtype": "float32", **settings})
-    weights = find_weights(home, chosen.backbone, chosen.weights)
+    embed = EmbedSettings.model_validate({"dtype": "float32", **settings})
+    weights = find_weights(home, embed.backbone, embed.weights)
     assert weights
-    return decide_recipe(chosen, weights)
+    return decide_recipe(embed, weights)
 
 
 @pytest.mark.parametrize(
@@ -63,24 +63,24 @@ def resolve(home: Home, **settings: object) -> Recipe:
         ("timm/resnet18", "missing.pth", "Check the path"),
     ],
 )
-def test_weights_that_can_be_nowhere_are_refused(nowhere: Home, backbone: str, weights: str, words: str) -> None:
+def test_weights_that_cannot_exist_are_refused(home: Home, backbone: str, weights: str, words: str) -> None:
     with pytest.raises(WeightsError, match=words):
-        find_weights(nowhere, backbone, weights)
+        find_weights(home, backbone, weights)
 
 
-def test_one_byte_of_the_weights_makes_another_recipe_and_their_place_does_not(
-    nowhere: Home, tiny: Path, tmp_path: Path
+def test_changing_one_byte_of_the_weights_changes_the_recipe_and_moving_them_does_not(
+    home: Home, tiny: Path, tmp_path: Path
 ) -> None:
-    first = resolve(nowhere, backbone=TINY, weights=str(tiny))
+    first = resolve(home, backbone=TINY, weights=str(tiny))
     moved = str(shutil.copy(tiny, tmp_path / "moved.safetensors"))
-    assert resolve(nowhere, backbone=TINY, weights=moved) == first
+    assert resolve(home, backbone=TINY, weights=moved) == first
     data = bytearray(tiny.read_bytes())
     data[-1] ^= 1
     Path(moved).write_bytes(data)
-    assert resolve(nowhere, backbone=TINY, weights=moved).recipe_id != first.recipe_id
+    assert resolve(home, backbone=TINY, weights=moved).recipe_id != first.recipe_id
 
 
-def test_interpolation_dtype_cut_and_size_make_recipes_of_their_own(nowhere: Home, tiny: Path) -> None:
+def test_interpolation_dtype_cut_and_size_are_part_of_the_recipe(home: Home, tiny: Path) -> None:
     changes: list[dict[str, object]] = [
         {},
         {"interpolation": "nearest"},
@@ -90,47 +90,47 @@ def test_interpolation_dtype_cut_and_size_make_recipes_of_their_own(nowhere: Hom
         {"crop": 96},
         {"stored": "float32"},
     ]
-    recipes = [resolve(nowhere, backbone=TINY, weights=str(tiny), **change) for change in changes]
+    recipes = [resolve(home, backbone=TINY, weights=str(tiny), **change) for change in changes]
     assert len({recipe.recipe_id for recipe in recipes}) == len(changes)
     assert all(read_recipe(recipe.text) == recipe for recipe in recipes)
 
 
-def test_a_pth_file_gives_the_vectors_of_the_same_tensors(nowhere: Home, tiny: Path, tmp_path: Path) -> None:
+def test_a_pth_file_yields_the_same_vectors_as_a_safetensors_file(home: Home, tiny: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     torch.save({"state_dict": load_file(tiny)}, tmp_path / "tiny.pth")
     pixels = np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8)
     vectors = []
     for path in (tiny, tmp_path / "tiny.pth"):
-        weights = find_weights(nowhere, TINY, str(path))
+        weights = find_weights(home, TINY, str(path))
         assert weights
-        recipe = resolve(nowhere, backbone=TINY, weights=str(path))
+        recipe = resolve(home, backbone=TINY, weights=str(path))
         vectors.append(open_backbone(recipe, weights, "cpu", 2)[0](pixels))
     assert vectors[0].shape == (2, recipe.dim)
     np.testing.assert_array_equal(vectors[0], vectors[1])
 
 
-def test_a_pth_file_that_runs_code_is_refused(nowhere: Home, tmp_path: Path) -> None:
+def test_a_pth_file_that_runs_code_is_refused(home: Home, tmp_path: Path) -> None:
     torch.save({"w": SimpleNamespace(a=1)}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match="tensors alone"):
-        resolve(nowhere, backbone=TINY, weights=str(tmp_path / "evil.pth"))
+    with pytest.raises(WeightsError, match="tensors only"):
+        resolve(home, backbone=TINY, weights=str(tmp_path / "evil.pth"))
 
 
-def test_weights_that_lack_a_tensor_are_refused(nowhere: Home, tiny: Path, tmp_path: Path) -> None:
+def test_weights_that_lack_a_tensor_are_refused(home: Home, tiny: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     state = load_file(tiny)
     state.pop(next(name for name in state if name.endswith("weight")))
     save_file(state, tmp_path / "lacking.safetensors")
     with pytest.raises(WeightsError, match="do not fit"):
-        resolve(nowhere, backbone=TINY, weights=str(tmp_path / "lacking.safetensors"))
+        resolve(home, backbone=TINY, weights=str(tmp_path / "lacking.safetensors"))
 
 
-def test_weights_for_other_classes_load_and_give_the_same_vectors(nowhere: Home, tmp_path: Path) -> None:
+def test_weights_for_other_classes_yield_vectors_of_the_same_shape(home: Home, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = torchvision.models.resnet18(num_classes=7)
     save_file(network.state_dict(), tmp_path / "seven.safetensors")
-    recipe = resolve(nowhere, backbone="torchvision/resnet18", weights=str(tmp_path / "seven.safetensors"))
+    recipe = resolve(home, backbone="torchvision/resnet18", weights=str(tmp_path / "seven.safetensors"))
     assert recipe.shape == (512,)
 
 
@@ -144,32 +144,32 @@ def test_weights_for_other_classes_load_and_give_the_same_vectors(nowhere: Home,
         ({"backbone": TINY, "device": "cuda:99"}, EmbedError, "needs a GPU"),
     ],
 )
-def test_what_does_not_exist_is_refused_with_what_does(
-    nowhere: Home, tiny: Path, settings: dict[str, object], error: type[Exception], words: str
+def test_an_invalid_setting_is_refused_with_a_suggestion(
+    home: Home, tiny: Path, settings: dict[str, object], error: type[Exception], words: str
 ) -> None:
     if "device" in settings:
         settings = {**settings, "dtype": "auto"}
         error = SettingsError
     with pytest.raises(error, match=words):
-        resolve(nowhere, weights=str(tiny), **settings)
+        resolve(home, weights=str(tiny), **settings)
 
 
-def test_a_network_that_ends_in_no_linear_layer_asks_for_a_cut(nowhere: Home, tmp_path: Path) -> None:
+def test_a_network_without_a_linear_classifier_needs_a_cut(home: Home, tmp_path: Path) -> None:
     torch.manual_seed(0)
     path = tmp_path / "squeeze.safetensors"
     save_file(torchvision.models.squeezenet1_1().state_dict(), path)
     with pytest.raises(BackboneError, match=r"--embed\.cut"):
-        resolve(nowhere, backbone=NET, weights=str(path))
-    assert resolve(nowhere, backbone=NET, weights=str(path), cut="features").shape == (512,)
+        resolve(home, backbone=NET, weights=str(path))
+    assert resolve(home, backbone=NET, weights=str(path), cut="features").shape == (512,)
 
 
-def test_the_cut_at_avgpool_is_what_the_classifier_gets(nowhere: Home, tmp_path: Path) -> None:
+def test_the_cut_at_avgpool_is_the_classifiers_input(home: Home, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = torchvision.models.resnet18()
     path = tmp_path / "resnet.safetensors"
     save_file(network.state_dict(), path)
-    recipe = resolve(nowhere, backbone="torchvision/resnet18", weights=str(path))
-    weights = find_weights(nowhere, "torchvision/resnet18", str(path))
+    recipe = resolve(home, backbone="torchvision/resnet18", weights=str(path))
+    weights = find_weights(home, "torchvision/resnet18", str(path))
     assert weights
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     vectors = torch.from_numpy(open_backbone(recipe, weights, "cpu", 2)[0](pixels))
@@ -179,15 +179,15 @@ def test_the_cut_at_avgpool_is_what_the_classifier_gets(nowhere: Home, tmp_path:
         torch.testing.assert_close(network.fc(vectors), network.eval()(batch), atol=1e-4, rtol=1e-4)
 
 
-def test_fetching_without_a_network_is_one_clear_line(nowhere: Home) -> None:
-    with pytest.raises(WeightsError, match=r"could not be fetched.*--embed\.weights FILE") as caught:
-        fetch_weights(nowhere, "torchvision:ResNet18_Weights.IMAGENET1K_V1")
+def test_a_download_without_a_network_fails_with_one_clear_line(home: Home) -> None:
+    with pytest.raises(WeightsError, match=r"could not be downloaded.*--embed\.weights FILE") as caught:
+        fetch_weights(home, "torchvision:ResNet18_Weights.IMAGENET1K_V1")
     assert "\n" not in str(caught.value)
-    with pytest.raises(WeightsError, match="none of torchvision's"):
-        fetch_weights(nowhere, "torchvision:ResNet18_Weights.NONE")
+    with pytest.raises(WeightsError, match="unknown to torchvision"):
+        fetch_weights(home, "torchvision:ResNet18_Weights.NONE")
 
 
-class BreaksOff(BaseHTTPRequestHandler):
+class TruncatingHandler(BaseHTTPRequestHandler):
     """Promises more bytes than it sends."""
 
     def do_GET(self) -> None:
@@ -208,46 +208,46 @@ def serve(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
 NAME = "torchvision:ResNet18_Weights.IMAGENET1K_V1"
 
 
-def test_weights_by_name_are_fetched_once_and_found_without_network_after(
-    nowhere: Home, tiny: Path, monkeypatch: pytest.MonkeyPatch
+def test_weights_by_name_are_downloaded_once_and_then_found_without_a_network(
+    home: Home, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert find_weights(nowhere, "torchvision/resnet18", NAME) is None
+    assert find_weights(home, "torchvision/resnet18", NAME) is None
     with serve(partial(SimpleHTTPRequestHandler, directory=str(tiny.parent))) as address:
         url = f"{address}/tiny.safetensors"
         monkeypatch.setattr("torchvision.models.get_weight", lambda _: SimpleNamespace(url=url))
-        fetched = fetch_weights(nowhere, NAME)
+        fetched = fetch_weights(home, NAME)
     assert fetched.path.read_bytes() == tiny.read_bytes()
-    assert find_weights(nowhere, "torchvision/resnet18", NAME) == fetched
+    assert find_weights(home, "torchvision/resnet18", NAME) == fetched
 
 
-def test_a_download_that_breaks_off_or_has_another_hash_is_refused_and_not_kept(
-    nowhere: Home, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_truncated_download_or_one_with_the_wrong_hash_is_refused_and_deleted(
+    home: Home, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copy(tiny, tmp_path / "resnet18-f37072fd.pth")
-    for handler in (BreaksOff, partial(SimpleHTTPRequestHandler, directory=str(tmp_path))):
+    for handler in (TruncatingHandler, partial(SimpleHTTPRequestHandler, directory=str(tmp_path))):
         with serve(handler) as address:
             url = f"{address}/resnet18-f37072fd.pth"
             monkeypatch.setattr("torchvision.models.get_weight", lambda _, url=url: SimpleNamespace(url=url))
-            with pytest.raises(WeightsError, match="could not be fetched"):
-                fetch_weights(nowhere, NAME)
-        assert find_weights(nowhere, "torchvision/resnet18", NAME) is None
+            with pytest.raises(WeightsError, match="could not be downloaded"):
+                fetch_weights(home, NAME)
+        assert find_weights(home, "torchvision/resnet18", NAME) is None
 
 
-def test_a_shorter_name_does_not_find_the_weights_of_a_longer_one(nowhere: Home) -> None:
-    nowhere.weights.mkdir(parents=True)
-    (nowhere.weights / "timm_resnet18.a2_in1k.safetensors").write_bytes(b"a2")
-    assert find_weights(nowhere, "timm/resnet18", "timm:resnet18.a2_in1k")
-    assert find_weights(nowhere, "timm/resnet18", "timm:resnet18") is None
+def test_a_shorter_name_does_not_find_the_weights_of_a_longer_one(home: Home) -> None:
+    home.weights.mkdir(parents=True)
+    (home.weights / "timm_resnet18.a2_in1k.safetensors").write_bytes(b"a2")
+    assert find_weights(home, "timm/resnet18", "timm:resnet18.a2_in1k")
+    assert find_weights(home, "timm/resnet18", "timm:resnet18") is None
 
 
-def test_an_unknown_tag_of_timm_is_refused(nowhere: Home) -> None:
+def test_an_unknown_tag_of_timm_is_refused(home: Home) -> None:
     with pytest.raises(BackboneError, match="tag"):
-        expected_input("timm/test_resnet.nosuchtag", "x.pth")
-    with pytest.raises(WeightsError, match="none of timm's"):
-        fetch_weights(nowhere, "timm:test_resnet.nosuchtag")
+        find_input("timm/test_resnet.nosuchtag", "x.pth")
+    with pytest.raises(WeightsError, match="unknown to timm"):
+        fetch_weights(home, "timm:test_resnet.nosuchtag")
 
 
-def test_channels_last_networks_are_pooled_over_places() -> None:
+def test_channels_last_networks_are_pooled_over_positions() -> None:
     network = torchvision.models.swin_t().eval()
     with torch.inference_mode():
         probe = torch.zeros(1, 3, 224, 224)

@@ -105,6 +105,6 @@ def test_every_reader_reports_that_the_object_store_does_not_answer(
         line = refuse(capsys, *command, *where)
         assert line.startswith(f"frostline: data {URL}: ")
         assert "does not answer" in line
-        assert line.endswith("Check the store and the network, run again.")
+        assert line.endswith("Check the store and the network, then run again.")
     with read_lake(cut_off) as lake, pytest.raises(LakeUnreachableError, match=f"data {URL}: does not answer"):
         find_features(lake, RECIPE.recipe_id)

@@ -168,8 +168,8 @@ def test_a_user_error_is_one_line_with_exit_code_2_and_leaves_the_lake_unchanged
     refused(frostline("run", str(tmp_path / "missing")), "missing", "does not exist")
     refused(frostline("run", str(tmp_path / "empty")), "empty", "no image")
     refused(frostline("run", str(one_class)), "1 class (red)", "two classes")
-    refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "no folder")
-    refused(frostline("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "no file")
+    refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "not a folder")
+    refused(frostline("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "not a file")
     refused(frostline("run", str(photos), "--embed.weights", "timm:x", "--embed.backbone", "a/b"), "timm:x")
     refused(frostline("run", str(photos), "--home", str(photos / "red" / "000.png")), "home", "--home")
     refused(frostline("run"), "source", "frostline run FOLDER")
@@ -211,7 +211,7 @@ def test_cuts_lists_a_networks_cuts_and_suggests_a_name_for_an_unknown_network(r
 
 
 @pytest.mark.usefixtures("first_report")
-def test_training_at_a_tag_uses_the_lake_as_it_was(
+def test_training_at_a_tag_uses_the_lake_as_of_the_tag(
     run: Callable[..., dict[str, Any]], frostline: Frostline, photos: Path, home: Path
 ) -> None:
     first = train(RunSettings(source=photos, home=home)).training

@@ -141,7 +141,7 @@ def test_a_closed_pipe_ends_the_command_quietly(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("flags", [(), ("--json",)])
-def test_a_full_disk_behind_stdout_is_one_line(
+def test_a_full_disk_behind_stdout_is_a_one_line_error(
     frostline: Call, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
     with Path("/dev/full").open("w") as out:
@@ -149,7 +149,7 @@ def test_a_full_disk_behind_stdout_is_one_line(
         refused(frostline("sql", "from labels", *flags), "stdout", "No space left")
 
 
-def test_a_closed_stdout_is_no_error(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_closed_stdout_is_not_an_error(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     assert frostline("status").code == 0
 
@@ -162,8 +162,8 @@ def test_a_closed_stdout_is_no_error(frostline: Call, monkeypatch: pytest.Monkey
         ("true; select 1", "single"),
         ("class = 'red', true", "single expression"),
         ("width", "has type INTEGER, not BOOLEAN"),
-        ("'yes'", "is of type VARCHAR"),
-        ("1/0", "is of type DOUBLE"),
+        ("'yes'", "has type VARCHAR"),
+        ("1/0", "has type DOUBLE"),
         ("class = $1", "parameter"),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_message_without_a_password_is_unchanged() -> None:
         assert mask(text) == text
 
 
-def test_an_interrupt_during_imports_is_one_line(
+def test_an_interrupt_during_imports_prints_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def load(_: str) -> None:
@@ -238,7 +238,7 @@ def test_interrupts_are_handled_before_slow_imports() -> None:
     assert ran.stdout == "0\n"
 
 
-def test_an_interrupted_query_is_an_interrupt(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupting_a_query_interrupts_the_command(frostline: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(_: Lake, sql: str) -> None:  # noqa: ARG001 - the signature of Lake.read
         raise RuntimeError("Query interrupted")
 

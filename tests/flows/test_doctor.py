@@ -226,7 +226,7 @@ def checks(outcomes: list[CheckResult]) -> set[str]:
     return {outcome.finding.check for outcome in outcomes}
 
 
-def test_a_sound_lake_has_no_finding(home: Home) -> None:
+def test_an_intact_lake_has_no_findings(home: Home) -> None:
     assert examine(home, NOW, deep=True) == []
 
 
@@ -236,7 +236,7 @@ def test_a_home_without_a_lake_is_refused(home: Home) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_way_to_break_a_lake_is_found_and_repaired(home: Home, way: str) -> None:
+def test_each_kind_of_damage_is_found_and_repaired(home: Home, way: str) -> None:
     check, break_ = WAYS[way]
     break_(home)
     found = examine(home, NOW)
@@ -267,7 +267,7 @@ def test_a_lost_guard_file_is_replaced_and_commits_work_again(home: Home) -> Non
 
 
 @pytest.mark.parametrize("table", ["heads", "erasures", "recipes", "images"])
-def test_a_lost_file_that_cannot_be_made_again_is_left_to_a_person(home: Home, table: str) -> None:
+def test_a_lost_file_that_cannot_be_recreated_is_left_to_a_person(home: Home, table: str) -> None:
     write("INSERT INTO erasures VALUES ('e', 'images', 1, 1, '[]', now())")(home)
     lose(table)(home)
     found = examine(home, NOW, repair=True)

@@ -34,7 +34,7 @@ def test_each_flow_runs_on_its_own(prefect_api: str, tally: Tally, photos: Path,
     assert tally.images == 60
 
 
-def test_a_shards_pace_and_the_warnings_of_threads_are_in_the_runs_log(
+def test_a_runs_log_has_each_shards_pace_and_the_warnings_of_threads(
     prefect_api: str, tally: Tally, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert prefect_api
@@ -78,7 +78,7 @@ def test_maintenance_runs_as_a_flow_and_leaves_an_artifact(run: Run, home: Path)
     assert "compacted 2 files of vectors merged into fewer" in texts[0]
 
 
-def test_a_report_has_the_keys_that_others_rely_on(first_report: dict[str, Any]) -> None:
+def test_a_report_has_its_documented_keys(first_report: dict[str, Any]) -> None:
     report = first_report
     assert set(report["images"]) == {"seen", "new", "unchanged", "gone"}
     assert set(report["features"]) == {"computed", "reused", "failed"}

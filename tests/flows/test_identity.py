@@ -71,7 +71,7 @@ def test_a_pipeline_resolves_its_recipes_once(run: Run, monkeypatch: pytest.Monk
     assert len(calls) == 1
 
 
-def test_what_a_worker_gets_and_returns_survives_pickling(
+def test_a_workers_jobs_and_results_can_be_pickled(
     embed_photos: Callable[..., "Embedded"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.embed.step import ShardJob, run_shard

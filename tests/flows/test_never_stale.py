@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Run = Callable[..., dict[str, Any]]
 
 
-def test_each_change_that_changes_vectors_makes_a_recipe_of_its_own_beside_the_others(
+def test_every_change_that_affects_vectors_makes_a_new_recipe_beside_the_others(
     embed_photos: Callable[..., "Embedded"], tally: Tally, home: Path, tmp_path: Path
 ) -> None:
     weights = tmp_path / "net.safetensors"
@@ -42,7 +42,7 @@ def test_each_change_that_changes_vectors_makes_a_recipe_of_its_own_beside_the_o
     assert counts == [(60,)] * 5
 
 
-def test_where_things_lie_and_how_they_are_batched_is_not_identity(run: Run, tally: Tally, tmp_path: Path) -> None:
+def test_paths_and_batch_sizes_are_not_part_of_the_identity(run: Run, tally: Tally, tmp_path: Path) -> None:
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     save_file({"w": np.zeros(3, np.float32)}, first)
     second.write_bytes(first.read_bytes())
@@ -53,14 +53,14 @@ def test_where_things_lie_and_how_they_are_batched_is_not_identity(run: Run, tal
     assert tally.images == 60
 
 
-def test_what_auto_was_decided_to_be_stays_decided(first_report: dict[str, Any], run: Run, home: Path) -> None:
+def test_an_automatic_choice_is_recorded_as_if_set(first_report: dict[str, Any], run: Run, home: Path) -> None:
     recipe = first_report["recipe"]
     with read_lake(open_home(home)) as lake:
         assert '"dtype":"float32"' in lake.value("SELECT recipe FROM recipes WHERE recipe_id = ?", [recipe])
     assert run(embed=EmbedSettings(dtype="float32"))["recipe"] == recipe
 
 
-def test_the_same_snapshot_and_seed_give_the_same_weights_bit_for_bit(
+def test_the_same_snapshot_and_seed_yield_the_same_head_bit_for_bit(
     first_report: dict[str, Any], run: Run, home: Path
 ) -> None:
     path = head_path(open_home(home), first_report["training"])
@@ -79,7 +79,7 @@ def test_other_training_settings_train_again_without_the_backbone(first_report: 
     assert after["training"] != first_report["training"]
 
 
-def test_a_training_names_the_snapshot_from_which_its_rows_come_back(
+def test_a_trainings_rows_can_be_restored_from_its_snapshot(
     first_report: dict[str, Any], run: Run, photos: Path, home: Path
 ) -> None:
     report = first_report

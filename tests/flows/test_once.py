@@ -43,7 +43,7 @@ def test_renaming_copying_moving_and_touching_compute_nothing(run: Run, tally: T
 
 
 @pytest.mark.usefixtures("first_report")
-def test_one_file_with_other_bytes_is_one_call(run: Run, tally: Tally, photos: Path) -> None:
+def test_a_file_with_new_bytes_is_embedded_once(run: Run, tally: Tally, photos: Path) -> None:
     write_image(photos / "red" / "000.png", "red", seed=99)
     report = run()
     assert report["images"] == {"seen": 60, "new": 1, "unchanged": 59, "gone": 1}
@@ -76,7 +76,7 @@ def test_renaming_a_class_folder_changes_labels_and_trains_again_without_the_bac
         assert lake.rows("SELECT DISTINCT class FROM labels ORDER BY class") == [("blue",), ("crimson",), ("green",)]
 
 
-def test_two_paths_with_the_same_bytes_are_one_image_in_one_split(run: Run, photos: Path, home: Path) -> None:
+def test_paths_with_the_same_bytes_are_one_image_in_one_split(run: Run, photos: Path, home: Path) -> None:
     for number in range(20):
         shutil.copy(photos / "red" / f"{number:03}.png", photos / "red" / f"copy-{number}.png")
     report = run()
@@ -87,7 +87,9 @@ def test_two_paths_with_the_same_bytes_are_one_image_in_one_split(run: Run, phot
         assert lake.rows(twice) == []
 
 
-def test_the_same_bytes_under_two_classes_are_a_conflict_that_is_left_out(run: Run, photos: Path, home: Path) -> None:
+def test_the_same_bytes_under_two_classes_are_a_conflict_and_are_not_trained_on(
+    run: Run, photos: Path, home: Path
+) -> None:
     shutil.copy(photos / "red" / "000.png", photos / "green" / "same.png")
     report = run()
     assert report["conflicts"] == 1
@@ -98,11 +100,11 @@ def test_the_same_bytes_under_two_classes_are_a_conflict_that_is_left_out(run: R
         assert lake.value("SELECT count(*) FROM training_sets") == 59
 
 
-def test_bad_files_cost_themselves_alone_and_are_not_opened_again(run: Run, photos: Path, home: Path) -> None:
+def test_bad_files_affect_no_others_and_are_not_opened_again(run: Run, photos: Path, home: Path) -> None:
     whole = (photos / "red" / "000.png").read_bytes()
     (photos / "red" / "truncated.png").write_bytes(whole[: len(whole) // 2])
     (photos / "red" / "empty.jpg").touch()
-    (photos / "red" / "words.jpg").write_text("no image")
+    (photos / "red" / "words.jpg").write_text("not an image")
     (photos / "red" / "notes.txt").write_text("ignored")
     first, second = run(), run()
     assert first["features"] == {"computed": 60, "reused": 0, "failed": 3}
@@ -113,7 +115,7 @@ def test_bad_files_cost_themselves_alone_and_are_not_opened_again(run: Run, phot
     assert found == [("red/empty.jpg", "probe"), ("red/truncated.png", "decode"), ("red/words.jpg", "probe")]
 
 
-def test_a_failed_image_is_tried_again_on_request_and_when_its_bytes_change(
+def test_a_failed_image_is_retried_on_request_and_if_its_bytes_change(
     embed_photos: Callable[..., "Embedded"], photos: Path
 ) -> None:
     whole = (photos / "red" / "000.png").read_bytes()
@@ -127,7 +129,7 @@ def test_a_failed_image_is_tried_again_on_request_and_when_its_bytes_change(
 
 
 @pytest.mark.usefixtures("first_report")
-def test_a_source_that_moved_as_a_whole_computes_nothing(run: Run, photos: Path) -> None:
+def test_moving_the_whole_source_computes_nothing(run: Run, photos: Path) -> None:
     moved = photos.rename(photos.parent / "elsewhere")
     report = run(source=moved, name="photos")
     assert report["images"] == {"seen": 60, "new": 0, "unchanged": 60, "gone": 0}

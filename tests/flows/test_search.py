@@ -69,7 +69,9 @@ def list_recipes(settings: RunSettings) -> list[tuple[str, int]]:
         return lake.rows("SELECT cut, count(*) FROM features JOIN recipes USING (recipe_id) GROUP BY recipe_id, cut")
 
 
-def test_a_second_search_decides_the_same_and_computes_nothing(settings: RunSettings, first: SearchReport) -> None:
+def test_a_second_search_makes_the_same_decisions_and_computes_nothing(
+    settings: RunSettings, first: SearchReport
+) -> None:
     second = search(settings)
     assert first.computed == 60 * len(list_recipes(settings)) == 60 * 4
     assert second.computed == 0
@@ -82,7 +84,7 @@ def list_decisions(found: SearchReport) -> list[tuple[object, ...]]:
     return [(o.contender, o.share, o.verdict, o.trial and (o.trial.loss, o.trial.correct)) for o in found.results]
 
 
-def test_the_winner_has_the_lowest_validation_loss_and_its_settings_find_it_again(
+def test_the_winner_has_the_lowest_validation_loss_and_its_settings_reproduce_it(
     settings: RunSettings, first: SearchReport
 ) -> None:
     trials = [result.trial for result in first.results if result.trial and result.trial.share == 1]

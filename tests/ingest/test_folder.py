@@ -1,4 +1,4 @@
-"""Listing a folder: whatever lies in it, no crash, and every image's file is named once."""
+"""Listing a folder: whatever it contains, nothing crashes and every image file is listed once."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def paths(listing: Listing) -> list[str]:
 
 
 def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
-    """Make some folders unreadable, for root too."""
+    """Make some folders unreadable, even for root."""
     scandir = os.scandir
 
     def refusing(path: str) -> Iterator[os.DirEntry[str]]:
@@ -45,19 +45,19 @@ def test_a_file_is_listed_with_its_size_its_time_and_its_class(tmp_path: Path) -
     ]
 
 
-def test_a_file_beside_the_class_folders_has_no_class(tmp_path: Path) -> None:
+def test_a_file_outside_the_class_folders_has_no_class(tmp_path: Path) -> None:
     touch(tmp_path / "1.jpg")
     assert list_folder(SourceName("photos"), tmp_path).files["class"].to_pylist() == [None]
 
 
-def test_suffixes_count_in_any_case(tmp_path: Path) -> None:
+def test_suffixes_are_case_insensitive(tmp_path: Path) -> None:
     names = ["a.JPG", "b.Jpeg", "c.png", "d.webp", "e.GIF", "f.bmp", "g.tif", "h.tiff"]
     for name in names:
         touch(tmp_path / "a" / name)
     assert paths(list_folder(SourceName("photos"), tmp_path)) == [f"a/{name}" for name in names]
 
 
-def test_other_files_and_names_with_a_dot_in_front_are_counted_as_ignored(tmp_path: Path) -> None:
+def test_other_files_and_hidden_files_are_counted_as_ignored(tmp_path: Path) -> None:
     for name in ("a/1.jpg", "a/notes.txt", "a/Thumbs.db", "a/noext", "a/.hidden.jpg", ".DS_Store", ".cache/2.jpg"):
         touch(tmp_path / name)
     listing = list_folder(SourceName("photos"), tmp_path)
@@ -65,17 +65,17 @@ def test_other_files_and_names_with_a_dot_in_front_are_counted_as_ignored(tmp_pa
     assert listing.ignored == 6
 
 
-def test_links_that_lead_back_up_end(tmp_path: Path) -> None:
+def test_links_to_an_enclosing_folder_are_not_followed(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "b" / "1.jpg")
     (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
     (tmp_path / "a" / "top").symlink_to(tmp_path, target_is_directory=True)
     assert paths(list_folder(SourceName("photos"), tmp_path)) == ["a/b/1.jpg"]
 
 
-def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
-    for here, there in (("a", "b"), ("b", "a")):
-        touch(tmp_path / here / f"{here}.jpg")
-        (tmp_path / here / "other").symlink_to(tmp_path / there)
+def test_two_folders_that_link_to_each_other_do_not_loop(tmp_path: Path) -> None:
+    for folder, other in (("a", "b"), ("b", "a")):
+        touch(tmp_path / folder / f"{folder}.jpg")
+        (tmp_path / folder / "other").symlink_to(tmp_path / other)
     assert paths(list_folder(SourceName("photos"), tmp_path)) == [
         "a/a.jpg",
         "a/other/b.jpg",
@@ -84,7 +84,7 @@ def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
     ]
 
 
-def test_folders_that_all_link_to_each_other_are_listed_once_in_each_class(tmp_path: Path) -> None:
+def test_folders_that_all_link_to_each_other_are_listed_once_per_class(tmp_path: Path) -> None:
     names = [f"{number:02}" for number in range(6)]
     for name in names:
         touch(tmp_path / name / "1.jpg")
@@ -92,7 +92,7 @@ def test_folders_that_all_link_to_each_other_are_listed_once_in_each_class(tmp_p
             (tmp_path / name / f"to-{other}").symlink_to(tmp_path / other)
     listing = list_folder(SourceName("photos"), tmp_path)
     assert {f"{name}/1.jpg" for name in names} <= set(paths(listing))
-    assert listing.files.num_rows <= 6 * 6  # every way through the links would be 1,956, and a million for nine folders
+    assert listing.files.num_rows <= 6 * 6  # following every path would list 1,956, and a million with nine folders
 
 
 def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
@@ -102,14 +102,14 @@ def test_a_link_to_a_folder_elsewhere_is_followed(tmp_path: Path) -> None:
     assert paths(list_folder(SourceName("photos"), tmp_path / "root")) == ["cats/1.jpg"]
 
 
-def test_a_link_to_a_file_is_a_file_of_the_target_s_size(tmp_path: Path) -> None:
+def test_a_link_to_a_file_has_the_targets_size(tmp_path: Path) -> None:
     target = touch(tmp_path / "elsewhere" / "data", b"123")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "1.jpg").symlink_to(target)
     assert list_folder(SourceName("photos"), tmp_path / "root").files["bytes"].to_pylist() == [3]
 
 
-def test_a_link_to_nothing_is_no_image(tmp_path: Path) -> None:
+def test_a_dangling_link_is_ignored(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.jpg")
     (tmp_path / "a" / "2.jpg").symlink_to(tmp_path / "nothing")
     listing = list_folder(SourceName("photos"), tmp_path)
@@ -125,7 +125,7 @@ def test_a_link_to_itself_is_reported(tmp_path: Path) -> None:
     assert [path for path, _ in listing.unreadable] == ["a/2.jpg"]
 
 
-def test_a_pipe_with_an_image_s_name_is_not_opened(tmp_path: Path) -> None:
+def test_a_named_pipe_with_an_images_suffix_is_ignored(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.jpg")
     os.mkfifo(tmp_path / "a" / "pipe.jpg")
     listing = list_folder(SourceName("photos"), tmp_path)
@@ -136,7 +136,7 @@ def test_a_pipe_with_an_image_s_name_is_not_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [b"\xff\xfe.png", b"back\\slash.png", b"two\nlines.png", b"a\\xff.png", b"\xc3\xa9.png"]
 )
-def test_a_name_of_any_bytes_is_listed_and_leads_back_to_its_file(tmp_path: Path, name: bytes) -> None:
+def test_a_name_of_any_bytes_is_listed_and_can_be_decoded_to_its_file(tmp_path: Path, name: bytes) -> None:
     folder = tmp_path / os.fsdecode(name + b"-class")
     folder.mkdir()
     (folder / os.fsdecode(name)).write_bytes(b"123")
@@ -146,7 +146,7 @@ def test_a_name_of_any_bytes_is_listed_and_leads_back_to_its_file(tmp_path: Path
     assert (tmp_path / decode_path(row["path"])).read_bytes() == b"123"
 
 
-def test_a_root_of_any_bytes_is_named_as_text(tmp_path: Path) -> None:
+def test_a_root_with_any_bytes_in_its_name_is_encoded_as_text(tmp_path: Path) -> None:
     root = tmp_path / os.fsdecode(b"\xff\\root")
     touch(root / "a" / "1.jpg")
     listing = list_folder(SourceName("photos"), root)
@@ -156,29 +156,29 @@ def test_a_root_of_any_bytes_is_named_as_text(tmp_path: Path) -> None:
 
 @pytest.fixture
 def nest(tmp_path: Path) -> Iterator[Callable[[str, int], int]]:
-    """Nest folders deeper than paths reach, and remove them: pytest's own clean-up recurses."""
+    """Nest folders deeper than paths can name, and remove them afterwards, since pytest's own cleanup recurses."""
 
     def make(name: str, depth: int) -> int:
-        above = os.open(tmp_path, os.O_RDONLY)
+        parent = os.open(tmp_path, os.O_RDONLY)
         for _ in range(depth):
-            os.mkdir(name, dir_fd=above)
-            below = os.open(name, os.O_RDONLY, dir_fd=above)
-            os.close(above)
-            above = below
-        return above
+            os.mkdir(name, dir_fd=parent)
+            child = os.open(name, os.O_RDONLY, dir_fd=parent)
+            os.close(parent)
+            parent = child
+        return parent
 
     yield make
     subprocess.run(["rm", "-rf", tmp_path], check=True)
 
 
-def test_deep_nesting_is_walked_to_its_end(tmp_path: Path, nest: Callable[[str, int], int]) -> None:
+def test_deeply_nested_folders_are_listed(tmp_path: Path, nest: Callable[[str, int], int]) -> None:
     deepest = nest("d", 1200)
     os.close(os.open("1.jpg", os.O_CREAT | os.O_WRONLY, dir_fd=deepest))
     os.close(deepest)
     assert paths(list_folder(SourceName("photos"), tmp_path)) == ["d/" * 1200 + "1.jpg"]
 
 
-def test_nesting_beyond_the_longest_path_is_reported(tmp_path: Path, nest: Callable[[str, int], int]) -> None:
+def test_a_path_that_is_too_long_is_reported(tmp_path: Path, nest: Callable[[str, int], int]) -> None:
     touch(tmp_path / "a" / "1.jpg")
     os.close(nest("d" * 200, 30))
     listing = list_folder(SourceName("photos"), tmp_path)
@@ -210,21 +210,21 @@ def test_a_folder_without_permission_is_reported(tmp_path: Path) -> None:
     assert [path for path, _ in listing.unreadable] == ["b"]
 
 
-def test_an_unreadable_root_is_refused_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_names_the_unreadable_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_to_list(monkeypatch, tmp_path)
     with pytest.raises(SourceError, match="Permission denied") as refused:
         list_folder(SourceName("photos"), tmp_path)
     assert str(tmp_path) in str(refused.value)
 
 
-def test_a_missing_folder_is_refused_by_its_path(tmp_path: Path) -> None:
+def test_an_error_names_the_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist") as refused:
         list_folder(SourceName("photos"), tmp_path / "gone")
     assert str(tmp_path / "gone") in str(refused.value)
 
 
-def test_a_file_in_place_of_a_folder_is_refused_by_its_path(tmp_path: Path) -> None:
+def test_an_error_names_a_root_that_is_a_file(tmp_path: Path) -> None:
     path = write_image(tmp_path / "1.png", "red", 0)
-    with pytest.raises(SourceError, match="is no folder") as refused:
+    with pytest.raises(SourceError, match="is not a folder") as refused:
         list_folder(SourceName("photos"), path)
     assert str(path) in str(refused.value)

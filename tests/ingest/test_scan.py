@@ -1,4 +1,4 @@
-"""Scanning: what changed is read, what the lake then says, and what a rename, a copy or a deletion means."""
+"""Scanning: which files are read, what the lake then contains, and what renames, copies and deletions change."""
 
 import os
 import shutil
@@ -24,8 +24,8 @@ from tasks.ingest.settings import IngestSettings
 from tests.pictures import write_image
 
 
-class Place:
-    """A home, whose lake is opened once for all that a test writes and reads."""
+class Workspace:
+    """A home whose lake is opened once for everything that a test writes and reads."""
 
     def __init__(self, root: Path) -> None:
         self.home = Home(root)
@@ -36,37 +36,39 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    found = Place(tmp_path / "place")
-    yield found
-    if found.home.catalog.exists():
-        found.lake.close()
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(tmp_path / "home")
+    yield workspace
+    if workspace.home.catalog.exists():
+        workspace.lake.close()
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Two reds and two greens."""
+    """A folder with two red and two green images."""
     folder = tmp_path / "photos"
     for seed, name in enumerate(("red/1.png", "red/2.png", "green/3.png", "green/4.png")):
         write_image(folder / name, "red", seed)
     return folder
 
 
-def look(place: Place, root: Path, source: str = "photos", *, retry: bool = False, **settings: int) -> ScanCounts:
-    found = scan(place.home, SourceName(source), root, IngestSettings(**settings), silent, retry=retry)
-    return commit_scan(place.lake, found, datetime.now(UTC))
+def ingest(
+    workspace: Workspace, root: Path, source: str = "photos", *, retry: bool = False, **settings: int
+) -> ScanCounts:
+    scanned = scan(workspace.home, SourceName(source), root, IngestSettings(**settings), silent, retry=retry)
+    return commit_scan(workspace.lake, scanned, datetime.now(UTC))
 
 
-def rows(place: Place, sql: str) -> list[tuple[Any, ...]]:
-    return place.lake.rows(sql)
+def rows(workspace: Workspace, sql: str) -> list[tuple[Any, ...]]:
+    return workspace.lake.rows(sql)
 
 
-def classes(place: Place) -> dict[str, int]:
-    return dict(rows(place, "SELECT class, count(*) FROM labels GROUP BY class ORDER BY class"))
+def classes(workspace: Workspace) -> dict[str, int]:
+    return dict(rows(workspace, "SELECT class, count(*) FROM labels GROUP BY class ORDER BY class"))
 
 
-def failures(place: Place) -> list[tuple[Any, ...]]:
-    return rows(place, "SELECT path, stage, reason FROM failures ORDER BY path")
+def failures(workspace: Workspace) -> list[tuple[Any, ...]]:
+    return rows(workspace, "SELECT path, stage, reason FROM failures ORDER BY path")
 
 
 def refuse_to_list(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -90,274 +92,278 @@ def refuse_to_open_under(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setattr(Path, "open", refusing)
 
 
-def test_a_first_scan_reads_all_and_labels_by_folder(place: Place, root: Path) -> None:
-    assert look(place, root) == ScanCounts(seen=4, new=4, gone=0, files=4, opened=4, ignored=0, failed=0)
-    assert classes(place) == {"green": 2, "red": 2}
-    assert rows(place, "SELECT DISTINCT format, width, height, mode FROM images") == [("PNG", 8, 8, "RGB")]
+def test_a_first_scan_reads_every_file_and_labels_by_folder(workspace: Workspace, root: Path) -> None:
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=4, gone=0, files=4, opened=4, ignored=0, failed=0)
+    assert classes(workspace) == {"green": 2, "red": 2}
+    assert rows(workspace, "SELECT DISTINCT format, width, height, mode FROM images") == [("PNG", 8, 8, "RGB")]
 
 
-def test_a_scan_alone_writes_nothing(place: Place, root: Path) -> None:
-    found = scan(place.home, SourceName("photos"), root, IngestSettings(), silent)
-    assert found.reads.num_rows == 4
-    assert not place.home.root.exists()
+def test_a_scan_without_a_commit_writes_nothing(workspace: Workspace, root: Path) -> None:
+    scanned = scan(workspace.home, SourceName("photos"), root, IngestSettings(), silent)
+    assert scanned.reads.num_rows == 4
+    assert not workspace.home.root.exists()
 
 
 def test_an_unchanged_folder_opens_no_file_and_changes_no_row(
-    place: Place, root: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look(place, root)
-    before = rows(place, "SELECT path, bytes, mtime_ns, image_id FROM files ORDER BY path")
-    labelled = rows(place, "SELECT image_id, class, labelled_at FROM labels ORDER BY image_id")
+    ingest(workspace, root)
+    before = rows(workspace, "SELECT path, bytes, mtime_ns, image_id FROM files ORDER BY path")
+    labels_before = rows(workspace, "SELECT image_id, class, labelled_at FROM labels ORDER BY image_id")
     refuse_to_open_under(monkeypatch, root)
-    assert look(place, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=0, ignored=0, failed=0)
-    assert rows(place, "SELECT path, bytes, mtime_ns, image_id FROM files ORDER BY path") == before
-    assert rows(place, "SELECT image_id, class, labelled_at FROM labels ORDER BY image_id") == labelled
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=0, ignored=0, failed=0)
+    assert rows(workspace, "SELECT path, bytes, mtime_ns, image_id FROM files ORDER BY path") == before
+    assert rows(workspace, "SELECT image_id, class, labelled_at FROM labels ORDER BY image_id") == labels_before
 
 
-def test_a_renamed_file_is_read_and_is_no_new_image(place: Place, root: Path) -> None:
-    look(place, root)
+def test_a_renamed_file_is_read_and_is_not_a_new_image(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     (root / "red" / "1.png").rename(root / "red" / "renamed.png")
-    assert look(place, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=1, ignored=0, failed=0)
-    assert ("red/renamed.png",) in rows(place, "SELECT path FROM files")
-    assert ("red/1.png",) not in rows(place, "SELECT path FROM files")
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=1, ignored=0, failed=0)
+    assert ("red/renamed.png",) in rows(workspace, "SELECT path FROM files")
+    assert ("red/1.png",) not in rows(workspace, "SELECT path FROM files")
 
 
-def test_a_copy_is_the_same_image(place: Place, root: Path) -> None:
-    look(place, root)
+def test_a_copy_is_the_same_image(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     shutil.copyfile(root / "red" / "1.png", root / "red" / "copy.png")
-    assert look(place, root) == ScanCounts(seen=4, new=0, gone=0, files=5, opened=1, ignored=0, failed=0)
-    assert classes(place) == {"green": 2, "red": 2}
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=0, gone=0, files=5, opened=1, ignored=0, failed=0)
+    assert classes(workspace) == {"green": 2, "red": 2}
 
 
-def test_a_touched_file_is_read_once_and_is_no_new_image(place: Place, root: Path) -> None:
-    look(place, root)
+def test_a_touched_file_is_read_once_and_is_not_a_new_image(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     os.utime(root / "red" / "1.png", ns=(5, 5))
-    assert look(place, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=1, ignored=0, failed=0)
-    assert look(place, root).opened == 0
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=1, ignored=0, failed=0)
+    assert ingest(workspace, root).opened == 0
 
 
-def test_other_bytes_in_a_file_are_one_new_image_and_one_gone(place: Place, root: Path) -> None:
-    look(place, root)
+def test_a_file_with_new_bytes_is_one_new_image_and_one_gone(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     write_image(root / "red" / "1.png", "blue", 99)
-    assert look(place, root) == ScanCounts(seen=4, new=1, gone=1, files=4, opened=1, ignored=0, failed=0)
-    assert rows(place, "SELECT count(*) FROM images") == [(5,)]
-    assert classes(place) == {"green": 2, "red": 2}
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=1, gone=1, files=4, opened=1, ignored=0, failed=0)
+    assert rows(workspace, "SELECT count(*) FROM images") == [(5,)]
+    assert classes(workspace) == {"green": 2, "red": 2}
 
 
-def test_a_deleted_file_s_label_goes_and_its_image_stays(place: Place, root: Path) -> None:
-    look(place, root)
+def test_a_deleted_file_loses_its_label_and_keeps_its_image(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     (root / "red" / "1.png").unlink()
-    assert look(place, root) == ScanCounts(seen=3, new=0, gone=1, files=3, opened=0, ignored=0, failed=0)
-    assert rows(place, "SELECT count(*) FROM images") == [(4,)]
-    assert classes(place) == {"green": 2, "red": 1}
-    assert look(place, root).gone == 0
+    assert ingest(workspace, root) == ScanCounts(seen=3, new=0, gone=1, files=3, opened=0, ignored=0, failed=0)
+    assert rows(workspace, "SELECT count(*) FROM images") == [(4,)]
+    assert classes(workspace) == {"green": 2, "red": 1}
+    assert ingest(workspace, root).gone == 0
 
 
-def test_a_file_that_comes_back_is_no_new_image(place: Place, root: Path, tmp_path: Path) -> None:
-    look(place, root)
+def test_a_restored_file_is_not_a_new_image(workspace: Workspace, root: Path, tmp_path: Path) -> None:
+    ingest(workspace, root)
     (root / "red" / "1.png").rename(tmp_path / "aside.png")
-    look(place, root)
+    ingest(workspace, root)
     (tmp_path / "aside.png").rename(root / "red" / "1.png")
-    assert look(place, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=1, ignored=0, failed=0)
-    assert classes(place) == {"green": 2, "red": 2}
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=1, ignored=0, failed=0)
+    assert classes(workspace) == {"green": 2, "red": 2}
 
 
-def test_a_renamed_class_folder_changes_labels_alone(place: Place, root: Path) -> None:
-    look(place, root)
-    images = rows(place, "SELECT image_id, first_seen FROM images ORDER BY image_id")
+def test_renaming_a_class_folder_changes_only_labels(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
+    images = rows(workspace, "SELECT image_id, first_seen FROM images ORDER BY image_id")
     (root / "red").rename(root / "crimson")
-    assert look(place, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=2, ignored=0, failed=0)
-    assert classes(place) == {"crimson": 2, "green": 2}
-    assert rows(place, "SELECT image_id, first_seen FROM images ORDER BY image_id") == images
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=2, ignored=0, failed=0)
+    assert classes(workspace) == {"crimson": 2, "green": 2}
+    assert rows(workspace, "SELECT image_id, first_seen FROM images ORDER BY image_id") == images
 
 
-def test_the_same_bytes_under_two_classes_are_a_conflict_until_one_goes(place: Place, root: Path) -> None:
+def test_the_same_bytes_under_two_classes_are_a_conflict_until_one_is_deleted(workspace: Workspace, root: Path) -> None:
     shutil.copyfile(root / "red" / "1.png", root / "green" / "copy.png")
-    assert look(place, root).seen == 4
-    assert rows(place, "SELECT label_set, classes FROM conflicts") == [("photos", ["green", "red"])]
+    assert ingest(workspace, root).seen == 4
+    assert rows(workspace, "SELECT label_set, classes FROM conflicts") == [("photos", ["green", "red"])]
     (root / "green" / "copy.png").unlink()
-    assert look(place, root).gone == 0
-    assert rows(place, "SELECT * FROM conflicts") == []
-    assert classes(place) == {"green": 2, "red": 2}
+    assert ingest(workspace, root).gone == 0
+    assert rows(workspace, "SELECT * FROM conflicts") == []
+    assert classes(workspace) == {"green": 2, "red": 2}
 
 
-def test_an_image_in_two_sources_is_one_image_labelled_by_each(place: Place, root: Path, tmp_path: Path) -> None:
-    look(place, root)
+def test_an_image_in_two_sources_is_one_image_labelled_in_each(
+    workspace: Workspace, root: Path, tmp_path: Path
+) -> None:
+    ingest(workspace, root)
     shutil.copytree(root, tmp_path / "other")
-    assert look(place, tmp_path / "other", "other") == ScanCounts(4, 0, 0, files=4, opened=4, ignored=0, failed=0)
-    assert rows(place, "SELECT label_set, count(*) FROM labels GROUP BY ALL ORDER BY ALL") == [
+    assert ingest(workspace, tmp_path / "other", "other") == ScanCounts(4, 0, 0, files=4, opened=4, ignored=0, failed=0)
+    assert rows(workspace, "SELECT label_set, count(*) FROM labels GROUP BY ALL ORDER BY ALL") == [
         ("other", 4),
         ("photos", 4),
     ]
-    assert rows(place, "SELECT count(*) FROM images") == [(4,)]
+    assert rows(workspace, "SELECT count(*) FROM images") == [(4,)]
 
 
-def test_the_labels_that_are_foreseen_are_those_that_are_committed(place: Place, root: Path) -> None:
-    look(place, root)
+def test_the_predicted_labels_are_those_committed(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     (root / "red" / "1.png").rename(root / "red" / "renamed.png")
     shutil.copyfile(root / "red" / "2.png", root / "green" / "copy.png")
     (root / "green" / "3.png").unlink()
     write_image(root / "green" / "4.png", "blue", 99)
     write_image(root / "unlabelled.png", "blue", 98)
-    found = scan(place.home, SourceName("photos"), root, IngestSettings(), silent)
-    foreseen = predict_labels(place.home, found)
-    commit_scan(place.lake, found, datetime.now(UTC))
-    assert sorted(foreseen) == rows(place, "SELECT image_id::VARCHAR AS id, class FROM labels ORDER BY id, class")
-    assert classes(place) == {"green": 2, "red": 2}
+    scanned = scan(workspace.home, SourceName("photos"), root, IngestSettings(), silent)
+    predicted = predict_labels(workspace.home, scanned)
+    commit_scan(workspace.lake, scanned, datetime.now(UTC))
+    assert sorted(predicted) == rows(workspace, "SELECT image_id::VARCHAR AS id, class FROM labels ORDER BY id, class")
+    assert classes(workspace) == {"green": 2, "red": 2}
 
 
-def test_bad_files_cost_a_failure_each_and_nothing_else(place: Place, root: Path) -> None:
+def test_each_bad_file_is_one_failure_and_affects_no_other(workspace: Workspace, root: Path) -> None:
     (root / "red" / "empty.jpg").touch()
-    (root / "red" / "text.jpg").write_text("no image")
+    (root / "red" / "text.jpg").write_text("not an image")
     (root / "notes.txt").write_text("ignored")
-    assert look(place, root) == ScanCounts(seen=4, new=4, gone=0, files=6, opened=6, ignored=1, failed=2)
-    assert failures(place) == [("red/empty.jpg", "probe", "empty file"), ("red/text.jpg", "probe", "no image")]
-    assert classes(place) == {"green": 2, "red": 2}
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=4, gone=0, files=6, opened=6, ignored=1, failed=2)
+    assert failures(workspace) == [("red/empty.jpg", "probe", "empty file"), ("red/text.jpg", "probe", "not an image")]
+    assert classes(workspace) == {"green": 2, "red": 2}
 
 
-def test_a_bad_file_is_opened_again_on_request_or_when_it_changed(place: Place, root: Path) -> None:
+def test_a_bad_file_is_opened_again_on_request_or_if_it_changed(workspace: Workspace, root: Path) -> None:
     bad = root / "red" / "bad.png"
     bad.touch()
-    look(place, root)
-    assert look(place, root).opened == 0
-    assert look(place, root, retry=True).opened == 1
-    assert len(failures(place)) == 1
+    ingest(workspace, root)
+    assert ingest(workspace, root).opened == 0
+    assert ingest(workspace, root, retry=True).opened == 1
+    assert len(failures(workspace)) == 1
     write_image(bad, "blue", 77)
-    assert look(place, root) == ScanCounts(seen=5, new=1, gone=0, files=5, opened=1, ignored=0, failed=0)
-    assert failures(place) == []
+    assert ingest(workspace, root) == ScanCounts(seen=5, new=1, gone=0, files=5, opened=1, ignored=0, failed=0)
+    assert failures(workspace) == []
 
 
-def test_a_bad_file_that_goes_takes_its_failure_with_it(place: Place, root: Path) -> None:
+def test_deleting_a_bad_file_removes_its_failure(workspace: Workspace, root: Path) -> None:
     (root / "red" / "bad.png").touch()
-    look(place, root)
+    ingest(workspace, root)
     (root / "red" / "bad.png").unlink()
-    assert look(place, root).failed == 0
-    assert failures(place) == []
+    assert ingest(workspace, root).failed == 0
+    assert failures(workspace) == []
 
 
-def test_an_image_that_turns_bad_is_gone_and_a_failure(place: Place, root: Path) -> None:
-    look(place, root)
+def test_an_image_that_becomes_unreadable_is_gone_and_a_failure(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     (root / "red" / "1.png").write_bytes(b"")
-    assert look(place, root) == ScanCounts(seen=3, new=0, gone=1, files=4, opened=1, ignored=0, failed=1)
-    assert classes(place) == {"green": 2, "red": 1}
+    assert ingest(workspace, root) == ScanCounts(seen=3, new=0, gone=1, files=4, opened=1, ignored=0, failed=1)
+    assert classes(workspace) == {"green": 2, "red": 1}
 
 
-def test_an_oversized_image_is_a_failure_and_the_rest_is_taken(place: Place, root: Path) -> None:
+def test_an_oversized_image_is_a_failure_and_the_rest_is_ingested(workspace: Workspace, root: Path) -> None:
     Image.new("RGB", (9, 9)).save(root / "red" / "big.png")
-    assert look(place, root, max_pixels=64).seen == 4
-    assert [path for path, _, _ in failures(place)] == ["red/big.png"]
+    assert ingest(workspace, root, max_pixels=64).seen == 4
+    assert [path for path, _, _ in failures(workspace)] == ["red/big.png"]
 
 
-def test_names_of_any_bytes_go_through_the_lake_and_back(place: Place, root: Path) -> None:
+def test_names_of_any_bytes_survive_a_round_trip_through_the_lake(workspace: Workspace, root: Path) -> None:
     names = [b"\xff\xfe", b"back\\slash", b"two\nlines", b"a\\xff", b"quote'"]
     files = [root / os.fsdecode(name) / f"{os.fsdecode(name)}.png" for name in names]
     for seed, path in enumerate(files):
         write_image(path, "blue", 100 + seed)
-    assert look(place, root).seen == 4 + len(names)
-    found = {root / decode_path(path) for (path,) in rows(place, "SELECT path FROM files")}
-    assert set(files) < found
-    assert {os.fsencode(decode_path(name)) for name in classes(place)} == {*names, b"red", b"green"}
-    assert look(place, root).opened == 0
+    assert ingest(workspace, root).seen == 4 + len(names)
+    stored = {root / decode_path(path) for (path,) in rows(workspace, "SELECT path FROM files")}
+    assert set(files) < stored
+    assert {os.fsencode(decode_path(name)) for name in classes(workspace)} == {*names, b"red", b"green"}
+    assert ingest(workspace, root).opened == 0
 
 
-def test_links_that_loop_add_no_image(place: Place, root: Path) -> None:
+def test_looping_links_add_no_image(workspace: Workspace, root: Path) -> None:
     (root / "red" / "up").symlink_to(root)
     (root / "red" / "self.png").symlink_to(root / "red" / "self.png")
-    counts = look(place, root)
+    counts = ingest(workspace, root)
     assert (counts.seen, counts.files, counts.failed) == (4, 4, 1)
-    assert [(path, stage) for path, stage, _ in failures(place)] == [("red/self.png", "read")]
+    assert [(path, stage) for path, stage, _ in failures(workspace)] == [("red/self.png", "read")]
 
 
-def test_what_lies_in_an_unreadable_folder_does_not_count_as_gone(
-    place: Place, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_files_in_an_unreadable_folder_do_not_count_as_gone(
+    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look(place, root)
+    ingest(workspace, root)
     with monkeypatch.context() as patch:
         refuse_to_list(patch, root / "red")
         (root / "green" / "3.png").unlink()
-        assert look(place, root) == ScanCounts(seen=3, new=0, gone=1, files=3, opened=0, ignored=0, failed=1)
-    assert failures(place) == [("red", "read", "Permission denied")]
-    assert classes(place) == {"green": 1, "red": 2}
-    assert look(place, root) == ScanCounts(seen=3, new=0, gone=0, files=3, opened=0, ignored=0, failed=0)
-    assert failures(place) == []
+        assert ingest(workspace, root) == ScanCounts(seen=3, new=0, gone=1, files=3, opened=0, ignored=0, failed=1)
+    assert failures(workspace) == [("red", "read", "Permission denied")]
+    assert classes(workspace) == {"green": 1, "red": 2}
+    assert ingest(workspace, root) == ScanCounts(seen=3, new=0, gone=0, files=3, opened=0, ignored=0, failed=0)
+    assert failures(workspace) == []
 
 
-def test_a_folder_whose_name_begins_like_an_unreadable_one_s_is_not_kept_by_it(
-    place: Place, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_whose_name_starts_with_an_unreadable_folders_name_is_not_mistaken_for_it(
+    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_image(root / "reddish" / "5.png", "blue", 5)
-    look(place, root)
+    ingest(workspace, root)
     (root / "reddish" / "5.png").unlink()
     refuse_to_list(monkeypatch, root / "red")
-    assert look(place, root).gone == 1
+    assert ingest(workspace, root).gone == 1
 
 
 def test_a_folder_that_is_always_unreadable_is_one_failure(
-    place: Place, root: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse_to_list(monkeypatch, root / "red")
-    assert [look(place, root).failed for _ in range(2)] == [1, 1]
-    assert failures(place) == [("red", "read", "Permission denied")]
+    assert [ingest(workspace, root).failed for _ in range(2)] == [1, 1]
+    assert failures(workspace) == [("red", "read", "Permission denied")]
 
 
 def test_an_unreadable_file_is_tried_again_by_the_next_scan(
-    place: Place, root: Path, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Path.open
+    open_any = Path.open
 
-    def refusing(path: Path, mode: str = "r", **options: Any) -> IO[Any]:  # noqa: ANN401 - as pathlib has it
+    def refusing(path: Path, mode: str = "r", **options: Any) -> IO[Any]:  # noqa: ANN401 - as in pathlib
         if path.name == "1.png":
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, mode, **options)
+        return open_any(path, mode, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refusing)
-        assert look(place, root) == ScanCounts(seen=3, new=3, gone=0, files=4, opened=4, ignored=0, failed=1)
-    assert failures(place) == [("red/1.png", "read", "Permission denied")]
-    assert look(place, root) == ScanCounts(seen=4, new=1, gone=0, files=4, opened=1, ignored=0, failed=0)
-    assert failures(place) == []
+        assert ingest(workspace, root) == ScanCounts(seen=3, new=3, gone=0, files=4, opened=4, ignored=0, failed=1)
+    assert failures(workspace) == [("red/1.png", "read", "Permission denied")]
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=1, gone=0, files=4, opened=1, ignored=0, failed=0)
+    assert failures(workspace) == []
 
 
-def test_a_missing_folder_is_refused_and_makes_no_lake(place: Place, tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused_and_creates_no_lake(workspace: Workspace, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="does not exist") as refused:
-        look(place, tmp_path / "gone")
+        ingest(workspace, tmp_path / "gone")
     assert str(tmp_path / "gone") in str(refused.value)
-    assert not place.home.root.exists()
+    assert not workspace.home.root.exists()
 
 
-def test_a_folder_without_images_is_refused_with_what_it_has(place: Place, tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused_with_the_number_of_other_files(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").touch()
-    with pytest.raises(SourceError, match=r"has no image in it \(1 other files\)") as refused:
-        look(place, tmp_path / "photos")
+    with pytest.raises(SourceError, match=r"contains no images \(1 other files\)") as refused:
+        ingest(workspace, tmp_path / "photos")
     assert str(tmp_path / "photos") in str(refused.value)
 
 
-def test_a_folder_that_was_emptied_is_refused_and_the_lake_stays(place: Place, root: Path) -> None:
-    look(place, root)
+def test_an_emptied_folder_is_refused_and_the_lake_does_not_change(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
     shutil.rmtree(root)
     root.mkdir()
-    with pytest.raises(SourceError, match="has no image in it"):
-        look(place, root)
-    assert classes(place) == {"green": 2, "red": 2}
+    with pytest.raises(SourceError, match="contains no images"):
+        ingest(workspace, root)
+    assert classes(workspace) == {"green": 2, "red": 2}
 
 
-def test_a_second_folder_under_a_name_is_refused_while_the_first_is_there(
-    place: Place, root: Path, tmp_path: Path
+def test_a_second_folder_under_one_name_is_refused_while_the_first_exists(
+    workspace: Workspace, root: Path, tmp_path: Path
 ) -> None:
-    look(place, root)
+    ingest(workspace, root)
     write_image(tmp_path / "other" / "red" / "9.png", "red", 9)
     with pytest.raises(SourceError, match="--name") as refused:
-        look(place, tmp_path / "other")
+        ingest(workspace, tmp_path / "other")
     assert str(root) in str(refused.value)
     assert str(tmp_path / "other") in str(refused.value)
-    assert rows(place, "SELECT count(*) FROM scans") == [(1,)]
+    assert rows(workspace, "SELECT count(*) FROM scans") == [(1,)]
 
 
-def test_a_folder_that_moved_is_taken_under_its_name_and_nothing_is_read(
-    place: Place, root: Path, tmp_path: Path
+def test_a_moved_folder_is_recognized_by_its_name_and_nothing_is_read(
+    workspace: Workspace, root: Path, tmp_path: Path
 ) -> None:
-    look(place, root)
+    ingest(workspace, root)
     root.rename(tmp_path / "moved")
-    assert look(place, tmp_path / "moved") == ScanCounts(4, new=0, gone=0, files=4, opened=0, ignored=0, failed=0)
-    assert rows(place, "SELECT arg_max(root, scanned_at) FROM scans") == [(str(tmp_path / "moved"),)]
+    assert ingest(workspace, tmp_path / "moved") == ScanCounts(4, new=0, gone=0, files=4, opened=0, ignored=0, failed=0)
+    assert rows(workspace, "SELECT arg_max(root, scanned_at) FROM scans") == [(str(tmp_path / "moved"),)]

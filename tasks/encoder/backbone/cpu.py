@@ -1,4 +1,4 @@
-"""The backbone on the CPU: one lane a core."""
+"""The backbone on the CPU: one lane per core."""
 
 import platform
 from collections.abc import Callable
@@ -15,19 +15,17 @@ from storage.vectors.feature_file import Matrix
 from tasks.encoder.backbone.forward import Forward
 from tasks.encoder.embedder import Backbone, Lanes
 
-MOST_LANES = 8
-
-
-BATCH = 8  # a lane: its layers then fit into a core's cache
+MAX_LANES = 8
+BATCH = 8  # images per lane: its layers then fit in a core's cache
 
 
 def open_cpu(forward: Forward, recipe: Recipe, batch: int, *, compiled: bool) -> tuple[Backbone, Lanes]:
-    """Run a lane on each core, up to eight, rather than one batch on all: nothing waits for the slowest thread."""
+    """Open one lane per core, up to eight: unlike with one batch on all cores, none waits for the slowest thread."""
     cores = torch.get_num_threads()
-    count = min(cores, MOST_LANES)
+    count = min(cores, MAX_LANES)
 
     def enter() -> None:
-        torch.set_num_threads(cores // count)  # of this thread alone, as OpenMP counts them
+        torch.set_num_threads(cores // count)  # for this thread only: OpenMP counts per thread
 
     @torch.inference_mode()
     def embed(pixels: npt.NDArray[np.uint8]) -> Matrix:
@@ -43,7 +41,7 @@ def open_cpu(forward: Forward, recipe: Recipe, batch: int, *, compiled: bool) ->
 
 
 def compile_forward(forward: Forward, recipe: Recipe, batch: int, enter: Callable[[], None]) -> Forward:
-    """Compile for one batch size, weights folded in, in a thread like those that will run it."""
+    """Compile for one batch size, with the weights folded in, in a thread set up like those that will run it."""
     run = cast("Forward", torch.compile(forward, dynamic=False))
 
     @torch.inference_mode()

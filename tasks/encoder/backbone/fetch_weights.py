@@ -1,4 +1,4 @@
-"""Weights by name, fetched once from where their library keeps them into the home."""
+"""Weights by name, downloaded into the home once from where their library publishes them."""
 
 import re
 import shutil
@@ -17,10 +17,10 @@ Download = Callable[[Path], object]
 
 
 def fetch_weights(home: Home, name: str) -> Weights:
-    """Fetch ``torchvision:NAME`` or ``timm:NAME`` and keep the file under the home.
+    """Download ``torchvision:NAME`` or ``timm:NAME`` into the home.
 
     Raises:
-        WeightsError: where the library has no such weights, or the network gives none.
+        WeightsError: if the library has no such weights, or the download fails.
     """
     library, _, key = name.partition(":")
     try:
@@ -34,8 +34,8 @@ def fetch_weights(home: Home, name: str) -> Weights:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise WeightsError(
             f"weights {name}",
-            f"could not be fetched ({reason})",
-            "Go where the network is, or fetch the file elsewhere and name it with --embed.weights FILE",
+            f"could not be downloaded ({reason})",
+            "Connect to the network, or download the file elsewhere and name it with --embed.weights FILE",
         ) from error
     return Weights(path, digest_file(path))
 
@@ -47,7 +47,9 @@ def _find_torchvision(key: str) -> tuple[str, Download]:
         weights = get_weight(key)
     except (KeyError, ValueError, AttributeError) as error:
         raise WeightsError(
-            f"weights torchvision:{key}", "are none of torchvision's", "Write them as ResNet18_Weights.IMAGENET1K_V1"
+            f"weights torchvision:{key}",
+            "are unknown to torchvision",
+            "Use a name such as torchvision:ResNet18_Weights.IMAGENET1K_V1",
         ) from error
     return ".pth", partial(_download, weights.url)
 
@@ -61,19 +63,19 @@ def _find_timm(key: str) -> tuple[str, Download]:
     except RuntimeError:  # a tag that the network does not have
         cfg = None
     if cfg is None:
-        raise WeightsError(f"weights timm:{key}", "are none of timm's", "Write them as timm:resnet18.a1_in1k")
+        raise WeightsError(f"weights timm:{key}", "are unknown to timm", "Use a name such as timm:resnet18.a1_in1k")
     if cfg.hf_hub_id:
         return ".safetensors", partial(shutil.copyfile, hf_hub_download(cfg.hf_hub_id, "model.safetensors"))
     return ".pth", partial(_download, str(cfg.url))
 
 
 def _download(url: str, to: Path) -> None:
-    """Download a file whole: as long as the server says, and of the hash that its name carries."""
-    with urllib.request.urlopen(url, timeout=60) as answer, to.open("wb") as file:  # noqa: S310 - a library's own address
-        shutil.copyfileobj(answer, file)
-        expected = answer.headers.get("Content-Length")
+    """Download a file; check its length against the server's header, and its hash against the one in its name."""
+    with urllib.request.urlopen(url, timeout=60) as response, to.open("wb") as file:  # noqa: S310 - from the library
+        shutil.copyfileobj(response, file)
+        expected = response.headers.get("Content-Length")
     if expected and to.stat().st_size != int(expected):
-        raise OSError(f"{to.stat().st_size} of {expected} bytes came")
+        raise OSError(f"received {to.stat().st_size} of {expected} bytes")
     prefix = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
     if prefix and not digest_file(to).startswith(prefix[1]):
-        raise OSError(f"its SHA-256 does not begin with {prefix[1]}")
+        raise OSError(f"its SHA-256 does not start with {prefix[1]}")

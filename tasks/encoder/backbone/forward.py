@@ -16,22 +16,23 @@ Forward = Callable[[Tensor], Tensor]
 """From pixels [n, height, width, 3], uint8, to vectors [n, dim], float32, on one device."""
 
 
-class _ReachedError(Exception):
-    """Ends a forward pass at the cut, so that the layers behind it cost nothing."""
+class _CutReachedError(Exception):
+    """Ends a forward pass at the cut, so that the layers after it cost nothing."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
         self.value = value
 
 
-def make_forward(network: nn.Module, recipe: Recipe, place: torch.device) -> Forward:
+def make_forward(network: nn.Module, recipe: Recipe, device: torch.device) -> Forward:
     """Make the function from pixels [n, height, width, 3], uint8, to vectors [n, dim], float32, all on one device."""
     dtype = getattr(torch, recipe.dtype)
     width = recipe.transform.crop[1]
-    mean, std = torch.tensor(recipe.transform.mean, device=place), torch.tensor(recipe.transform.std, device=place)
-    scale, shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)  # along a row: one long axis is fast
+    mean, std = torch.tensor(recipe.transform.mean, device=device), torch.tensor(recipe.transform.std, device=device)
+    # repeated along a row, since one long axis is fast
+    scale, shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
     with torch.inference_mode():
-        run = cut_off(network, recipe.cut, torch.zeros(1, 3, *recipe.transform.crop, device=place, dtype=dtype))
+        run = cut_off(network, recipe.cut, torch.zeros(1, 3, *recipe.transform.crop, device=device, dtype=dtype))
 
     def forward(pixels: Tensor) -> Tensor:
         rows = pixels.flatten(2).float()
@@ -43,41 +44,41 @@ def make_forward(network: nn.Module, recipe: Recipe, place: torch.device) -> For
 
 
 def cut_off(network: nn.Module, cut: str, probe: Tensor) -> Callable[[Tensor], Tensor]:
-    """Give the layers before the cut as a function: to its input where it is the classifier, to its output elsewhere.
+    """Return a function for the network up to the cut: a layer's output, or for ``avgpool`` the classifier's input.
 
-    A network that gives what its classifier was given, once that is taken out, runs through, and a compiler sees it
-    whole; in others the pass is broken off at the cut.
+    If the network returns the classifier's input once the classifier is removed, it runs to its end, and a compiler
+    sees all of it; otherwise an exception ends each pass at the cut.
 
     Args:
-        network: Is changed: its classifier goes, or a hook comes.
-        cut: input, avgpool, or a layer's name.
-        probe: A batch that the network takes.
+        network: The network; it is changed: its classifier is removed, or a hook is added.
+        cut: ``input``, ``avgpool`` or a layer's name.
+        probe: A batch of a size that the network takes.
 
     Raises:
-        BackboneError: where there is no such layer, or it is not run.
+        BackboneError: if there is no such layer, or the network does not run it.
     """
     if cut == "input":
         return nn.Identity()
     layer = _find_cut(network, cut)
-    hook = _break_off(layer, before=cut == "avgpool")
+    hook = _stop_at(layer, before=cut == "avgpool")
     at_cut = _run_to_hook(network, cut, probe)
     if cut == "avgpool":
         name = find_classifier(network)[0]
         network.set_submodule(name, nn.Identity())
-        through = network(probe)
-        if isinstance(through, Tensor) and torch.equal(through, at_cut):
+        output = network(probe)
+        if isinstance(output, Tensor) and torch.equal(output, at_cut):
             hook.remove()
             return network
         network.set_submodule(name, layer)
     return partial(_run_to_hook, network, cut)
 
 
-def _break_off(layer: nn.Module, *, before: bool) -> RemovableHandle:
+def _stop_at(layer: nn.Module, *, before: bool) -> RemovableHandle:
     def stop_before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        raise _ReachedError(inputs[0])
+        raise _CutReachedError(inputs[0])
 
     def stop_after(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
-        raise _ReachedError(output)
+        raise _CutReachedError(output)
 
     return layer.register_forward_pre_hook(stop_before) if before else layer.register_forward_hook(stop_after)
 
@@ -85,7 +86,7 @@ def _break_off(layer: nn.Module, *, before: bool) -> RemovableHandle:
 def _run_to_hook(network: nn.Module, cut: str, batch: Tensor) -> Tensor:
     try:
         network(batch)
-    except _ReachedError as reached:
+    except _CutReachedError as reached:
         return reached.value
     raise BackboneError(f"cut {cut}", "is a layer that the network does not run", "Choose another layer")
 
@@ -97,20 +98,20 @@ def _find_cut(network: nn.Module, cut: str) -> nn.Module:
         return layers[name]
     if cut == "avgpool":
         raise BackboneError(
-            "cut avgpool", "needs a network that ends in a linear layer", "Name a layer with --embed.cut"
+            "cut avgpool", "needs a network that ends in a linear layer", "Choose a layer with --embed.cut"
         )
-    near = difflib.get_close_matches(cut, [layer for layer in layers if layer], n=3)
+    suggestions = difflib.get_close_matches(cut, [layer for layer in layers if layer], n=3) or list(layers)[1:4]
     raise BackboneError(
-        f"cut {cut!r}", "is no layer of the network", f"Take avgpool, {', '.join(near or list(layers)[1:4])}"
+        f"cut {cut!r}", "is not a layer of the network", f"Choose avgpool or a layer, such as {', '.join(suggestions)}"
     )
 
 
 def pool(value: Tensor, pooling: str) -> Tensor:
-    """Average over places or tokens, unless the pooling keeps them.
+    """Average over positions or tokens, unless the pooling is ``flatten``.
 
     Args:
-        value: [n, c], [n, tokens, c], [n, c, h, h] or, as some transformers have it, [n, h, h, c].
-        pooling: average or flatten.
+        value: [n, c], [n, tokens, c], [n, c, h, h] or, in some transformers, [n, h, h, c].
+        pooling: ``average`` or ``flatten``.
     """
     if pooling == "flatten" or value.ndim == 2:  # noqa: PLR2004 - [n, c] has nothing left to pool
         return value

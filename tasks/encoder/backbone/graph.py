@@ -1,4 +1,4 @@
-"""A network as a graph: calls of its blocks, what joins them, and the tensors through which everything passes."""
+"""A network as a graph: its blocks, the operations between them, and the tensors that everything passes through."""
 
 import contextlib
 import inspect
@@ -17,101 +17,108 @@ from tasks.encoder.backbone.networks import find_classifier
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)  # noqa: SLF001 - no public name
 UNTRACEABLE = (RuntimeError, TypeError, ValueError, AttributeError, AssertionError, LookupError)
-"""What a forward raises that decides on values, which a graph has not."""
+"""What tracing raises if the forward pass depends on tensor values, which a graph does not have."""
 
 
 @dataclass(frozen=True)
 class NetworkGraph:
     """A network's forward pass in evaluation mode.
 
-    ``calls`` are the modules that were called, by path, with the node of their output, the inner before the outer.
+    ``calls`` lists the called modules by path, each with the node of its output, inner modules before outer ones.
     """
 
     network: nn.Module
     graph: fx.Graph
     calls: tuple[tuple[str, fx.Node], ...]
     shapes: dict[fx.Node, torch.Size] = field(default_factory=dict)
-    """Of what is a tensor, for two images."""
+    """The shapes of tensors, for a batch of two images."""
     sizes: dict[fx.Node, Any] = field(default_factory=dict)
-    """Of what is no tensor: its value, with ... for the number of images."""
+    """The values that are not tensors, with ... in place of the number of images."""
     flops: dict[fx.Node, int] = field(default_factory=dict)
-    """Of convolutions and products of matrices, a multiplication and an addition as two; whole on the meta device only,
-    where torch fuses nothing."""
+    """The cost of convolutions and matrix products for one image; a multiply-add counts as two. Complete only on the
+    meta device, where torch fuses nothing."""
 
     @cached_property
     def start(self) -> fx.Node:
-        """The pixels."""
+        """The input: the pixels."""
         return cast("fx.Node", next(node for node in self.graph.nodes if node.op == "placeholder"))
 
     @cached_property
     def end(self) -> fx.Node:
-        """What the network gives."""
+        """The output."""
         return cast("fx.Node", next(node for node in self.graph.nodes if node.op == "output").args[0])
 
     @cached_property
     def names(self) -> dict[str, fx.Node]:
-        """The modules that are called once, by path: the node of their output."""
+        """The output nodes of the modules that are called exactly once, by path."""
         counts = Counter(path for path, _ in self.calls)
         return {path: node for path, node in self.calls if counts[path] == 1}
 
     @cached_property
     def classifier_input(self) -> fx.Node | None:
-        """What the last linear layer is given, where all passes through it."""
+        """The input of the last linear layer; None if not everything passes through it."""
         path = find_classifier(self.network)[0]
         calls = [node for node in self.graph.nodes if node.op == "call_module" and node.target == path]
         return calls[0].args[0] if len(calls) == 1 and self.divides(calls[0].args[0]) else None
 
     def between(self, start: fx.Node, end: fx.Node) -> list[fx.Node]:
-        """List what ``end`` is computed from, in order and with itself, without what lies before ``start``."""
-        needed, ends = {start, end}, [end]
-        while ends:
-            node = ends.pop()
+        """List the nodes that ``end`` is computed from, in order, up to and including itself, from ``start`` on."""
+        needed, pending = {start, end}, [end]
+        while pending:
+            node = pending.pop()
             if node is not start and node not in self.sizes:
-                ends += [given for given in node.all_input_nodes if given not in needed]
+                pending += [source for source in node.all_input_nodes if source not in needed]
                 needed.update(node.all_input_nodes)
         return [node for node in self.graph.nodes if node in needed and node is not start]
 
     def divides(self, node: fx.Node) -> bool:
-        """Tell whether all that the network gives is computed from this one value and its parameters."""
+        """Return whether the network's output depends on its input only through this node."""
         return node is self.start or self.start not in self.between(node, self.end)
 
     def module_of(self, node: fx.Node) -> nn.Module | None:
-        """Give the module that a node calls, if any."""
+        """Return the module that a node calls, if any."""
         return self.network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
     def count_parameters(self, start: fx.Node) -> int:
-        """Count the parameters behind a node."""
-        found: set[Tensor] = set()
+        """Count the parameters after a node."""
+        tensors: set[Tensor] = set()
         for node in self.between(start, self.end):
             if module := self.module_of(node):
-                found.update(module.parameters())
+                tensors.update(module.parameters())
             elif node.op == "get_attr":
                 owner, _, name = str(node.target).rpartition(".")
-                found.add(getattr(self.network.get_submodule(owner), name))
-        return sum(tensor.numel() for tensor in found if isinstance(tensor, nn.Parameter))
+                tensors.add(getattr(self.network.get_submodule(owner), name))
+        return sum(tensor.numel() for tensor in tensors if isinstance(tensor, nn.Parameter))
 
     def extract(self, start: fx.Node, end: fx.Node) -> fx.GraphModule:
-        """Make a module from one tensor to another; its parameters keep their names, and stay those of the network."""
+        """Make a module that computes ``end`` from ``start``; it shares the network's parameters and their names."""
         graph = fx.Graph()
-        given = graph.placeholder("value")
-        images = graph.call_method("size", (given, 0))
-        copies: dict[fx.Node, Any] = {start: graph.call_method("clone", (given,))}  # layers may compute in place
+        value = graph.placeholder("value")
+        images = graph.call_method("size", (value, 0))
+        copies: dict[fx.Node, Any] = {start: graph.call_method("clone", (value,))}  # layers may compute in place
         for node in self.between(start, end):
-            known = node in self.sizes
-            copies[node] = _fill_in(self.sizes[node], images) if known else graph.node_copy(node, copies.__getitem__)
+            if node in self.sizes:
+                copies[node] = _substitute(self.sizes[node], images)
+            else:
+                copies[node] = graph.node_copy(node, copies.__getitem__)
         graph.output(copies[end])
         return fx.GraphModule(self.network, graph)
 
 
 def trace_network(network: nn.Module, size: tuple[int, int]) -> NetworkGraph:
-    """Trace a network in evaluation mode by torch.fx down to its blocks, and measure it at a size of image.
+    """Trace a network in evaluation mode with torch.fx down to its blocks, and measure it at an image size.
 
-    Blocks stay modules, so that what is extracted can be trained. What joins them stays as it is in evaluation mode.
+    Blocks remain modules, so that extracted parts can be trained. The operations between blocks stay as they are in
+    evaluation mode.
+
+    Args:
+        network: The network.
+        size: (height, width) of its input, in pixels.
 
     Raises:
-        BackboneError: where the network's forward decides on the values of its input, or does not take the size.
+        BackboneError: if the forward pass depends on the values of its input, or the network does not take the size.
     """
-    tracer = _Tracer(_find_opened(network).__contains__)
+    tracer = _Tracer(_find_containers(network).__contains__)
     try:
         traced = NetworkGraph(network, tracer.trace(network, _defaults(network)), tuple(tracer.calls))
         _measure(traced, size)
@@ -126,15 +133,15 @@ def trace_network(network: nn.Module, size: tuple[int, int]) -> NetworkGraph:
 
 
 class _Tracer(fx.Tracer):
-    """Looks into some modules, and records what each gives."""
+    """Traces into some modules, and records the output node of each."""
 
-    def __init__(self, opens: Callable[[nn.Module], bool]) -> None:
+    def __init__(self, traces_into: Callable[[nn.Module], bool]) -> None:
         super().__init__(param_shapes_constant=True)
-        self.opens = opens
+        self.traces_into = traces_into
         self.calls: list[tuple[str, fx.Node]] = []
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - fx's signature
-        return not self.opens(m)
+        return not self.traces_into(m)
 
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -145,23 +152,23 @@ class _Tracer(fx.Tracer):
         return value
 
 
-def _find_opened(network: nn.Module) -> set[nn.Module]:
-    """Choose the modules to look into: what holds the classifier, rows of layers, and stages of blocks.
+def _find_containers(network: nn.Module) -> set[nn.Module]:
+    """Choose the modules to trace into: those that contain the classifier, sequences of layers, and stages of blocks.
 
-    A block has a convolution or linear layer of its own, or branches, as has some other of its class.
+    A block has a convolution or linear layer as a direct child, or it branches, or another of its class does.
     """
-    stages = [module for module in network.modules() if _is_row(module) or _holds_blocks(module)]
-    blocks = {type(module) for module in stages if not _is_row(module) and _branches(module)}
+    stages = [module for module in network.modules() if _is_sequence(module) or _contains_blocks(module)]
+    blocks = {type(module) for module in stages if not _is_sequence(module) and _branches(module)}
     path = find_classifier(network)[0].split(".")[:-1]
-    above = {network.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)}
-    return above | {module for module in stages if type(module) not in blocks}
+    ancestors = {network.get_submodule(".".join(path[:depth])) for depth in range(len(path) + 1)}
+    return ancestors | {module for module in stages if type(module) not in blocks}
 
 
-def _is_row(module: nn.Module) -> bool:
+def _is_sequence(module: nn.Module) -> bool:
     return type(module).forward is nn.Sequential.forward and _count_weighted(module) > 1
 
 
-def _holds_blocks(module: nn.Module) -> bool:
+def _contains_blocks(module: nn.Module) -> bool:
     return _count_weighted(module) > 1 and not any(isinstance(child, WEIGHTED) for child in module.children())
 
 
@@ -170,7 +177,7 @@ def _count_weighted(module: nn.Module | None) -> int:
 
 
 def _branches(module: nn.Module) -> bool:
-    """Tell whether some layer lies beside the way from input to output; so where it cannot be told."""
+    """Return whether a layer is in a branch beside the path from input to output; True if it cannot be traced."""
     tracer = _Tracer(lambda _: False)
     try:
         traced = NetworkGraph(module, tracer.trace(module, _defaults(module)), tuple(tracer.calls))
@@ -181,13 +188,13 @@ def _branches(module: nn.Module) -> bool:
 
 
 def _defaults(module: nn.Module) -> dict[str, Any]:
-    """Give the defaults of all that a forward takes beside its first argument."""
+    """Return the defaults of all arguments of a forward pass after the first."""
     _, *rest = inspect.signature(module.forward).parameters.values()
     return {parameter.name: parameter.default for parameter in rest if parameter.default is not parameter.empty}
 
 
 class _Meter(fx.Interpreter):
-    """Runs a graph and keeps what each node gave: a tensor's shape, or another value; and what it cost."""
+    """Runs a graph and records each node's result (a tensor's shape, or another value) and its cost."""
 
     def __init__(self, network: nn.Module, graph: fx.Graph) -> None:
         super().__init__(network, graph=graph)
@@ -218,31 +225,32 @@ class _Meter(fx.Interpreter):
 
 
 def _measure(traced: NetworkGraph, size: tuple[int, int]) -> None:
-    """Run the graph for one image, then for two, to tell what follows their number."""
+    """Run the graph for one image, then for two, to see which values depend on their number."""
     one, two = _Meter(traced.network, traced.graph), _Meter(traced.network, traced.graph)
     one.measure(1, size)
     two.measure(2, size)
     traced.shapes.update(two.shapes)
     traced.flops.update(one.flops)
-    traced.sizes.update(_settle(one.others, two.others))
+    traced.sizes.update(_generalize_all(one.others, two.others))
 
 
-def _settle(one: dict[fx.Node, Any], two: dict[fx.Node, Any]) -> Iterator[tuple[fx.Node, Any]]:
-    """Keep the numbers that do not depend on the images, or are their number."""
+def _generalize_all(one: dict[fx.Node, Any], two: dict[fx.Node, Any]) -> Iterator[tuple[fx.Node, Any]]:
+    """Yield the values that are constant or the number of images, from those for one image and for two."""
     for node, value in one.items():
         with contextlib.suppress(TypeError):
-            yield node, _join(value, two[node])
+            yield node, _generalize(value, two[node])
 
 
-def _join(one: Any, two: Any) -> Any:  # noqa: ANN401 - numbers, or tuples of them
+def _generalize(one: Any, two: Any) -> Any:  # noqa: ANN401 - numbers, or tuples of them
     if isinstance(one, tuple):
-        return tuple(map(_join, one, two))
+        return tuple(map(_generalize, one, two))
     if not isinstance(one, int | float | torch.dtype) or (one != two and (one, two) != (1, 2)):
         raise TypeError
     return one if one == two else ...
 
 
-def _fill_in(size: Any, images: fx.Node) -> Any:  # noqa: ANN401 - as above
+def _substitute(size: Any, images: fx.Node) -> Any:  # noqa: ANN401 - as above
+    """Replace ... by the number of images."""
     if isinstance(size, tuple):
-        return tuple(_fill_in(part, images) for part in size)
+        return tuple(_substitute(part, images) for part in size)
     return images if size is ... else size

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm: built, filled with weights, and what they expect of their input."""
+"""Networks of torchvision and timm: building them, loading their weights, and the input that they expect."""
 
 import difflib
 from collections.abc import Mapping
@@ -14,7 +14,10 @@ from tasks.encoder.backbone.weights import Weights
 
 @dataclass(frozen=True)
 class Input:
-    """What a network expects of its input, as its library says."""
+    """The input that a network expects, according to its library.
+
+    ``size`` is (height, width) in pixels, ``share`` the crop's side as a share of the resized shorter side.
+    """
 
     size: tuple[int, int]
     share: float
@@ -24,11 +27,11 @@ class Input:
     std: tuple[float, float, float]
 
 
-def expected_input(backbone: str, weights: str) -> Input:
-    """Ask the library what a network was trained on, with these weights where they have a name.
+def find_input(backbone: str, weights: str) -> Input:
+    """Look up the input that a network was trained on; for weights that have a name, with these weights.
 
     Raises:
-        BackboneError: where there is no such network.
+        BackboneError: if there is no such network.
     """
     _check_name(backbone)
     library, _, name = backbone.partition("/")
@@ -39,11 +42,11 @@ def expected_input(backbone: str, weights: str) -> Input:
 
 
 def load_network(backbone: str, weights: Weights) -> nn.Module:
-    """Build a network, load its weights strictly, freeze it.
+    """Build a network, load all its weights, freeze it, and put it into evaluation mode.
 
     Raises:
-        BackboneError: where there is no such network.
-        WeightsError: where the weights do not fit it.
+        BackboneError: if there is no such network.
+        WeightsError: if the weights cannot be read or do not fit it.
     """
     state = _read_state(weights)
     network = _build(backbone)
@@ -52,7 +55,7 @@ def load_network(backbone: str, weights: Weights) -> nn.Module:
     name, head = find_classifier(network)
     stored = state.get(f"{name}.weight")
     if head is not None and stored is not None and stored.ndim == head.weight.ndim and len(stored) != len(head.weight):
-        network = _build(backbone, num_classes=len(stored))  # somebody's own classes; the head is not used anyway
+        network = _build(backbone, num_classes=len(stored))  # for other classes; the classifier is not used anyway
     try:
         network.load_state_dict(state, strict=True)
     except RuntimeError as error:
@@ -60,28 +63,28 @@ def load_network(backbone: str, weights: Weights) -> nn.Module:
         raise WeightsError(
             f"weights {weights.path.name}",
             f"do not fit {backbone} ({reason})",
-            "Name the network that they were made for",
+            "Set --embed.backbone to the network that they belong to",
         ) from error
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def sketch_network(backbone: str, size: tuple[int, int]) -> nn.Module:
-    """Build a network for a size of image without numbers in its weights, to look at.
+def build_meta_network(backbone: str, size: tuple[int, int]) -> nn.Module:
+    """Build a network on the meta device, without values in its weights, for an image size (height, width).
 
     Raises:
-        BackboneError: where there is no such network.
+        BackboneError: if there is no such network.
     """
     fixed = {"image_size": size[0]} if backbone.startswith("torchvision/vit_") else {}
     try:
         with torch.device("meta"):
             network = _build(backbone, **fixed)
-    except NotImplementedError:  # where it reckons its widths with tensors
+    except NotImplementedError:  # if it computes its widths with tensors
         network = _build(backbone).to("meta")
     return network.eval().requires_grad_(requires_grad=False)
 
 
 def find_classifier(network: nn.Module) -> tuple[str, Any]:
-    """Find the last linear layer: what an ImageNet network ends in."""
+    """Return the name and module of the last linear layer, an ImageNet network's classifier; ("", None) if none."""
     linear = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return linear[-1] if linear else ("", None)
 
@@ -104,25 +107,27 @@ def _check_name(backbone: str) -> None:
         import timm
 
         names = timm.list_models()
-        known = timm.is_model(name)
+        exists = timm.is_model(name)
     elif library == "torchvision":
         from torchvision import models
 
         names = models.list_models(module=models)
-        known = name in names
+        exists = name in names
     else:
         raise BackboneError(
-            f"backbone {backbone!r}", "is timm/NAME or torchvision/NAME", "Write it so, such as torchvision/resnet18"
+            f"backbone {backbone!r}",
+            "must be timm/NAME or torchvision/NAME",
+            "Write it with its library, such as torchvision/resnet18",
         )
-    if not known:
+    if not exists:
         raise _unknown(backbone, names)
 
 
 def _unknown(backbone: str, names: list[str]) -> BackboneError:
     library, _, name = backbone.partition("/")
-    near = difflib.get_close_matches(name, names, n=3)
-    remedy = f"Did you mean {', '.join(f'{library}/{match}' for match in near)}?" if near else "Check its spelling"
-    return BackboneError(f"backbone {backbone}", f"is no classification network of {library}", remedy)
+    matches = [f"{library}/{match}" for match in difflib.get_close_matches(name, names, n=3)]
+    remedy = f"Did you mean {' or '.join(matches)}?" if matches else "Check its spelling"
+    return BackboneError(f"backbone {backbone}", f"is not a classification network of {library}", remedy)
 
 
 def _read_state(weights: Weights) -> Mapping[str, Tensor]:
@@ -135,22 +140,22 @@ def _read_state(weights: Weights) -> Mapping[str, Tensor]:
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise WeightsError(
-            f"weights {weights.path}", f"cannot be read as tensors alone ({reason})", "Save them as .safetensors"
+            f"weights {weights.path}", f"cannot be read as tensors only ({reason})", "Save them as .safetensors"
         ) from error
     for key in ("state_dict", "model"):  # as training scripts wrap them
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise WeightsError(f"weights {weights.path}", "hold no tensors by name", "Save the network's state_dict()")
+        raise WeightsError(f"weights {weights.path}", "contain no named tensors", "Save the network's state_dict()")
     return state
 
 
 def _rename_by_order(network: nn.Module, state: Mapping[str, Tensor], weights: Weights) -> Mapping[str, Tensor]:
     names = network.state_dict()
     pairs = list(zip(names.items(), state.values(), strict=False))
-    if len(names) != len(state) or any(own.shape != stored.shape for (_, own), stored in pairs):
+    if len(names) != len(state) or any(expected.shape != stored.shape for (_, expected), stored in pairs):
         raise WeightsError(
-            f"weights {weights.path.name}", "do not have the tensors of the network in its order", "Install them again"
+            f"weights {weights.path.name}", "do not have the network's tensors in its order", "Reinstall them"
         )
     return {name: stored for (name, _), stored in pairs}
 
@@ -163,7 +168,8 @@ def _timm_input(name: str) -> Input:
         defaults = timm.models.get_pretrained_cfg(name)
     except RuntimeError as error:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
-        raise BackboneError(f"timm/{name}", "has a tag that timm does not know", f"Take one of {tags}") from error
+        remedy = f"Choose one of {', '.join(tags)}" if tags else "Leave the tag out"
+        raise BackboneError(f"timm/{name}", "has a tag that timm does not know", remedy) from error
     cfg = resolve_data_config(pretrained_cfg=defaults.to_dict() if defaults else {})
     return Input(
         tuple(cfg["input_size"][1:]),

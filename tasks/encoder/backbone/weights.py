@@ -1,4 +1,4 @@
-"""Weights: found by name or path, identified by the digest of their bytes. Imports no torch."""
+"""Weights, found by name or path and identified by the digest of their bytes. Does not import torch."""
 
 import hashlib
 import importlib.util
@@ -27,7 +27,7 @@ class Weights:
 
 
 def find_weights(home: Home, backbone: str, name: str) -> Weights | None:
-    """Find weights on this machine; None if they have to be fetched first.
+    """Find weights on this machine; return None if they must be downloaded first.
 
     Raises:
         WeightsError: if there are no such weights, or they belong to another backbone.
@@ -44,7 +44,7 @@ def find_weights(home: Home, backbone: str, name: str) -> Weights | None:
 
 
 def name_local_file(name: str) -> str:
-    """Return the name, without its suffix, of the file that holds weights fetched by name."""
+    """Return the file name, without its suffix, of weights that are downloaded by name."""
     return name.replace(":", "_").replace("/", "_")
 
 
@@ -65,20 +65,22 @@ def _find_embedded(backbone: str) -> Weights:
         raise WeightsError(
             f"weights 'embedded' for {backbone}",
             f"are those of {EMBEDDED}",
-            "Name this network's weights with --embed.weights, such as timm:NAME, torchvision:NAME or a file",
+            "Set --embed.weights to this network's weights: timm:NAME, torchvision:NAME or a file",
         )
     spec = importlib.util.find_spec(EMBEDDED_PACKAGE)
     folders = (spec.submodule_search_locations or []) if spec else []
     paths = [path for folder in folders for path in Path(folder).rglob("*.pth")]
     if not paths:
-        raise WeightsError("weights 'embedded'", "need a package that is missing", f"Install {EMBEDDED_PACKAGE}")
+        raise WeightsError("weights 'embedded'", "are in a package that is missing", f"Install {EMBEDDED_PACKAGE}")
     return Weights(paths[0], digest_file(paths[0]), by_order=True)
 
 
 def _check_library(backbone: str, name: str, library: str) -> None:
     if not backbone.startswith(f"{library}/"):
         raise WeightsError(
-            f"weights {name}", f"are made for {library} and do not fit {backbone}", f"Name a backbone as {library}/NAME"
+            f"weights {name}",
+            f"are for a network of {library} and do not fit {backbone}",
+            f"Set --embed.backbone to {library}/NAME",
         )
 
 
@@ -87,10 +89,10 @@ def _find_file(path: Path) -> Weights:
         raise WeightsError(
             f"weights {path}",
             f"must be a file that ends in {', '.join(SUFFIXES)}, 'embedded', torchvision:NAME or timm:NAME",
-            "Name one of these with --embed.weights",
+            "Set --embed.weights to one of these",
         )
     if not path.is_file():
-        raise WeightsError(f"weights {path}", "do not exist or are no file", "Check the path")
+        raise WeightsError(f"weights {path}", "do not exist or are not a file", "Check the path")
     try:
         return Weights(path, digest_file(path))
     except OSError as error:

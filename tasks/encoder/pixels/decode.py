@@ -1,4 +1,4 @@
-"""From an image's bytes to the pixels that the backbone gets."""
+"""From an image's bytes to the backbone's input pixels."""
 
 import io
 import math
@@ -9,12 +9,12 @@ from PIL import Image, ImageOps
 
 from storage.formats import FORMATS
 from storage.recipe import Transform
-from tasks.encoder.pixels.transform import Pixels, plan_cut
-from tasks.encoder.pixels.views import cut_window, draw_window
+from tasks.encoder.pixels.transform import Pixels, plan_crop
+from tasks.encoder.pixels.views import crop_window, draw_window
 
 LONGEST = 100
 JPEG, EXIF, ORIENTATION = b"\xff\xd8\xff", b"Exif\0\0", 0x0112
-HEADER = 1 << 16  # a JPEG's EXIF stands in its first segments, of at most this size
+HEADER = 1 << 16  # a JPEG's EXIF is in its first segments, of at most this size
 _SMOOTH = ("bilinear", "bicubic")
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -25,18 +25,18 @@ _RESAMPLING = {
 
 
 def decode(data: bytes, transform: Transform, view: int = 0) -> Pixels:
-    """Decode, turn upright, resize and cut one image; the first frame where there are several.
+    """Decode, turn upright, resize and crop one image; of an animation, its first frame.
 
-    A view above 0 is a random window of the image instead of its middle.
+    A view above 0 is a random window of the image instead of its center.
 
-    Plain JPEG goes through libjpeg-turbo and an antialiased resize of bytes, which let go of the interpreter's lock.
-    They differ from Pillow's pixels by at most 1. Pillow decides the rest.
+    Plain JPEGs go through libjpeg-turbo and an antialiased resize of bytes, which release the interpreter's lock. Their
+    pixels differ from Pillow's by at most 1 level. Pillow decodes everything else.
 
     Returns:
         [height, width, 3], uint8, RGB.
 
     Raises:
-        Exception: of any kind, where the bytes are broken or their pixels have no agreed range.
+        Exception: of any kind, if the bytes are broken or their pixels have no defined range.
     """
     (result,) = decode_all([data], transform, view)
     if isinstance(result, Exception):
@@ -45,13 +45,13 @@ def decode(data: bytes, transform: Transform, view: int = 0) -> Pixels:
 
 
 def decode_all(images: Sequence[bytes], transform: Transform, view: int = 0) -> list[Pixels | Exception]:
-    """Decode several images, each as if it were alone; one that is broken gives its error."""
+    """Decode several images, each as if it were alone; the result for a broken one is its exception."""
     done: dict[int, Pixels | None] = {}
     if transform.decoder == "gpu" and not view:
         from tasks.encoder.pixels.decode_gpu import decode_on_gpu
 
-        fit = [at for at, data in enumerate(images) if _is_smooth(data, transform) and _read_plain_size(data)]
-        done = dict(zip(fit, decode_on_gpu([images[at] for at in fit], transform), strict=True)) if fit else {}
+        plain = [at for at, data in enumerate(images) if _is_fast(data, transform) and _read_plain_size(data)]
+        done = dict(zip(plain, decode_on_gpu([images[at] for at in plain], transform), strict=True)) if plain else {}
     return [_decode_alone(data, transform, view, done.get(at)) for at, data in enumerate(images)]
 
 
@@ -63,28 +63,28 @@ def _decode_alone(data: bytes, transform: Transform, view: int, done: Pixels | N
 
 
 def _decode(data: bytes, transform: Transform, view: int) -> Pixels:
-    if transform.decoder != "gpu" and _is_smooth(data, transform):
+    if transform.decoder != "gpu" and _is_fast(data, transform):
         pixels = _decode_jpeg(data, transform)
         if pixels is not None:
-            return _cut_view(Image.fromarray(pixels), data, transform, view) if view else _resize(pixels, transform)
-    Image.init()  # once in a process: registers every format
+            return _crop_view(Image.fromarray(pixels), data, transform, view) if view else _resize(pixels, transform)
+    Image.init()  # registers every format, once per process
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         upright = _to_rgb(ImageOps.exif_transpose(image))
-        return _cut_view(upright, data, transform, view) if view else np.asarray(_cut(upright, transform))
+        return _crop_view(upright, data, transform, view) if view else np.asarray(_crop(upright, transform))
 
 
-def _cut_view(image: Image.Image, data: bytes, transform: Transform, view: int) -> Pixels:
+def _crop_view(image: Image.Image, data: bytes, transform: Transform, view: int) -> Pixels:
     window = draw_window(data, view, image.size)
-    return np.asarray(cut_window(image, window, transform.crop, _RESAMPLING[transform.interpolation]))
+    return np.asarray(crop_window(image, window, transform.crop, _RESAMPLING[transform.interpolation]))
 
 
-def _is_smooth(data: bytes, transform: Transform) -> bool:
-    """Tell whether an image is a JPEG that lies upright, to be resized as torch can."""
-    return data.startswith(JPEG) and transform.interpolation in _SMOOTH and not _is_turned(data)
+def _is_fast(data: bytes, transform: Transform) -> bool:
+    """Return whether an image may take the fast path: an upright JPEG, with an interpolation that torch offers too."""
+    return data.startswith(JPEG) and transform.interpolation in _SMOOTH and not _is_rotated(data)
 
 
-def _is_turned(data: bytes) -> bool:
-    """Tell whether EXIF may turn the image; few files carry it, and Pillow reads it."""
+def _is_rotated(data: bytes) -> bool:
+    """Return whether EXIF says to rotate or flip the image."""
     at = data.find(EXIF, 0, HEADER)
     if at < 0:
         return False
@@ -94,15 +94,15 @@ def _is_turned(data: bytes) -> bool:
 
 
 def _decode_jpeg(data: bytes, transform: Transform) -> Pixels | None:
-    """Decode a JPEG of three channels or one; None for what is Pillow's to decide.
+    """Decode a JPEG of three channels or one; None if it is left to Pillow.
 
-    With the ``scaled`` decoder, at the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter side is not below the
-    transform's: sizes that the format's cosine transform gives for nothing. Those between them, such as 7/8, cost
-    libjpeg-turbo more than they save: it has no vector instructions for them.
+    The ``scaled`` decoder decodes at the smallest of 1/1, 1/2, 1/4 and 1/8 whose shorter side is not below the
+    transform's: JPEG's cosine transform yields these sizes for free. Sizes in between, such as 7/8, cost libjpeg-turbo
+    more than they save, because it has no vector instructions for them.
     """
     try:
         import simplejpeg
-    except ModuleNotFoundError:  # a machine with little but torch; Pillow gives the same pixels, to 1 level, slower
+    except ModuleNotFoundError:  # a machine with little but torch; Pillow yields the same pixels to 1 level, slower
         if transform.decoder == "full":
             return None
         raise
@@ -112,19 +112,19 @@ def _decode_jpeg(data: bytes, transform: Transform) -> Pixels | None:
     height, width = size if transform.decoder == "full" else _halve(size, max(transform.resize, *transform.crop))
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB", min_height=height, min_width=width, min_factor=1)
-    except ValueError:  # broken: Pillow says how, or is more patient
+    except ValueError:  # broken: Pillow is more tolerant, or has the better message
         return None
     return pixels
 
 
 def _halve(size: tuple[int, int], smallest: int) -> tuple[int, int]:
-    """Give the size halved up to three times, as long as its shorter side is not below the smallest."""
-    by = max((by for by in (2, 4, 8) if math.ceil(min(size) / by) >= smallest), default=1)
-    return math.ceil(size[0] / by), math.ceil(size[1] / by)
+    """Halve a size up to three times, as long as its shorter side is not below ``smallest``."""
+    factor = max((factor for factor in (2, 4, 8) if math.ceil(min(size) / factor) >= smallest), default=1)
+    return math.ceil(size[0] / factor), math.ceil(size[1] / factor)
 
 
 def _read_plain_size(data: bytes) -> tuple[int, int] | None:
-    """Give (height, width) by the header of a JPEG of three channels or one, of a size that Pillow takes, too."""
+    """Read (height, width) from a JPEG's header; None unless it has three channels or one and Pillow takes its size."""
     import simplejpeg
 
     try:
@@ -136,42 +136,42 @@ def _read_plain_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _resize(pixels: Pixels, transform: Transform) -> Pixels:
-    """Resize and cut, to Pillow's pixels within 1 level.
+    """Resize and crop, to within 1 level of Pillow's pixels.
 
-    Bilinear goes through torch's kernel for bytes, which follows Pillow's with coefficients of 16 bits. Bicubic ones,
-    some of them negative, would be 2 levels off in one of a million: Pillow itself makes the cut's pixels, no others.
+    Bilinear uses torch's kernel for bytes, which follows Pillow's with 16-bit coefficients. Its bicubic coefficients,
+    some of them negative, would be 2 levels off in one pixel of a million, so Pillow computes the crop's pixels.
     """
     height, width = transform.crop
-    size, (top, left) = plan_cut((pixels.shape[0], pixels.shape[1]), transform)
+    size, (top, left) = plan_crop((pixels.shape[0], pixels.shape[1]), transform)
     if transform.interpolation == "bilinear":
         return _interpolate(pixels, size)[top : top + height, left : left + width]
-    rows, columns = (side / to for side, to in zip(pixels.shape[:2], size, strict=True))
-    across = (left * columns, 0, (left + width) * columns, pixels.shape[0])
-    down = (0, top * rows, width, (top + height) * rows)
-    how = _RESAMPLING[transform.interpolation]
-    narrow = Image.fromarray(pixels).resize((width, pixels.shape[0]), how, across)
-    return np.asarray(narrow.resize((width, height), how, down))
+    y_scale, x_scale = (before / after for before, after in zip(pixels.shape[:2], size, strict=True))
+    columns = (left * x_scale, 0, (left + width) * x_scale, pixels.shape[0])
+    rows = (0, top * y_scale, width, (top + height) * y_scale)
+    resampling = _RESAMPLING[transform.interpolation]
+    narrow = Image.fromarray(pixels).resize((width, pixels.shape[0]), resampling, columns)
+    return np.asarray(narrow.resize((width, height), resampling, rows))
 
 
 def _interpolate(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Resize as ``torch.nn.functional.interpolate`` does, which would take the colours of a single image apart."""
+    """Resize like ``torch.nn.functional.interpolate``, which would convert a single image to planar colors."""
     import torch
 
     if size == pixels.shape[:2]:
         return pixels
     resized: Pixels = np.empty((*size, 3), np.uint8)
-    image, into = (torch.from_numpy(each[None]).permute(0, 3, 1, 2) for each in (pixels, resized))  # channels last
-    torch.ops.aten._upsample_bilinear2d_aa(image, size, align_corners=False, out=into)  # noqa: SLF001 - no public name
+    image, out = (torch.from_numpy(array[None]).permute(0, 3, 1, 2) for array in (pixels, resized))  # channels last
+    torch.ops.aten._upsample_bilinear2d_aa(image, size, align_corners=False, out=out)  # noqa: SLF001 - no public name
     return resized
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Give RGB: alpha over white, 16 bit scaled to 8."""
+    """Convert to RGB: alpha is composited over white, 16 bits are scaled to 8."""
     if image.mode.startswith("I;16"):
         deep = np.asarray(image).astype(np.uint16)
         return Image.fromarray((deep >> 8).astype(np.uint8), "L").convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError(f"pixels of mode {image.mode} have no agreed range")
+        raise ValueError(f"pixels of mode {image.mode} have no defined range")
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")
@@ -179,10 +179,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _cut(image: Image.Image, transform: Transform) -> Image.Image:
+def _crop(image: Image.Image, transform: Transform) -> Image.Image:
     if not transform.squash and max(image.size) > LONGEST * min(image.size):  # resized, it would take gigabytes
-        raise ValueError(f"{image.width} x {image.height} is longer than {LONGEST} times its width")
+        raise ValueError(f"{image.width} x {image.height}: one side is more than {LONGEST} times the other")
     height, width = transform.crop
-    (tall, wide), (top, left) = plan_cut((image.height, image.width), transform)
-    resized = image.resize((wide, tall), _RESAMPLING[transform.interpolation])
+    resize, (top, left) = plan_crop((image.height, image.width), transform)
+    resized = image.resize(resize[::-1], _RESAMPLING[transform.interpolation])
     return resized.crop((left, top, left + width, top + height))

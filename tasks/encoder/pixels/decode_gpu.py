@@ -1,4 +1,4 @@
-"""JPEG decoded by the GPU's own decoder (nvJPEG, which torchvision carries), a few images at once."""
+"""Decoding JPEGs with the GPU's decoder (nvJPEG, which comes with torchvision), several images at once."""
 
 from collections.abc import Sequence
 
@@ -8,19 +8,19 @@ from torch.nn.functional import interpolate
 from torchvision.io import ImageReadMode, decode_jpeg
 
 from storage.recipe import Transform
-from tasks.encoder.pixels.transform import Pixels, plan_cut
+from tasks.encoder.pixels.transform import Pixels, plan_crop
 
 
 def decode_on_gpu(images: Sequence[bytes], transform: Transform) -> list[Pixels | None]:
-    """Decode, resize and cut JPEGs of three channels or one; None for each that the decoder refuses.
+    """Decode, resize and crop JPEGs of three channels or one.
 
-    The resize is antialiased, in float32, rounded to the nearest level. Without a GPU the CPU goes the same way.
+    The resize is antialiased, in float32, and rounds to the nearest level. Without a GPU the CPU takes the same steps.
 
     Returns:
-        [height, width, 3], uint8, RGB, each.
+        For each image, [height, width, 3], uint8, RGB, or None if the decoder refuses it.
 
     Raises:
-        torch.OutOfMemoryError: where the device has no room for them.
+        torch.OutOfMemoryError: if they do not fit in the device's memory.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoded = [torch.from_numpy(np.frombuffer(data, np.uint8).copy()) for data in images]
@@ -28,18 +28,18 @@ def decode_on_gpu(images: Sequence[bytes], transform: Transform) -> list[Pixels 
         decoded = decode_jpeg(encoded, ImageReadMode.RGB, device=device)
     except torch.OutOfMemoryError:
         raise
-    except RuntimeError:  # one of them is broken: each alone, so that none depends on its company
+    except RuntimeError:  # one of them is broken: decode each alone, so that none depends on the others
         if len(images) == 1:
             return [None]
         return [decode_on_gpu([data], transform)[0] for data in images]
-    cuts: Pixels = torch.stack([_resize(image, transform) for image in decoded]).cpu().numpy()
-    return list(cuts)
+    crops: Pixels = torch.stack([_resize(image, transform) for image in decoded]).cpu().numpy()
+    return list(crops)
 
 
 def _resize(image: torch.Tensor, transform: Transform) -> torch.Tensor:
-    """Resize and cut [3, height, width] to [height, width, 3], uint8, on its device."""
+    """Resize and crop [3, height, width] to [height, width, 3], uint8, on the same device."""
     height, width = transform.crop
-    size, (top, left) = plan_cut((image.shape[1], image.shape[2]), transform)
+    size, (top, left) = plan_crop((image.shape[1], image.shape[2]), transform)
     if size != tuple(image.shape[1:]):
         resized = interpolate(image[None].float(), size, mode=transform.interpolation, antialias=True)[0]
         image = resized.round().clamp(0, 255).to(torch.uint8)

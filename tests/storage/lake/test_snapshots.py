@@ -75,7 +75,7 @@ def test_no_snapshot_can_be_tagged_while_an_erasure_is_unfinished(place: Home) -
     with open_lake(place) as lake:
         add_features(lake, range(4))
         lake.commit(lambda: lake.execute("INSERT INTO erasures VALUES ('e', 'images', 1, 1, '[]', NULL)"))
-        with pytest.raises(LakeError, match=r"while an erasure is open.*Finish it first: `frostline erase`"):
+        with pytest.raises(LakeError, match=r"while an erasure is unfinished.*Finish it first: `frostline erase`"):
             tag_snapshot(lake, "v1", None, NOW)
         lake.commit(lambda: lake.execute("UPDATE erasures SET erased_at = now()"))
         assert tag_snapshot(lake, "v1", None, NOW)

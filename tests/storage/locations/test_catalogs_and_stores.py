@@ -124,7 +124,7 @@ def test_a_store_without_credentials_is_one_error(place: Home, monkeypatch: pyte
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    assert refuse(place).count("no credentials are found") == 2
+    assert refuse(place).count("no credentials were found") == 2
 
 
 @OUTGROWN

@@ -27,8 +27,8 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export, "ROWS_A_FILE", 6)
-    monkeypatch.setattr(export, "ROWS_A_GROUP", 3)
+    monkeypatch.setattr(export, "ROWS_PER_FILE", 6)
+    monkeypatch.setattr(export, "ROWS_PER_GROUP", 3)
 
 
 @pytest.mark.usefixtures("small_files")
