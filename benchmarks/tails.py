@@ -33,8 +33,8 @@ from tasks.embed.decide_recipe import decide_recipe
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.pack import open_images, pack_backbone
+from tasks.statistics.bootstrap import bootstrap_sums, find_percentile_interval
 from tasks.train.fit.candidates import Candidate, TailContext, fit_heads
-from tasks.train.measure.intervals import bootstrap_sums, find_percentile_interval
 from tasks.train.settings import TailSettings, TrainSettings
 
 NETWORK = NETWORKS["tf_efficientnet_lite0"]

@@ -215,5 +215,5 @@ def _advise(settings: RunSettings, trials: list[Trial]) -> str:
     labels = round_labels(round(frozen.images / frozen.share / train_share))
     curve = sorted((trial for trial in trials if trial.contender == frozen.contender), key=lambda trial: trial.images)
     more = extrapolate(curve, round(frozen.images + labels * train_share), seed) if frozen.share == 1 else None
-    unfrozen = measure_gain(frozen, tail, seed) if tail and frozen.share == 1 else None
+    unfrozen = measure_gain(frozen, tail) if tail and frozen.share == 1 else None
     return advise(labels, more, tail.contender.cut if tail else None, unfrozen)

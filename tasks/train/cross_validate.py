@@ -10,11 +10,11 @@ from storage.errors import TrainError
 from storage.vectors.feature_file import Matrix
 from tasks.heads.answers import LabelIndicators
 from tasks.heads.heads import Floats
+from tasks.statistics.bootstrap import draw_bootstrap_counts
 from tasks.train.fit.candidates import Hyperparameters, fit_heads
 from tasks.train.fit.examples import ClassNames
 from tasks.train.fit.multi_label import average_precisions, fit_label_heads
 from tasks.train.fit.unknown_classes import fix_hyperparameters
-from tasks.train.measure.intervals import draw_bootstrap_counts
 from tasks.train.measure.metrics import add_intervals
 from tasks.train.rows.splits import assign_fold
 from tasks.train.settings import TrainSettings

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, fie
 Kind = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2", "tail"]
 Frozen = Literal["softmax", "ridge", "prototypes", "knn", "mlp", "mlp2"]
 """Kinds that keep the whole backbone frozen."""
+REFITTED: tuple[Kind, ...] = ("softmax", "ridge", "prototypes", "knn")
+"""Kinds that can be fitted without validation images."""
 Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
@@ -76,6 +78,11 @@ class TrainSettings(BaseModel):
     device: str = Field("cpu", pattern=r"^(cpu|cuda(:\d+)?)$", description="Device for training tails: cpu, cuda:0.")
     class_weights: bool = Field(False, description="Weight rare classes up, so that all classes count equally.")
     leave_out: tuple[str, ...] = Field((), description="Classes to leave out.")
+    refit: bool = Field(
+        False,
+        description="Fit the chosen head once more, on the training and validation images together; its temperature"
+        " comes from folds.",
+    )
     iterations: int = Field(500, ge=1, description="Maximum number of L-BFGS steps.")
     multi_label: bool = Field(False, description="Multi-label: an image in several class folders has all their labels.")
     false_accept: float | None = Field(
@@ -132,6 +139,9 @@ class TrainSettings(BaseModel):
             raise ValueError(f"false_accept {self.false_accept} would train ten tails: leave false_accept or tail out")
         if "tail" in self.heads and self.folds:
             raise ValueError(f"folds {self.folds} would train as many tails: leave folds or tail out")
+        if self.refit and (self.multi_label or not set(self.heads) <= set(REFITTED)):
+            chosen = "multi_label" if self.multi_label else f"heads {self.heads}"
+            raise ValueError(f"refit is not supported with {chosen}, which need validation images: leave refit out")
         if self.average_views and self.false_accept is not None:
             raise ValueError(f"false_accept {self.false_accept} ignores views: leave average_views out")
         return self

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -41,6 +43,7 @@ from tasks.train.cross_validate import (
 )
 from tasks.train.fit.candidates import Candidate, TailContext, fit_heads
 from tasks.train.fit.multi_label import train_labels
+from tasks.train.fit.out_of_fold import Pool, calibrate_candidate, refit
 from tasks.train.fit.unknown_classes import add_rejection
 from tasks.train.measure.evaluate import Evaluation, evaluate
 from tasks.train.rows.coverage import Coverage, check_coverage, warn_bridges, warn_thin
@@ -54,6 +57,10 @@ FIRST_SETTINGS = {"seed", "validation", "test", "l2", "class_weights", "leave_ou
 PLACEMENT_SETTINGS = {"device"}
 """Settings that do not affect the head."""
 REQUEST_FILE = "asked"
+MIN_STRENGTHS = 3
+"""Of fewer strengths of L2 each is at an edge."""
+
+logger = logging.getLogger(__name__)
 
 TrainingRow = tuple[str, str, Split]
 """(image_id, class, split)"""
@@ -88,7 +95,10 @@ class _Request:
 
 @dataclass(frozen=True)
 class _TrainingInputs:
-    """Everything that training reads from the lake; ``facts`` are those of the test images."""
+    """Everything that training reads from the lake.
+
+    ``facts`` are those of the test images, ``keys`` name the groups of the training and validation images.
+    """
 
     snapshot: int
     rows: list[TrainingRow]
@@ -97,6 +107,7 @@ class _TrainingInputs:
     features: SplitFeatures
     facts: pa.Table
     folds: Folds | None
+    keys: tuple[str, ...]
 
 
 def train_head(
@@ -133,7 +144,10 @@ def train_head(
     with open_lake(home) as lake:
         save_training(lake, training, _to_table(inputs.rows), now, name_release())
     shutil.rmtree(checkpoints, ignore_errors=True)
-    return Trained(training, new=True, warnings=(*inputs.coverage.warnings, *warn_bridges(inputs.bridges)))
+    warnings = (*inputs.coverage.warnings, *warn_bridges(inputs.bridges), *warn_edge(training))
+    for warning in warn_edge(training):
+        logger.warning(warning)
+    return Trained(training, new=True, warnings=warnings)
 
 
 def split_rows(assignment: SplitAssignment, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
@@ -172,6 +186,15 @@ def identify(lake: Lake, data: TrainingData, settings: TrainSettings, groups: st
     return digest(content | ({"views": rows} if data.views else {}))
 
 
+def warn_edge(training: Training) -> tuple[str, ...]:
+    """Warn if the best strength of L2 is the weakest or the strongest that was tried: one beyond may be better."""
+    strengths, chosen = sorted(cast("Sequence[float]", training.settings["l2"])), training.hyperparameters.get("l2")
+    if chosen is None or len(set(strengths)) < MIN_STRENGTHS or chosen not in (strengths[0], strengths[-1]):
+        return ()
+    which, beyond = ("weakest", chosen / 10) if chosen == strengths[0] else ("strongest", chosen * 10)
+    return (f"the best l2, {chosen:g}, is the {which} that was tried: add --train.l2 {beyond:g}",)
+
+
 def _make_request(lake: Lake, data: TrainingData, settings: TrainSettings) -> _Request:
     grouping = read_grouping_inputs(lake, data.label_set, data.recipe_id, settings)
     return _Request(identify(lake, data, settings, grouping.identity if grouping else None), grouping)
@@ -203,7 +226,7 @@ def _find_training(home: Home, lake: Lake, training_id: str) -> Trained | None:
     if training is None:
         return None
     evaluation = json.loads(report.read_text(encoding="utf-8"))
-    warnings = (*warn_thin(evaluation["splits"]), *warn_bridges(evaluation.get("bridges", 0)))
+    warnings = (*warn_thin(evaluation["splits"]), *warn_bridges(evaluation.get("bridges", 0)), *warn_edge(training))
     return Trained(training, new=False, warnings=warnings)
 
 
@@ -215,9 +238,9 @@ def _read_inputs(
     images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
     features = read_split_features(lake, data.recipe_id, images, data.views, average=settings.average_views)
     facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
-    keys = [assignment.groups[image_id] for image_id in _list_pool(rows)]
+    keys = tuple(assignment.groups[image_id] for image_id in _list_pool(rows))
     folds = assign_folds(keys, settings) if settings.folds else None
-    return _TrainingInputs(snapshot, rows, coverage, assignment.bridges, features, facts, folds)
+    return _TrainingInputs(snapshot, rows, coverage, assignment.bridges, features, facts, folds, keys)
 
 
 def _fit_and_evaluate(
@@ -230,7 +253,11 @@ def _fit_and_evaluate(
     names = [np.array([name for _, name, split in rows if split == part]) for part in SPLITS]
     train = features.train, names[0][features.image_rows]
     validation, test = (features.validation, names[1]), (features.test, names[2])
-    candidates = fit_heads(train, validation, settings, tail)
+    first, *others = fit_heads(train, validation, settings, tail)
+    pool = Pool(train, features.image_rows, validation, inputs.keys)
+    first = calibrate_candidate(first, pool, settings)
+    first = refit(first, pool, settings) if settings.refit else first
+    candidates = (first, *others)
     if settings.false_accept is None:
         return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)
     rejection = add_rejection(candidates[0], train, validation, test, settings, settings.false_accept)

@@ -11,6 +11,10 @@ from tasks.heads.heads import Floats
 
 FLAT = 1e-12
 """Axes below this share of the largest mean square are rounding errors."""
+FLOOR = 0.1
+"""No feature is standardised by less than this share of the median standard deviation."""
+ROUNDED = 1e-6
+"""Standard deviations below this share of the largest are rounding errors."""
 ROWS = 4096
 
 
@@ -29,16 +33,14 @@ class PrincipalAxes:
 
     def standardise(self, features: Matrix) -> Iterator[tuple[slice, Floats]]:
         """Yield standardised float64 features, a few thousand rows at a time."""
-        for start in range(0, len(features), ROWS):
-            part = slice(start, start + ROWS)
+        for part in list_parts(features):
             yield part, (features[part] - self.mean) / self.scale
 
     def project(self, features: Matrix) -> Matrix:
-        """Return features projected on the directions [n, r], float32."""
-        directions = self.directions.astype(np.float32)
+        """Return features projected on the directions [n, r], float32: computed in float64, then rounded once."""
         projected = np.empty((len(features), len(self.squares)), np.float32)
         for part, standard in self.standardise(features):
-            projected[part] = standard.astype(np.float32) @ directions
+            projected[part] = standard @ self.directions
         return projected
 
 
@@ -49,7 +51,7 @@ def find_principal_axes(features: Matrix, weights: Floats) -> PrincipalAxes:
         features: Features [n, dim].
         weights: Weights of the images [n] that sum to 1.
     """
-    mean = sum((weights[part] @ features[part].astype(np.float64) for part in _parts(features)), np.zeros(1))
+    mean = sum((weights[part] @ features[part].astype(np.float64) for part in list_parts(features)), np.zeros(1))
     find = _decompose_images if len(features) < len(mean) else _decompose_features
     scale, squares, directions = find(features, weights, mean)
     kept = squares > FLAT * squares[-1]
@@ -58,7 +60,7 @@ def find_principal_axes(features: Matrix, weights: Floats) -> PrincipalAxes:
 
 def _decompose_features(features: Matrix, weights: Floats, mean: Floats) -> tuple[Floats, Floats, Floats]:
     gram = np.zeros((len(mean), len(mean)))
-    for part in _parts(features):
+    for part in list_parts(features):
         centred = (features[part] - mean) * np.sqrt(weights[part])[:, None]
         gram += centred.T @ centred
     scale = _find_scale(np.diag(gram))
@@ -80,8 +82,15 @@ def _decompose(gram: Floats) -> tuple[Floats, Floats]:
 
 
 def _find_scale(variances: Floats) -> Floats:
-    return np.sqrt(np.where(variances > 0, variances, 1.0))
+    """Return standard deviations, none below a share of the median: that of a feature which is almost constant.
+
+    Such a feature varies by chance among the training images, and another image would be thousands of deviations off.
+    """
+    deviations = np.sqrt(np.maximum(variances, 0))
+    varying = deviations[deviations > ROUNDED * deviations.max()]
+    return np.maximum(deviations, FLOOR * np.median(varying)) if len(varying) else np.ones_like(deviations)
 
 
-def _parts(features: Matrix) -> list[slice]:
+def list_parts(features: Matrix) -> list[slice]:
+    """List slices of a few thousand rows."""
     return [slice(start, start + ROWS) for start in range(0, len(features), ROWS)]

@@ -18,11 +18,11 @@ from tasks.heads.answers import (
     name_labels,
 )
 from tasks.heads.heads import Floats, Head, count_views
+from tasks.statistics.bootstrap import draw_bootstrap_counts
 from tasks.train.fit.axes import find_principal_axes
 from tasks.train.fit.candidates import Candidate
 from tasks.train.fit.sigmoid import fit_sigmoids
 from tasks.train.measure.evaluate import Evaluation, Table, find_slices, tabulate_classes
-from tasks.train.measure.intervals import draw_bootstrap_counts
 from tasks.train.measure.metrics import add_intervals, average_ratios
 from tasks.train.rows.split_features import SplitFeatures
 from tasks.train.rows.splits import SPLITS, Split

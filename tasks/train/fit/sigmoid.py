@@ -22,7 +22,6 @@ from tasks.train.fit.lbfgs import (
     Columns,
     Objective,
     Preconditioner,
-    Singles,
     make_objective,
     make_penalty,
     minimise,
@@ -51,7 +50,7 @@ def fit_sigmoids(
     Returns:
         For each l2, the weights [dim, labels] of the standardised features, and the biases [labels].
     """
-    signs = np.where(truth, np.float32(1), np.float32(-1))
+    signs = np.where(truth, 1.0, -1.0)
     loss = SigmoidLoss(signs, _weigh(truth, balanced=balanced))
     objective = make_objective(axes, features, loss)
     weights, path = _start(objective, loss), list[DenseLayer]()
@@ -61,17 +60,16 @@ def fit_sigmoids(
     return path
 
 
-def _weigh(truth: LabelIndicators, *, balanced: bool) -> Singles:
+def _weigh(truth: LabelIndicators, *, balanced: bool) -> Floats:
     if not balanced:
-        return np.broadcast_to(np.float32(1 / len(truth)), truth.shape)
+        return np.broadcast_to(1 / len(truth), truth.shape)
     having = truth.sum(axis=0)
-    counts: Singles = np.where(truth, 0.5 / having, 0.5 / (len(truth) - having)).astype(np.float32)
-    return counts
+    return cast("Floats", np.where(truth, 0.5 / having, 0.5 / (len(truth) - having)))
 
 
 def _start(objective: Objective, loss: "SigmoidLoss") -> Floats:
     """Return weights with which each label has its share of the images as its probability."""
-    share = np.where(loss.signs > 0, loss.counts, 0).sum(axis=0, dtype=np.float64)
+    share = np.where(loss.signs > 0, loss.counts, 0).sum(axis=0)
     return np.vstack([np.zeros((len(objective.squares) - 1, len(share))), np.log(share / (1 - share))])
 
 
@@ -83,22 +81,22 @@ class SigmoidLoss:
     sum to 1 for each label.
     """
 
-    signs: Singles
-    counts: Singles
+    signs: Floats
+    counts: Floats
     coupled: ClassVar[bool] = False
 
-    def evaluate(self, logits: Singles, columns: Columns) -> tuple[Floats, Singles]:
+    def evaluate(self, logits: Floats, columns: Columns) -> tuple[Floats, Floats]:
         """Return the losses of these labels, and their gradients with respect to the logits."""
         signs, counts = self.signs[:, columns], self.counts[:, columns]
         margins = signs * logits
         losses = np.maximum(-margins, 0) + np.log1p(np.exp(-np.abs(margins)))  # keeps small losses accurate
-        mean = (losses * counts).sum(axis=0, dtype=np.float64)
+        mean = (losses * counts).sum(axis=0)
         return cast("Floats", mean), -signs * expit(-margins) * counts
 
-    def precondition(self, logits: Singles, squares: Floats, penalty: Floats) -> Preconditioner:
+    def precondition(self, logits: Floats, squares: Floats, penalty: Floats) -> Preconditioner:
         """Invert the product of the two means."""
         chances = expit(logits)
-        means = (chances * (1 - chances) * self.counts).sum(axis=0, dtype=np.float64)
+        means = (chances * (1 - chances) * self.counts).sum(axis=0)
         curvature = np.maximum(np.outer(squares, means) + penalty, TINY)
         return _DiagonalInverse(curvature)
 

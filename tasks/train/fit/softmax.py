@@ -22,7 +22,6 @@ from tasks.train.fit.lbfgs import (
     Objective,
     Point,
     Preconditioner,
-    Singles,
     make_objective,
     make_penalty,
     minimise,
@@ -71,23 +70,24 @@ class SoftmaxLoss:
     weights: Floats
     coupled: ClassVar[bool] = True
 
-    def evaluate(self, logits: Singles, columns: Columns) -> tuple[Floats, Singles]:
+    def evaluate(self, logits: Floats, columns: Columns) -> tuple[Floats, Floats]:
         """Return the loss, repeated for each class, and its gradient with respect to the logits."""
         odds = _Odds.of(logits, self.labels)
         losses = np.where(odds.lag == 0, np.log1p(odds.sums), odds.lag + np.log(odds.totals))
-        errors = odds.others * (self.weights / odds.totals).astype(np.float32)[:, None]
+        errors = odds.others * (self.weights / odds.totals)[:, None]
         errors[np.arange(len(errors)), self.labels] = -self.weights * odds.sums / odds.totals
         return np.full(len(columns), self.weights @ losses), errors
 
-    def precondition(self, logits: Singles, squares: Floats, penalty: Floats) -> Preconditioner:
+    def precondition(self, logits: Floats, squares: Floats, penalty: Floats) -> Preconditioner:
         """Invert the product of the two means, of the classes and of the features."""
         odds = _Odds.of(logits, self.labels)
-        chances = odds.others / odds.totals.astype(np.float32)[:, None]
+        chances = odds.others / odds.totals[:, None]
         chances[np.arange(len(chances)), self.labels] = 1 - odds.sums / odds.totals
-        counted = chances * self.weights.astype(np.float32)[:, None]
-        values, vectors = np.linalg.eigh(np.diag(counted.sum(axis=0, dtype=np.float64)) - chances.T @ counted)
-        curvature = np.maximum(np.outer(squares, np.maximum(values, 0)) + penalty, TINY)
-        return _ProductInverse(curvature, vectors)
+        counted = chances * self.weights[:, None]
+        values, vectors = np.linalg.eigh(np.diag(counted.sum(axis=0)) - chances.T @ counted)
+        curvature = np.outer(squares, np.maximum(values, 0)) + penalty
+        # The loss stays the same if the biases of all classes rise together: rounding errors must not move them.
+        return _ProductInverse(np.where(curvature > TINY * values[-1], curvature, np.inf), vectors)
 
 
 @dataclass(frozen=True)
@@ -115,16 +115,16 @@ class _Odds:
     the true class falls short of the highest.
     """
 
-    others: Singles
+    others: Floats
     sums: Floats
     totals: Floats
     lag: Floats
 
     @classmethod
-    def of(cls, logits: Singles, labels: ClassIndices) -> "_Odds":
+    def of(cls, logits: Floats, labels: ClassIndices) -> "_Odds":
         rows, peaks = np.arange(len(logits)), logits.max(axis=1)
         others = np.exp(logits - peaks[:, None])
         others[rows, labels] = 0
-        sums = others.sum(axis=1).astype(np.float64)
-        lag = (peaks - logits[rows, labels]).astype(np.float64)
+        sums = others.sum(axis=1)
+        lag = peaks - logits[rows, labels]
         return cls(others, sums, sums + np.exp(-lag), lag)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from storage.errors import TrainError
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats
+from tasks.statistics.shares import find_wilson_interval
 from tasks.train.fit.candidates import Candidate, Hyperparameters, fit_heads
 from tasks.train.fit.examples import ClassNames, LabelledFeatures
-from tasks.train.measure.intervals import find_wilson_interval
 from tasks.train.rows.coverage import find_conformal_rank
 from tasks.train.settings import TrainSettings
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Classifier, Floats
+from tasks.statistics.shares import find_wilson_interval
 from tasks.train.fit.examples import ClassNames
-from tasks.train.measure.intervals import find_wilson_interval
 from tasks.train.measure.metrics import (
     BINS,
     Indices,

@@ -11,8 +11,9 @@ from scipy.sparse import csr_array, hstack
 from storage.vectors.feature_file import Matrix
 from tasks.heads.answers import SMALLEST_PROBABILITY
 from tasks.heads.heads import Classifier, Floats, tempered_softmax
+from tasks.statistics.bootstrap import bootstrap_sums, find_percentile_interval
+from tasks.statistics.shares import find_wilson_interval
 from tasks.train.fit.examples import ClassNames
-from tasks.train.measure.intervals import bootstrap_sums, find_percentile_interval, find_wilson_interval
 
 TOPS = (3, 5)
 BINS = 15

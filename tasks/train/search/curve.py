@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tasks.heads.heads import Floats
-from tasks.train.measure.intervals import draw_bootstrap_counts, find_percentile_interval, find_wilson_interval
+from tasks.statistics.bootstrap import draw_bootstrap_counts, find_percentile_interval
+from tasks.statistics.paired import find_paired_interval
+from tasks.statistics.shares import find_wilson_interval
 from tasks.train.search.halving import Trial
 
 MIN_POINTS = 2
@@ -32,13 +34,15 @@ class Gain:
         return f"{100 * self.value:+.1f} points, {100 * self.low:+.1f} to {100 * self.high:+.1f}"
 
 
-def measure_gain(frozen: Trial, unfrozen: Trial, seed: int) -> Gain:
-    """Measure the gain of the second trial over the first, on the validation images that they share.
-
-    The interval is a paired bootstrap of 1,000 resamples.
-    """
-    before, after = _resample([frozen, unfrozen], seed)
-    return _bound(unfrozen.accuracy - frozen.accuracy, after - before, len(unfrozen.correct))
+def measure_gain(frozen: Trial, unfrozen: Trial) -> Gain:
+    """Measure the gain of the second trial over the first, on the validation images that they share."""
+    shared = frozen.correct.keys() & unfrozen.correct.keys()
+    only_new, only_old = (
+        sum(one.correct[image] and not other.correct[image] for image in shared)
+        for one, other in ((unfrozen, frozen), (frozen, unfrozen))
+    )
+    low, high = find_paired_interval(only_new, only_old, len(shared))
+    return Gain((only_new - only_old) / max(len(shared), 1), low, high)
 
 
 def extrapolate(curve: Sequence[Trial], images: int, seed: int) -> Gain | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tasks.train.measure.intervals import find_wilson_interval
+from tasks.statistics.shares import find_wilson_interval
 from tasks.train.settings import Kind
 
 FINALISTS = 2

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tasks.statistics.shares import find_wilson_interval
 from tasks.train.measure.evaluate import tabulate_classes
-from tasks.train.measure.intervals import find_wilson_interval
 from tasks.train.report.metrics import describe_metrics
 from tasks.train.report.verdict import find_weakest_class, list_confusions, reach_verdict
 from tasks.train.report.wording import count, interval, percent

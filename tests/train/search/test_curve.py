@@ -30,7 +30,7 @@ def make_tail(errors: int, of: int = 1000) -> Trial:
 
 def advise_on(curve: Sequence[Trial], tail: Trial | None) -> str:
     more = extrapolate(curve, 1600, seed=0)
-    return advise(1000, more, "layer3" if tail else None, measure_gain(curve[-1], tail, 0) if tail else None)
+    return advise(1000, more, "layer3" if tail else None, measure_gain(curve[-1], tail) if tail else None)
 
 
 RISING, FLAT = [400, 283, 200, 141], [200, 200, 199, 200]
@@ -48,7 +48,7 @@ def test_one_point_is_not_extrapolated() -> None:
 
 
 def test_the_gain_of_a_perfect_head_has_an_interval_of_few_images() -> None:
-    gains = extrapolate(make_curve([0] * 4, 15), 1600, seed=0), measure_gain(make_tail(0, 15), make_tail(0, 15), 0)
+    gains = extrapolate(make_curve([0] * 4, 15), 1600, seed=0), measure_gain(make_tail(0, 15), make_tail(0, 15))
     for gain in gains:
         assert gain
         assert gain.value == 0
@@ -57,13 +57,13 @@ def test_the_gain_of_a_perfect_head_has_an_interval_of_few_images() -> None:
 
 def test_the_interval_of_a_gain_usually_contains_the_truth() -> None:
     random, held = np.random.default_rng(0), 0
-    for number in range(40):
+    for _ in range(40):
         flips = random.random((2, 400)) < np.array([[0.30], [0.20]])
         before, after = (
             Trial(Contender("a", "softmax"), 1, 1.0, {str(n): bool(not f) for n, f in enumerate(row)}, 0, 0)
             for row in flips
         )
-        gain = measure_gain(before, after, number)
+        gain = measure_gain(before, after)
         held += gain.low <= 0.1 <= gain.high
     assert held >= 34
 

@@ -1,15 +1,13 @@
-"""95 % confidence intervals: bootstrap percentiles of metrics, Wilson intervals of proportions."""
+"""Bootstrap: resamples of images, and intervals of the values that they give."""
 
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from tasks.heads.heads import Floats
+from tasks.statistics.shares import Floats
 
-RESAMPLES, CONFIDENCE, Z = 1000, 0.95, 1.959963984540054
+RESAMPLES, CONFIDENCE = 1000, 0.95
 CELLS = 1 << 20
 """The number of counts in memory at once."""
 
@@ -45,14 +43,3 @@ def find_percentile_interval(values: Floats) -> tuple[float, float]:
     """Return the ends of the central 95 % of a metric's bootstrap values."""
     low, high = np.percentile(values, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
     return float(low), float(high)
-
-
-def find_wilson_interval(right: npt.ArrayLike, images: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Return the 95 % score intervals of proportions (Wilson 1927); of no image, from 0 to 1."""
-    right, images = np.asarray(right, np.float64), np.asarray(images, np.float64)
-    spread, share = Z**2 / np.maximum(images, 1), right / np.maximum(images, 1)
-    middle = (share + spread / 2) / (1 + spread)
-    half = np.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    # Exactly 0 if none is right, and 1 if all are, without rounding errors.
-    low, high = np.where(right > 0, middle - half, 0.0), np.where(right < images, middle + half, 1.0)
-    return cast("Floats", low), cast("Floats", high)

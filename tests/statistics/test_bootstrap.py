@@ -1,17 +1,10 @@
-"""Confidence intervals: their ends and their coverage."""
+"""Bootstrap resamples, and the coverage of their percentiles."""
 
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
-from scipy.stats import binomtest
 
-from tasks.train.measure.intervals import (
-    CELLS,
-    RESAMPLES,
-    bootstrap_sums,
-    find_percentile_interval,
-    find_wilson_interval,
-)
+from tasks.statistics.bootstrap import CELLS, RESAMPLES, bootstrap_sums, find_percentile_interval
 
 
 def test_each_resample_draws_n_rows_uniformly() -> None:
@@ -45,15 +38,3 @@ def test_the_interval_of_an_accuracy_has_95_percent_coverage(share: float) -> No
         low, high = find_percentile_interval(bootstrap_sums(csr_array(right.astype(float)), seed)[:, 0] / 200)
         held += low <= share <= high
     assert 0.91 <= held / 300 <= 0.98
-
-
-@pytest.mark.parametrize(("right", "images"), [(0, 5), (5, 5), (3, 10), (180, 200)])
-def test_the_wilson_interval_matches_scipy(right: int, images: int) -> None:
-    expected = binomtest(right, images).proportion_ci(method="wilson")
-    assert [float(end) for end in find_wilson_interval(right, images)] == pytest.approx(
-        [expected.low, expected.high], abs=1e-12
-    )
-
-
-def test_the_interval_of_no_image_is_0_to_1() -> None:
-    assert [float(end) for end in find_wilson_interval(0, 0)] == [0, 1]
