@@ -60,7 +60,7 @@ def add_rejection(
         TrainError: if holding classes out leaves no validation image.
     """
     settings = fix_hyperparameters(settings, candidate.hyperparameters)
-    unknown_train, unknown_test = _score_unknown_images(train, validation, (train, test), settings)
+    unknown_train, unknown_test = _score_unknown_images(candidate, train, validation, (train, test), settings)
     threshold = choose_rejection_threshold(unknown_train, rate)
     head = replace(candidate.head, refuse_below=threshold)
     accepted, refused = unknown_test >= threshold, head.probabilities(test[0]).max(axis=1) < threshold
@@ -77,12 +77,16 @@ def choose_rejection_threshold(scores: Floats, rate: float) -> float:
 
 
 def _score_unknown_images(
+    candidate: Candidate,
     train: LabelledFeatures,
     validation: LabelledFeatures,
     queries: tuple[LabelledFeatures, LabelledFeatures],
     settings: TrainSettings,
 ) -> tuple[Floats, Floats]:
-    """Return the largest probability of each query, by the head that was trained without its class."""
+    """Return the largest probability of each query, by the head that was trained without its class.
+
+    All of these heads have the candidate's temperature, so that their probabilities compare with its own.
+    """
     classes, scores = np.unique(train[1]), tuple(np.zeros(len(names)) for _, names in queries)
     folds = min(FOLDS, len(classes))
     for fold in range(folds):
@@ -91,7 +95,7 @@ def _score_unknown_images(
         if not len(kept[1][1]):
             rule = f"holds out {', '.join(map(str, held_out))}, which leaves no validation image"
             raise TrainError("false_accept", rule, "Add images of other classes, or leave out --train.false-accept")
-        head = fit_heads(kept[0], kept[1], settings)[0].head
+        head = replace(fit_heads(kept[0], kept[1], settings)[0].head, temperature=candidate.head.temperature)
         for score, (features, _, at) in zip(scores, _mark_classes(queries, held_out), strict=True):
             score[at] = head.probabilities(features[at]).max(axis=1) if at.any() else 0.0
     return scores[0], scores[1]
