@@ -9,6 +9,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -123,12 +124,14 @@ def share_prefect() -> Iterator[None]:
     """Let all runs have one Prefect server, in this process and others, until it ends: starting one takes seconds."""
     from flows.orchestrator.server import orchestrate, start_server
     from flows.settings import configure_prefect
+    from storage.locations.home import open_home
 
     configure_prefect(debug=False)
-    with orchestrate(start_server()):
-        from prefect.settings import PREFECT_API_URL
+    with tempfile.TemporaryDirectory() as folder, orchestrate(start_server(open_home(Path(folder)))):
+        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
-        os.environ["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
+        for setting in (PREFECT_API_URL, PREFECT_API_AUTH_STRING):
+            os.environ[setting.name] = str(setting.value())
         yield
 
 

@@ -30,6 +30,7 @@ from tasks.train.settings import SearchSettings, TailSettings, TrainSettings
 
 if TYPE_CHECKING:
     from flows.operations.plan import Plan
+    from flows.orchestrator.server import PrivateServer
     from flows.reports.run_report import RunReport
 
 __all__ = [
@@ -111,14 +112,14 @@ def plan(settings: RunSettings) -> "Plan":
 def run(settings: RunSettings) -> "RunReport":
     """Ingest, embed what is missing, train if anything changed and register what is new, as ``frostline run``.
 
-    The flow runs under the Prefect server that PREFECT_API_URL names. Without one the first call starts a private
-    server, which ends with this process.
+    The flow runs under the Prefect server that PREFECT_API_URL names. Without one the first call for
+    a home starts a private server, which ends with this process.
 
     Raises:
         FrostlineError: if the settings, the source, the lake, the registry or Prefect do not allow the run.
     """
     flows.settings.configure_prefect(debug=False)
-    private = _start_server_once()
+    private = _start_server_once(settings.resolved_home)
     from flows.orchestrator.server import orchestrate
     from flows.pipeline import pipeline
 
@@ -173,10 +174,10 @@ def open_model(
 
 
 @cache
-def _start_server_once() -> str | None:
+def _start_server_once(home: Home) -> "PrivateServer | None":
     from flows.orchestrator.server import start_server
 
-    return start_server()
+    return start_server(home)
 
 
 def _open_home(root: str | Path, lake: LakeSettings | None) -> Home:

@@ -7,6 +7,7 @@ from flows.command.options import RunOptions, check_settings, set_source
 from flows.orchestrator.server import orchestrate, start_server
 from flows.reports.output import OutputOptions, build_table, print_result
 from flows.settings import RunSettings, configure_prefect
+from storage.lake.attach import read_existing_lake
 
 CUT_COLUMNS = ("cut", "shape", "bytes", "averaged", "forward saved", "parameters left")
 
@@ -102,7 +103,9 @@ def review(
 
 
 def _train(settings: RunSettings, at: str | None, output: OutputOptions) -> None:
-    private = start_server()
+    with read_existing_lake(settings.resolved_home):
+        pass  # a server must not create the home that a typo names
+    private = start_server(settings.resolved_home)
     from flows.reports.run_report import describe_trained, trained_to_json
     from flows.train import train as train_flow
 
@@ -116,6 +119,6 @@ def _search(settings: RunSettings, at: str | None, output: OutputOptions) -> Non
     from flows.search import check_searchable, search
 
     check_searchable(settings, at)
-    with orchestrate(start_server()):
+    with orchestrate(start_server(settings.resolved_home)):
         result = search(settings)
     print_result(output, search_to_json(result), lambda: describe_search(result))

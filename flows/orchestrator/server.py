@@ -3,52 +3,76 @@
 import atexit
 import contextlib
 import os
-import signal
+import secrets
+import select
 import socket
-import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Any
 
-from storage.child_process import ChildProcess, receive
+from flows.orchestrator.private_server import HOST, ServerJob, serve
+from storage.child_process import ChildProcess
 from storage.errors import OrchestratorError
+from storage.locations.home import Home
 
 START_SECONDS = 180.0
-STOP_SECONDS = 5
+REPORT_BYTES = 4096
 REMEDY = "Start it with `prefect server start`, or unset PREFECT_API_URL for a private one"
 
 
-def start_server() -> str | None:
-    """Start a private server and return its URL without waiting for it; None if PREFECT_API_URL names one.
+@dataclass(frozen=True)
+class PrivateServer:
+    """A private server that is starting: its URL, and the credential without which it answers nothing.
 
-    It starts before anything else is imported, so that both take their seconds at the same time.
+    From ``report``, a file descriptor, one reads why it did not start.
+    """
+
+    url: str
+    credential: str = field(repr=False)
+    report: int
+
+
+def start_server(home: Home) -> PrivateServer | None:
+    """Start a private server without waiting for it; None if PREFECT_API_URL names one.
+
+    It starts before anything else is imported, so that both take their seconds at the same time. Its database is in
+    the home.
     """
     from prefect.settings import PREFECT_API_URL
 
     if PREFECT_API_URL.value():
         return None
-    with socket.create_server(("127.0.0.1", 0)) as door:  # early requests wait until the server is ready
-        server = ChildProcess(serve, pass_fds=[door.fileno()])
+    credential = f"frostline:{secrets.token_urlsafe(32)}"
+    report, written = os.pipe()
+    with socket.create_server((HOST, 0)) as door:  # early requests wait until the server is ready
+        server = ChildProcess(serve, pass_fds=[door.fileno(), written])
         atexit.register(server.close_input)  # after all that Prefect registers later, and sends at the end
-        server.send(door.fileno())
-        return f"http://127.0.0.1:{door.getsockname()[1]}/api"
+        server.send(ServerJob(door.fileno(), written, credential, home.prefect))
+        os.close(written)
+        return PrivateServer(f"http://{HOST}:{door.getsockname()[1]}/api", credential, report)
 
 
 @contextlib.contextmanager
-def orchestrate(private: str | None) -> Iterator[None]:
+def orchestrate(private: PrivateServer | None) -> Iterator[None]:
     """Run a block's flows under the server in PREFECT_API_URL, or under a private one.
 
     Args:
-        private: The URL that :func:`start_server` returned.
+        private: What :func:`start_server` returned.
 
     Raises:
         OrchestratorError: if the server does not answer.
     """
-    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
 
-    # Nobody watches a private server's heartbeats, and stopping them delays each flow by a second.
-    own = {PREFECT_API_URL: private, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None} if private else {}
+    own: dict[Any, Any] = {}
+    if private:
+        own = {PREFECT_API_URL: private.url, PREFECT_API_AUTH_STRING: private.credential}
+        own[PREFECT_FLOWS_HEARTBEAT_FREQUENCY] = None  # nobody watches, and stopping it delays each flow by a second
     try:
         with temporary_settings(own):
             if private:
@@ -60,31 +84,21 @@ def orchestrate(private: str | None) -> Iterator[None]:
         raise OrchestratorError("Prefect", str(error), REMEDY) from error
 
 
-def _wait_until_healthy(url: str) -> None:
+def _wait_until_healthy(private: PrivateServer) -> None:
     import httpx
 
     try:
-        httpx.get(f"{url}/health", timeout=START_SECONDS, trust_env=False).raise_for_status()
+        httpx.get(f"{private.url}/health", timeout=START_SECONDS, trust_env=False).raise_for_status()
     except httpx.HTTPError as error:
         raise OrchestratorError(
-            f"Prefect at {url}",
-            f"is a private server that did not start ({type(error).__name__})",
-            "Run `prefect server start` to see why, or name a running one in PREFECT_API_URL",
+            f"Prefect at {private.url}",
+            f"is a private server that did not start ({_read_report(private) or type(error).__name__})",
+            "Check the home's folder prefect, or name a running server in PREFECT_API_URL",
         ) from error
 
 
-def serve() -> None:
-    """Run the private server until standard input closes, which happens at the latest when the parent ends."""
-    door = socket.socket(fileno=cast("int", receive()))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    import uvicorn
-    from prefect.server.api.server import create_app
-
-    factory = partial(create_app, ephemeral=True, final=True)
-    config = uvicorn.Config(factory, factory=True, log_level="error", timeout_graceful_shutdown=STOP_SECONDS)
-    uvicorn.Server(config).run(sockets=[door])
-
-
-def _end_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+def _read_report(private: PrivateServer) -> str:
+    """Read why the server did not start; empty if it did not say."""
+    if not select.select([private.report], [], [], 1.0)[0]:
+        return ""
+    return " ".join(os.read(private.report, REPORT_BYTES).decode(errors="replace").split())

@@ -64,6 +64,16 @@ class Home:
         """The embedded MLflow store: a database and its artifacts."""
         return self.root / "mlflow"
 
+    @property
+    def prefect(self) -> Path:
+        """The databases of private Prefect servers, one folder per release of Prefect."""
+        return self.root / "prefect"
+
+    @property
+    def reports(self) -> Path:
+        """The reports of runs, one JSON file per run."""
+        return self.root / "reports"
+
     def make(self) -> None:
         """Create the folder.
 
