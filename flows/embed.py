@@ -7,8 +7,10 @@ from datetime import UTC, datetime
 
 from prefect import flow
 
+from flows.operations.space import measure_room
 from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
+from flows.reports.draft import note_features
 from flows.reports.throughput import Throughput, measure
 from flows.runners import SequentialRunner, ShardRunner
 from flows.settings import RunSettings
@@ -102,6 +104,7 @@ def _embed_view(settings: RunSettings, resolved: ResolvedRecipe) -> _ViewResult:
     counts = count_images(home, wanted)
     shards, added = list[Shard](), 0
     if counts.missing:
+        measure_room(home, counts.missing, resolved.recipe, resolved.weights).check()
         recipe, compiled = _check_numbers(settings, resolved, counts.missing)
         wanted = replace(wanted, recipe_id=recipe.recipe_id)
         shards, added = _run_shards(SequentialRunner(), settings, wanted, counts.missing, compiled=compiled)
@@ -132,7 +135,9 @@ def _run_shards(
     shards, added = list[Shard](), 0
     with show_progress("embed", missing) as advance, release_on_error(settings.resolved_home) as holder:
         for job, shard in runner.run(_claim_jobs(settings, wanted, holder, compiled=compiled)):
-            added += commit_features(job, shard)
+            committed = commit_features(job, shard)
+            note_features(committed)
+            added += committed
             advance(len(job.lease.items))
             shards.append(shard)
             logger.info("shard %d: %d images · %s", job.number, len(job.lease.items), measure([shard]))

@@ -2,9 +2,11 @@
 
 from prefect import flow
 
+from flows.operations.space import check_room
 from flows.progress import show_progress
 from flows.settings import RunSettings
 from storage.tables.scans import ScanCounts
+from tasks.embed.find_recipe import ResolvedRecipe
 from tasks.ingest.scan import predict_labels
 from tasks.ingest.step import commit_source, scan_source
 from tasks.train.rows.coverage import check_coverage
@@ -12,11 +14,13 @@ from tasks.train.rows.splits import select_rows
 
 
 @flow(flow_run_name="ingest {settings.source}", persist_result=False)
-def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
+def ingest(
+    settings: RunSettings, *, for_training: bool = False, recipes: tuple[ResolvedRecipe, ...] = ()
+) -> ScanCounts:
     """Scan the source and commit what changed: files, images, labels, failures.
 
     With ``for_training``, labels that cannot be trained on are refused before anything is written, provided that the
-    splits depend on image ids alone.
+    splits depend on image ids alone. So are images whose features under the ``recipes`` would fill the disk.
     """
     scanned = scan_source(
         settings.resolved_home,
@@ -29,4 +33,6 @@ def ingest(settings: RunSettings, *, for_training: bool = False) -> ScanCounts:
     )
     if for_training and not scanned.unchanged and settings.train.plain:
         check_coverage(select_rows(predict_labels(settings.resolved_home, scanned), settings.train), settings.train)
+    if recipes and not scanned.unchanged:
+        check_room(settings, recipes, scanned)
     return commit_source(settings.resolved_home, settings.source_name, scanned)

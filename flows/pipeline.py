@@ -1,44 +1,98 @@
 """The pipeline: from a folder of labelled images to a registered model."""
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.runtime import flow_run
 
 from flows.embed import embed
 from flows.ingest import ingest
+from flows.orchestrator.final_state import explain_state
 from flows.register import register
-from flows.reports.run_report import RunReport, Stopwatch, to_markdown
+from flows.reports.draft import RunDraft, drafting
+from flows.reports.run_report import RunReport, lines_to_markdown, to_markdown
+from flows.reports.saved import Save, open_report
+from flows.reports.unfinished import UnfinishedReport, classify_error, explain_error
 from flows.settings import RunSettings
 from flows.train import train
+from storage.errors import explain_os_errors
 from storage.lake.attach import read_lake
 from storage.tables.trainings import count_conflicts
 from tasks.embed.step import resolve_recipes
 
+logger = logging.getLogger(__name__)
 
-@flow(flow_run_name="pipeline {settings.source}", persist_result=False)
+
+@flow(
+    flow_run_name="pipeline {settings.source}",
+    persist_result=False,
+    on_failure=[explain_state],
+    on_crashed=[explain_state],
+)
 def pipeline(settings: RunSettings) -> RunReport:
     """Ingest, embed what is missing, train where anything changed, register what is new."""
-    settings.check()
-    watch = Stopwatch()
-    with watch.time("total"):
-        with watch.time("resolve"):
-            recipes = resolve_recipes(settings.resolved_home, settings.embed)  # fails before anything is written
-        with watch.time("ingest"):
-            seen = ingest(settings, for_training=True)
-        with watch.time("embed"):
-            embedded = embed(settings, recipes)
-        snapshot, conflicts = _read_snapshot(settings)
-        recipe_ids = (embedded.recipe_id, *embedded.view_recipe_ids)
-        with watch.time("train"):
-            trained = train(settings, snapshot, recipe_ids)
-        with watch.time("register"):
-            registered = register(settings, trained.training.training_id)
-    report = RunReport(settings.source_name, snapshot, conflicts, seen, embedded, trained, registered, watch.seconds)
-    create_markdown_artifact(
-        to_markdown(report), key=_artifact_key(settings.source_name), description="What the run did"
-    )
+    draft = RunDraft(settings.source_name)
+    with _leave_report(settings, draft) as save:
+        report = _run(settings, draft)
+        save(report.to_json())
+        _create_artifact(settings, to_markdown(report))
     return report
+
+
+def _run(settings: RunSettings, draft: RunDraft) -> RunReport:
+    settings.check()
+    with draft.time("resolve"):
+        recipes = resolve_recipes(settings.resolved_home, settings.embed)  # fails before anything is written
+    with draft.time("ingest"):
+        draft.seen = ingest(settings, for_training=True, recipes=recipes)
+    with draft.time("embed"):
+        embedded = embed(settings, recipes)
+    snapshot, conflicts = _read_snapshot(settings)
+    with draft.time("train"):
+        draft.trained = train(settings, snapshot, (embedded.recipe_id, *embedded.view_recipe_ids))
+    with draft.time("register"):
+        registered = register(settings, draft.trained.training.training_id)
+    return RunReport(
+        settings.source_name, snapshot, conflicts, draft.seen, embedded, draft.trained, registered, draft.seconds
+    )
+
+
+@contextmanager
+def _leave_report(settings: RunSettings, draft: RunDraft) -> Iterator[Save]:
+    """Save the draft as the run goes on, and a report if it ends early, of which the error's note is one line.
+
+    Raises:
+        OperatingSystemError: if the system refuses something within the block, such as space on the disk.
+    """
+    home = settings.resolved_home
+    with open_report(home, datetime.now(UTC), str(flow_run.id)) as save:
+        draft.on_step = lambda: save(UnfinishedReport(draft, "running").to_json())
+        try:
+            with drafting(draft), explain_os_errors(f"home {home.root}"):
+                yield save
+        except BaseException as error:
+            report = UnfinishedReport(draft, classify_error(error), explain_error(error))
+            error.add_note(report.line)
+            save(report.to_json())
+            _try_artifact(settings, lines_to_markdown(draft.name, report.describe()))
+            raise
+
+
+def _try_artifact(settings: RunSettings, text: str) -> None:
+    """Create the artifact of a run that ends early; the server may be the reason why it does."""
+    try:
+        _create_artifact(settings, text)
+    except Exception as error:  # noqa: BLE001 - it must not hide the reason
+        logger.warning("the report of this run cannot be sent to Prefect: %s", error)
+
+
+def _create_artifact(settings: RunSettings, text: str) -> None:
+    create_markdown_artifact(text, key=_artifact_key(settings.source_name), description="What the run did")
 
 
 def _read_snapshot(settings: RunSettings) -> tuple[int, int]:

@@ -1,32 +1,17 @@
 """What a run did: as a JSON object, as an artifact in Markdown, as text."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from flows.embed import Embedded
+from flows.reports.escape import escape_markdown
 from storage.plural import pluralize
 from storage.tables.scans import ScanCounts
 from storage.tables.trainings import Training
 from tasks.register.register import RegisteredVersion
 from tasks.train.train import Trained
-
-
-@dataclass
-class Stopwatch:
-    """Seconds by step."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def time(self, step: str) -> Iterator[None]:
-        """Time a block under the name of a step."""
-        start = time.perf_counter()
-        yield
-        self.seconds[step] = round(time.perf_counter() - start, 3)
 
 
 @dataclass(frozen=True)
@@ -44,13 +29,13 @@ class RunReport:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``frostline run --json`` prints."""
-        seen, embedded, registered = self.seen, self.embedded, self.registered
+        embedded, registered = self.embedded, self.registered
         return {
+            "state": "completed",
             "name": self.name,
             "snapshot": self.snapshot,
             "recipe": embedded.recipe_id,
-            "images": {"seen": seen.seen, "new": seen.new, "unchanged": seen.seen - seen.new, "gone": seen.gone},
-            "files": {"seen": seen.files, "opened": seen.opened, "ignored": seen.ignored, "failed": seen.failed},
+            **seen_to_json(self.seen),
             "conflicts": self.conflicts,
             "features": {"computed": embedded.computed, "reused": embedded.reused, "failed": embedded.failed},
             "backbone_calls": embedded.throughput.images,
@@ -71,6 +56,14 @@ class RunReport:
             "warnings": list(self.trained.warnings),
             "seconds": self.seconds,
         }
+
+
+def seen_to_json(seen: ScanCounts) -> dict[str, Any]:
+    """Return the parts of ``frostline run --json`` about the source: its images and its files."""
+    return {
+        "images": {"seen": seen.seen, "new": seen.new, "unchanged": seen.seen - seen.new, "gone": seen.gone},
+        "files": {"seen": seen.files, "opened": seen.opened, "ignored": seen.ignored, "failed": seen.failed},
+    }
 
 
 def trained_to_json(trained: Trained) -> dict[str, Any]:
@@ -135,12 +128,17 @@ def model_url(registered: RegisteredVersion) -> str | None:
     return f"{registered.tracking_uri.rstrip('/')}/#/models/{quote(registered.name)}/versions/{registered.version}"
 
 
+def describe_seen(seen: ScanCounts) -> str:
+    """Describe in one line which images a run saw."""
+    return f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone"
+
+
 def describe_run(report: RunReport) -> list[str]:
     """Describe a run in a few lines."""
-    seen, embedded, registered = report.seen, report.embedded, report.registered
+    embedded, registered = report.embedded, report.registered
     version = f"{registered.name} version {registered.version}" + (f" · {registered.alias}" if registered.alias else "")
     lines = [
-        f"images    {seen.seen} seen · {seen.new} new · {seen.seen - seen.new} unchanged · {seen.gone} gone",
+        describe_seen(report.seen),
         f"features  embedded {embedded.computed} · reused {embedded.reused} · failed {embedded.failed}",
         describe_head(report.trained),
         describe_chosen(report.trained.training),
@@ -161,7 +159,19 @@ def to_markdown(report: RunReport) -> str:
     """Write the artifact of a run: its lines as a table."""
     registered = report.registered
     url = model_url(registered)
-    rows = "\n".join(f"| {line[:9].strip()} | {line[10:]} |" for line in describe_run(report))
-    seconds = " · ".join(f"{step} {taken:.1f} s" for step, taken in report.seconds.items())
-    link = f"[{registered.name} version {registered.version}]({url})" if url else f"`{registered.tracking_uri}`"
-    return f"# {report.name}\n\n| | |\n|---|---|\n{rows}\n| seconds | {seconds} |\n| MLflow | {link} |\n"
+    title = escape_markdown(f"{registered.name} version {registered.version}")
+    link = f"[{title}]({url})" if url else escape_markdown(registered.tracking_uri)
+    table = lines_to_markdown(report.name, [*describe_run(report), describe_seconds(report.seconds)])
+    return f"{table}| MLflow | {link} |\n"
+
+
+def describe_seconds(seconds: Mapping[str, float]) -> str:
+    """Describe in one line how long each step took."""
+    return f"seconds   {' · '.join(f'{step} {taken:.1f} s' for step, taken in seconds.items())}"
+
+
+def lines_to_markdown(title: str, lines: Sequence[str]) -> str:
+    """Write lines, each with a word of up to nine letters before it, as a table under a title."""
+    cells = [(line[:9].strip(), line[10:]) for line in lines]
+    rows = "".join(f"| {escape_markdown(word)} | {escape_markdown(text)} |\n" for word, text in cells)
+    return f"# {escape_markdown(title)}\n\n| | |\n|---|---|\n{rows}"
