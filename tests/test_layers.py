@@ -247,7 +247,7 @@ assert not loaded & set(unwanted), sorted(loaded & set(unwanted))
 
 
 def test_plan_sql_and_status_load_neither_torch_nor_prefect_nor_mlflow(tmp_path: Path) -> None:
-    photos, home = write_folder(tmp_path / "photos", per_class=2), tmp_path / "home"
+    photos, home = write_folder(tmp_path / "photos"), tmp_path / "home"
     unwanted = "torch,torchvision,timm,prefect,mlflow"
     run_python(COMMAND, unwanted, "plan", photos, "--home", home)  # where there is no lake yet
     open_lake(open_home(home)).close()

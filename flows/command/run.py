@@ -1,5 +1,6 @@
 """The commands that run the pipeline, or show what a run would do."""
 
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -7,6 +8,10 @@ from flows.command.options import RunOptions, check_settings, set_source
 from flows.orchestrator.server import orchestrate, start_server
 from flows.reports.output import OutputOptions, print_result
 from flows.settings import HOME, RunSettings, configure_prefect
+from storage.locations.home import open_home
+
+REFUSED = 2
+"""Exit code of a plan that a run would refuse, as the run's own."""
 
 
 def demo(*, home: Path = HOME, output: OutputOptions = OutputOptions()) -> None:
@@ -16,7 +21,7 @@ def demo(*, home: Path = HOME, output: OutputOptions = OutputOptions()) -> None:
         home: Where to create the demo's own home, a folder named "demo"; an earlier one is replaced.
     """
     configure_prefect(debug=output.debug)
-    private = start_server()
+    private = start_server(open_home(home))
     from flows.demo import run_demo
 
     with orchestrate(private):
@@ -35,7 +40,7 @@ def run(
     settings = set_source(settings, source)
     _check_before_prefect(settings)
     configure_prefect(debug=output.debug)
-    private = start_server()
+    private = start_server(settings.resolved_home)
     from flows.orchestrator.warm_up import warm_up
     from flows.pipeline import pipeline
     from flows.reports.run_report import describe_run
@@ -49,7 +54,7 @@ def run(
 def plan(
     source: Path | None = None, /, *, settings: RunOptions = RunSettings(), output: OutputOptions = OutputOptions()
 ) -> None:
-    """Show what a run would compute and why, how long it would take and how much disk it needs. Writes nothing.
+    """Show what a run would compute and why, its time and disk space, what it would skip and refuse. Writes nothing.
 
     Args:
         source: The folder of images, with one subfolder per class.
@@ -58,6 +63,8 @@ def plan(
 
     made = make_plan(set_source(settings, source))
     print_result(output, made.to_json(), lambda: describe_plan(made))
+    if made.refusals:
+        sys.exit(REFUSED)
 
 
 def _check_before_prefect(settings: RunSettings) -> None:

@@ -1,7 +1,7 @@
 """Scans: compare a listing of a source with the lake, and commit its files, images and labels."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -34,7 +34,8 @@ class Listing:
     """The files of a source now.
 
     ``files`` has the columns of ``FILES``. ``unreadable`` has a (path, reason) for each folder that could not be
-    listed; its files count as unchanged. The classes become labels of ``label_set``.
+    listed; its files count as unchanged. The classes become labels of ``label_set``. ``skipped`` has the number of
+    ignored files by suffix.
     """
 
     source: SourceName
@@ -43,6 +44,7 @@ class Listing:
     ignored: int
     unreadable: tuple[tuple[str, str], ...]
     label_set: LabelSetName
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
+from storage.errors import WeightsError
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
 from storage.recipe import Recipe
@@ -51,13 +52,25 @@ def _resolve_views(home: Home, settings: EmbedSettings, views: Iterable[int]) ->
 
 
 def _get_weights(home: Home, settings: EmbedSettings) -> Weights:
-    weights = find_weights(home, settings.backbone, settings.weights)
+    try:
+        weights = find_weights(home, settings.backbone, settings.weights)
+    except WeightsError:
+        _check_backbone(settings)
+        raise
     if weights is None:
+        _check_backbone(settings)
         from tasks.encoder.backbone.fetch_weights import fetch_weights
 
         home.make()
         weights = fetch_weights(home, settings.weights)
     return weights
+
+
+def _check_backbone(settings: EmbedSettings) -> None:
+    """Refuse a network that does not exist, before its weights are looked for in vain."""
+    from tasks.encoder.backbone.networks import check_name
+
+    check_name(settings.backbone)
 
 
 def _decide(settings: EmbedSettings, weights: Weights) -> Recipe:

@@ -98,7 +98,7 @@ def refused(ran: CommandResult, *words: str) -> None:
 def list_file_sizes(home: Path) -> dict[Path, int]:
     """Return the sizes of the lake's files, without those that SQLite creates beside a catalog even to read it."""
     sqlite_files = {"catalog.sqlite-wal", "catalog.sqlite-shm"}
-    files = [path for path in home.rglob("*") if path.is_file() and "mlflow" not in path.parts]
+    files = [path for path in home.rglob("*") if path.is_file() and not {"mlflow", "reports"} & set(path.parts)]
     return {path: path.stat().st_size for path in files if path.name not in sqlite_files}
 
 
@@ -170,7 +170,7 @@ def test_a_user_error_is_one_line_with_exit_code_2_and_leaves_the_lake_unchanged
     refused(frostline("run", str(one_class)), "1 class (red)", "two classes")
     refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "not a folder")
     refused(frostline("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "not a file")
-    refused(frostline("run", str(photos), "--embed.weights", "timm:x", "--embed.backbone", "a/b"), "timm:x")
+    refused(frostline("run", str(photos), "--embed.weights", "timm:x", "--embed.backbone", "a/b"), "a/b", "timm/NAME")
     refused(frostline("run", str(photos), "--home", str(photos / "red" / "000.png")), "home", "--home")
     refused(frostline("run"), "source", "frostline run FOLDER")
     refused(process("rum"), "rum", "run")

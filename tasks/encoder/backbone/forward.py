@@ -73,6 +73,16 @@ def cut_off(network: nn.Module, cut: str, probe: Tensor) -> Callable[[Tensor], T
     return partial(_run_to_hook, network, cut)
 
 
+def check_cut(network: nn.Module, cut: str) -> None:
+    """Check that a network has the layer of a cut; its weights do not matter.
+
+    Raises:
+        BackboneError: if it does not.
+    """
+    if cut != "input":
+        _find_cut(network, cut)
+
+
 def _stop_at(layer: nn.Module, *, before: bool) -> RemovableHandle:
     def stop_before(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         raise _CutReachedError(inputs[0])

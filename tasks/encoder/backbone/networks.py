@@ -33,7 +33,7 @@ def find_input(backbone: str, weights: str) -> Input:
     Raises:
         BackboneError: if there is no such network.
     """
-    _check_name(backbone)
+    check_name(backbone)
     library, _, name = backbone.partition("/")
     source, _, key = weights.partition(":")
     if library == "timm":
@@ -90,7 +90,7 @@ def find_classifier(network: nn.Module) -> tuple[str, Any]:
 
 
 def _build(backbone: str, **options: Any) -> nn.Module:  # noqa: ANN401 - the libraries' keywords
-    _check_name(backbone)
+    check_name(backbone)
     library, _, name = backbone.partition("/")
     if library == "timm":
         import timm
@@ -101,7 +101,12 @@ def _build(backbone: str, **options: Any) -> nn.Module:  # noqa: ANN401 - the li
     return cast("nn.Module", models.get_model(name, weights=None, **options))
 
 
-def _check_name(backbone: str) -> None:
+def check_name(backbone: str) -> None:
+    """Check that a library has a network of this name.
+
+    Raises:
+        BackboneError: if it does not; the error suggests similar names.
+    """
     library, _, name = backbone.partition("/")
     if library == "timm":
         import timm

@@ -1,6 +1,7 @@
 """A folder as a source: the files ``root/<class>/**/*`` with an image's suffix."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from storage.tables.scans import FILES, Listing
 
 _Inode = tuple[int, int]
 
+LONGEST_SUFFIX = 8
 BATCH = 1 << 16  # files that are held as Python objects at once
 
 
@@ -26,6 +28,7 @@ class _Walk:
     sizes: list[int] = field(default_factory=list)
     times: list[int] = field(default_factory=list)
     ignored: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
 
     def pack(self, prefix: str, names: list[str], class_: str | None) -> None:
@@ -54,8 +57,9 @@ def list_folder(source: SourceName, root: Path, label_set: LabelSetName | None =
     if any(path == "" for path, _ in walk.unreadable):
         raise SourceError(f"folder {root}", f"cannot be listed ({walk.unreadable[0][1]})", "Fix its permissions")
     files = pa.Table.from_batches(walk.batches, FILES)
+    labels = label_set or LabelSetName(source)
     return Listing(
-        source, encode_path(str(root)), files, walk.ignored, tuple(walk.unreadable), label_set or LabelSetName(source)
+        source, encode_path(str(root)), files, walk.ignored, tuple(walk.unreadable), labels, dict(walk.skipped)
     )
 
 
@@ -69,6 +73,14 @@ def check_folder(root: Path) -> None:
         raise SourceError(f"folder {root}", "does not exist", "Check the path, or mount the disk that it is on")
     if not root.is_dir():
         raise SourceError(f"{root}", "is not a folder", "Name the folder that contains one folder per class")
+
+
+def _kind_of(name: str) -> str:
+    """Return what an ignored file is counted as: its suffix in lower case, "hidden" or "other"."""
+    suffix = Path(name).suffix.lower()
+    if name[0] == ".":
+        return "hidden"
+    return suffix if 1 < len(suffix) <= LONGEST_SUFFIX else "other"
 
 
 def _class_of(path: str) -> str | None:
@@ -114,6 +126,7 @@ def _collect(entries: Iterable[os.DirEntry[str]], prefix: str, walk: _Walk) -> l
                 folders.append(name)
             else:
                 walk.ignored += 1
+                walk.skipped[_kind_of(name)] += 1
         except OSError as error:  # a link that loops, a file that has just disappeared
             walk.unreadable.append((prefix + encode_path(name), _reason(error)))
         if len(names) >= BATCH:
