@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.operations.maintain import MaintenanceResult, describe_maintenance, maintain
+from flows.reports.escape import escape_markdown
 from flows.settings import FILE_GRACE_PERIOD, SNAPSHOT_RETENTION, HomeSettings
 
 
@@ -21,6 +22,6 @@ def maintain_lake(
         grace: Delete unreferenced files older than this; it must exceed the longest run and the longest query.
     """
     result = maintain(settings.resolved_home, older_than, grace, datetime.now(UTC))
-    lines = "\n".join(f"- {line}" for line in describe_maintenance(result, dry_run=False))
+    lines = "\n".join(f"- {escape_markdown(line)}" for line in describe_maintenance(result, dry_run=False))
     create_markdown_artifact(lines, key="frostline-maintenance", description="What maintenance did")
     return result

@@ -71,7 +71,7 @@ def list_settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 def suggest(name: str, names: Sequence[str], prefix: str = "") -> str:
     """Suggest the closest name as an error's remedy."""
     close = difflib.get_close_matches(name, names, n=1)
-    return f"Did you mean {prefix}{close[0]}?" if close else "See `frostline run --help` for all settings"
+    return f"Did you mean {prefix}{close[0]}?" if close else "See `frostline run --help-all` for all settings"
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

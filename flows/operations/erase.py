@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from flows.reports.escape import escape_terminal
 from storage.care.erase import (
     AffectedModel,
     Erasure,
@@ -104,7 +105,7 @@ def _confirm(surveyed: Erasure, *, yes: bool) -> None:
         raise EraseError(
             "erase", "must be confirmed, and stdin is not a terminal", "Check with --dry-run, then add --yes"
         )
-    print("\n".join(_describe(surveyed, erased=False)), file=sys.stderr)  # noqa: T201 - the question
+    print("\n".join(map(escape_terminal, _describe(surveyed, erased=False))), file=sys.stderr)  # noqa: T201 - the question
     print("This cannot be undone. Type yes to erase: ", end="", file=sys.stderr, flush=True)  # noqa: T201
     if sys.stdin.readline().strip().lower() != "yes":
         raise EraseError("erase", "was not confirmed, nothing was erased", "Type yes, or add --yes")

@@ -12,6 +12,7 @@ from typing import Any
 
 from cyclopts import Parameter
 
+from flows.reports.escape import escape_json, escape_terminal
 from storage.errors import OutputError
 
 PIPE_WIDTH = 4096
@@ -41,7 +42,8 @@ def print_result(options: OutputOptions, value: dict[str, Any], render: Callable
         return
     with _handle_write_errors():
         if options.json:
-            print(json_text.dumps(_to_json(value), default=str, ensure_ascii=False, allow_nan=False))  # noqa: T201
+            text = json_text.dumps(_to_json(value), default=str, ensure_ascii=False, allow_nan=False)
+            print(escape_json(text))  # noqa: T201
         else:
             _print_lines(render())
         sys.stdout.flush()
@@ -52,11 +54,14 @@ def build_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: st
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    def show(cell: object) -> Text:
+        return Text("" if cell is None else escape_terminal(str(cell)))
+
+    table = Table(title=title and show(title), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(show(column), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*map(show, row))
     return [table]
 
 
@@ -74,7 +79,9 @@ def _print_lines(lines: Sequence[Any]) -> None:
 
     console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
     for line in lines:
-        console.print(line, markup=False) if isinstance(line, str) else console.print(line)
+        console.print(escape_terminal(line), markup=False, emoji=False) if isinstance(line, str) else console.print(
+            line
+        )
 
 
 def _to_json(value: Any) -> Any:  # noqa: ANN401 - a cell holds anything

@@ -1,6 +1,7 @@
 """The review table: a CSV file in which a person writes decisions."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -26,6 +27,18 @@ class ReviewRow:
 
 
 COLUMNS = tuple(field.name for field in fields(ReviewRow))
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]|'")
+"""What a spreadsheet takes for a formula or a command, and the apostrophe that says it is text."""
+
+
+def quote_cell(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet would run as a formula: names of files come from anybody."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def unquote_cell(text: str) -> str:
+    """Undo :func:`quote_cell`; a spreadsheet may have removed the apostrophe already."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text[1:]) else text
 
 
 def write_table(rows: Sequence[ReviewRow], file: Path) -> None:
@@ -41,7 +54,7 @@ def write_table(rows: Sequence[ReviewRow], file: Path) -> None:
     with file.open("w", newline="", encoding="utf-8") as lines:
         writer = csv.DictWriter(lines, COLUMNS)
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows({name: quote_cell(text) for name, text in asdict(row).items()} for row in rows)
 
 
 def read_table(file: Path) -> list[ReviewRow]:
@@ -54,7 +67,10 @@ def read_table(file: Path) -> list[ReviewRow]:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             records = csv.DictReader(lines)
             missing = {"image_id", "decision"} - set(records.fieldnames or ())
-            rows = [ReviewRow(**{name: (record.get(name) or "").strip() for name in COLUMNS}) for record in records]
+            rows = [
+                ReviewRow(**{name: unquote_cell((record.get(name) or "").strip()) for name in COLUMNS})
+                for record in records
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         remedy = "Name the table that `frostline review` wrote"
         raise ReviewError(f"table {file}", f"cannot be read ({error})", remedy) from error
