@@ -136,7 +136,7 @@ def train_anew(home: Home, recipe_id: str, source: Path, embedder: Embedder, see
     train, validation, test = (
         (matrix[splits == split], labels[splits == split]) for split in ("train", "validation", "test")
     )
-    evaluate(fit_heads(train, validation, TRAIN)[0].head, *test, facts, TRAIN.seed)
+    evaluate(fit_heads(train, validation, TRAIN)[0].head, *test, facts)
 
 
 if __name__ == "__main__":

@@ -1,34 +1,29 @@
 """95 % confidence intervals of means of skewed values, such as log losses."""
 
-import numpy as np
+import math
 
-from tasks.statistics.shares import Floats
+from tasks.statistics.shares import Floats, find_quantile
+
+FLAT = 1e-6
+"""Below this skewness the transformation is the identity but for rounding errors."""
 
 
 def find_mean_interval(values: Floats) -> tuple[float, float]:
     """Return the interval of the mean of values [n], none of them negative.
 
-    Student's t corrected for skewness by Hall's cubic transformation (On the removal of skewness by transformation,
-    1992): a few large losses make the mean's own distribution skewed, and a symmetric interval too short above.
+    Student's t after Hall's cubic transformation (On the removal of skewness by transformation, 1992): a few large
+    losses make the distribution of the mean skewed, so that a symmetric interval ends too early above.
     """
-    from scipy.stats import t as student  # late: its import takes a second
-
     count, mean = len(values), float(values.mean())
     deviation = float(values.std(ddof=1)) if count > 1 else 0.0
     if deviation == 0:
         return mean, mean
-    quantile = float(student.ppf(0.975, count - 1))
-    bend = float((((values - mean) / deviation) ** 3).mean()) / np.sqrt(count)
-    low, high = (_undo(bend, end) for end in (quantile, -quantile))
-    scale = deviation / np.sqrt(count)
-    return max(mean - scale * low, 0.0), mean - scale * high
+    bend = float((((values - mean) / deviation) ** 3).mean()) / math.sqrt(count)
+    quantile, scale = find_quantile(count - 1), deviation / math.sqrt(count)
+    low, high = (mean - scale * _skew(end, bend) for end in (quantile, -quantile))
+    return max(low, 0.0), high
 
 
-def _undo(bend: float, quantile: float) -> float:
+def _skew(quantile: float, bend: float) -> float:
     """Transform a quantile of the symmetric distribution to one of the skewed distribution."""
-    if abs(bend) < FLAT:
-        return quantile
-    return 3 / bend * (float(np.cbrt(1 + bend * (quantile - bend / 6))) - 1)
-
-
-FLAT = 1e-6
+    return 3 / bend * (math.cbrt(1 + bend * (quantile - bend / 6)) - 1) if abs(bend) > FLAT else quantile

@@ -1,6 +1,6 @@
 """Cross-validation by group: every image is predicted by a head that was trained without its group."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,19 +8,17 @@ import numpy.typing as npt
 
 from storage.errors import TrainError
 from storage.vectors.feature_file import Matrix
-from tasks.heads.answers import LabelIndicators
+from tasks.heads.answers import LabelIndicators, compute_mean_average_precision
 from tasks.heads.heads import Floats
-from tasks.statistics.bootstrap import draw_bootstrap_counts
+from tasks.statistics.influences import find_mean_precision_influences
+from tasks.statistics.shares import find_figure_interval
 from tasks.train.fit.candidates import Hyperparameters, fit_heads
 from tasks.train.fit.examples import ClassNames
-from tasks.train.fit.multi_label import average_precisions, fit_label_heads
+from tasks.train.fit.multi_label import fit_label_heads
 from tasks.train.fit.unknown_classes import fix_hyperparameters
-from tasks.train.measure.metrics import add_intervals
+from tasks.train.measure.metrics import name_interval
 from tasks.train.rows.splits import assign_fold
 from tasks.train.settings import TrainSettings
-
-CELLS = 1 << 22
-"""The number of counts in memory at once."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -99,32 +97,27 @@ def cross_validate_labels(
     return probabilities
 
 
-def measure_folds(name: str, metric: Callable[[Floats], Floats], folds: Folds, seed: int) -> dict[str, float]:
-    """Return a metric over all images with its 95 % interval, by a bootstrap of the groups.
+def measure_folds(name: str, value: float, influences: Floats, folds: Folds) -> dict[str, float]:
+    """Return a metric over all images with its 95 % interval, for which images of a group count as one.
 
     Args:
         name: The metric's name.
-        metric: Computes its values [k] from the images' counts in k resamples [k, n].
+        value: Its value.
+        influences: By how much each image moves it [n]; see :mod:`tasks.statistics.influences`.
         folds: The groups of the images.
-        seed: Seed of the bootstrap.
     """
-    groups, count, key = folds.groups, int(folds.groups.max()) + 1, f"cv_{name}"
-    resampled = [
-        metric(part[:, groups])
-        for counts in draw_bootstrap_counts(count, seed)
-        for part in np.array_split(counts, -(-len(counts) * len(groups) // CELLS))
-    ]
-    return add_intervals({key: metric(np.ones((1, len(groups))))}, {key: np.concatenate(resampled)}, count)
+    by_group = np.bincount(folds.groups, influences).astype(np.float64)
+    return name_interval(f"cv_{name}", value, find_figure_interval(value, by_group))
 
 
-def measure_accuracy(correct: Floats, folds: Folds, seed: int) -> dict[str, float]:
+def measure_accuracy(correct: Floats, folds: Folds) -> dict[str, float]:
     """Return the cross-validated accuracy."""
-    return measure_folds("accuracy", lambda counts: counts @ correct / counts.sum(axis=1), folds, seed)
+    accuracy = float(correct.mean())
+    return measure_folds("accuracy", accuracy, (correct - accuracy) / len(correct), folds)
 
 
-def measure_mean_average_precision(
-    probabilities: Floats, truth: LabelIndicators, folds: Folds, seed: int
-) -> dict[str, float]:
+def measure_mean_average_precision(probabilities: Floats, truth: LabelIndicators, folds: Folds) -> dict[str, float]:
     """Return the cross-validated mAP."""
-    name = "mean_average_precision"
-    return measure_folds(name, lambda counts: average_precisions(counts, probabilities, truth), folds, seed)
+    value = compute_mean_average_precision(probabilities, truth)
+    influences = find_mean_precision_influences(probabilities, truth)
+    return measure_folds("mean_average_precision", value, influences, folds)

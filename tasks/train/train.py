@@ -259,9 +259,9 @@ def _fit_and_evaluate(
     first = refit(first, pool, settings) if settings.refit else first
     candidates = (first, *others)
     if settings.false_accept is None:
-        return candidates, evaluate(candidates[0].head, *test, facts, settings.seed)
+        return candidates, evaluate(candidates[0].head, *test, facts)
     rejection = add_rejection(candidates[0], train, validation, test, settings, settings.false_accept)
-    evaluation = evaluate(rejection.candidate.head, *test, facts, settings.seed)
+    evaluation = evaluate(rejection.candidate.head, *test, facts)
     metrics = {**evaluation.metrics, **rejection.metrics}
     return (rejection.candidate, *candidates[1:]), replace(evaluation, metrics=metrics, unknown=rejection.classes)
 
@@ -285,11 +285,11 @@ def _add_cross_validation(
     if settings.multi_label:
         truth = make_indicators(pool, labels, sorted({name for _, name in labels}))
         probabilities = cross_validate_labels(features, truth, folds, best.hyperparameters, settings)
-        metrics = measure_mean_average_precision(probabilities, truth, folds, settings.seed)
+        metrics = measure_mean_average_precision(probabilities, truth, folds)
     else:
         names = np.array([name for _, name in labels])
         correct = cross_validate(features, names, folds, best.hyperparameters, settings)
-        metrics = measure_accuracy(correct, folds, settings.seed)
+        metrics = measure_accuracy(correct, folds)
     return replace(evaluation, metrics={**evaluation.metrics, **metrics})
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import csr_array
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.answers import (
@@ -13,17 +12,23 @@ from tasks.heads.answers import (
     apply_thresholds,
     compute_average_precisions,
     compute_label_losses,
+    compute_mean_average_precision,
     join_labels,
     make_indicators,
     name_labels,
 )
 from tasks.heads.heads import Floats, Head, count_views
-from tasks.statistics.bootstrap import draw_bootstrap_counts
+from tasks.statistics.influences import (
+    find_macro_f1_influences,
+    find_mean_precision_influences,
+    find_micro_f1_influences,
+)
+from tasks.statistics.shares import find_figure_interval
 from tasks.train.fit.axes import find_principal_axes
 from tasks.train.fit.candidates import Candidate
 from tasks.train.fit.sigmoid import fit_sigmoids
 from tasks.train.measure.evaluate import Evaluation, Table, find_slices, tabulate_classes
-from tasks.train.measure.metrics import add_intervals, average_ratios
+from tasks.train.measure.metrics import average_ratios, name_interval, name_mean, name_share
 from tasks.train.rows.split_features import SplitFeatures
 from tasks.train.rows.splits import SPLITS, Split
 from tasks.train.settings import TrainSettings
@@ -60,7 +65,7 @@ def train_labels(
     parts = [truth[splits == split] for split in SPLITS]
     train, validation = (inputs.train, parts[0][inputs.image_rows]), (inputs.validation, parts[1])
     candidates = fit_label_heads(train, validation, classes, settings)
-    return candidates, evaluate_labels(candidates[0].head, (inputs.test, parts[2]), facts, settings.seed)
+    return candidates, evaluate_labels(candidates[0].head, (inputs.test, parts[2]), facts)
 
 
 def fit_label_heads(
@@ -115,14 +120,14 @@ def _choose_threshold(probabilities: Floats, has: LabelIndicators) -> float:
     return float(middle if middle > below else falling[best])  # no float may lie between the two
 
 
-def evaluate_labels(head: Head, test: MultiLabelFeatures, facts: pa.Table, seed: int) -> Evaluation:
+def evaluate_labels(head: Head, test: MultiLabelFeatures, facts: pa.Table) -> Evaluation:
     """Measure a head on images and their labels; a slice's accuracy is the share of exact matches."""
     features, truth = test
     probabilities = head.probabilities(features)
     predicted = apply_thresholds(head, probabilities)
     sets = np.array([join_labels(names) for names in name_labels(head.classes, truth)])
     return Evaluation(
-        measure_labels(probabilities, predicted, truth, seed),
+        measure_labels(probabilities, predicted, truth),
         _tabulate(head, probabilities, predicted, truth),
         (),
         {},
@@ -130,9 +135,7 @@ def evaluate_labels(head: Head, test: MultiLabelFeatures, facts: pa.Table, seed:
     )
 
 
-def measure_labels(
-    probabilities: Floats, predicted: LabelIndicators, truth: LabelIndicators, seed: int
-) -> dict[str, float]:
+def measure_labels(probabilities: Floats, predicted: LabelIndicators, truth: LabelIndicators) -> dict[str, float]:
     """Return each metric with its 95 % confidence interval, under its name with ``_low`` and ``_high``.
 
     - ``mean_average_precision`` (mAP): average precision, averaged over the labels that some image has;
@@ -144,39 +147,20 @@ def measure_labels(
         probabilities: Probabilities [n, labels].
         predicted: Predicted labels [n, labels].
         truth: True labels [n, labels].
-        seed: Seed of the bootstrap, which is that of :func:`tasks.train.measure.metrics.compute_metrics`.
     """
-    exact, losses = (predicted == truth).all(axis=1), compute_label_losses(probabilities, truth)
-    table = csr_array(np.hstack([np.stack([exact, losses], axis=1), predicted & truth, truth, predicted]))
-    images = len(truth)
-    found = _compute_metrics(np.ones((1, images)), table, probabilities, truth)
-    parts = [_compute_metrics(counts, table, probabilities, truth) for counts in draw_bootstrap_counts(images, seed)]
-    return add_intervals(found, {name: np.concatenate([part[name] for part in parts]) for name in found}, images)
-
-
-def _compute_metrics(
-    counts: Floats, table: csr_array, probabilities: Floats, truth: LabelIndicators
-) -> dict[str, Floats]:
-    """Compute the metrics [k] each, for bootstrap counts of the images [k, n]."""
-    sums, labels, images = counts @ table, truth.shape[1], truth.shape[0]
-    hits, true, given = np.split(sums[:, 2:], [labels, 2 * labels], axis=1)
-    return {
-        "mean_average_precision": average_precisions(counts, probabilities, truth),
-        "accuracy": sums[:, 0] / images,
-        "micro_f1": 2 * hits.sum(axis=1) / np.maximum((true + given).sum(axis=1), 1),
-        "macro_f1": average_ratios(2 * hits, true + given),
-        "log_loss": sums[:, 1] / images,
+    hits, sums = (predicted & truth).sum(axis=0), predicted.sum(axis=0) + truth.sum(axis=0)
+    micro = 2 * float(hits.sum()) / max(float(sums.sum()), 1.0)
+    figures = {
+        "micro_f1": (micro, find_micro_f1_influences(micro, predicted, truth)),
+        "macro_f1": (average_ratios(2.0 * hits, sums), find_macro_f1_influences(predicted, truth)),
     }
-
-
-def average_precisions(counts: Floats, probabilities: Floats, truth: LabelIndicators) -> Floats:
-    """Return the mAP [k] for bootstrap counts [k, n]; a label that a resample lacks is left out of its mean."""
-    columns, total, present = np.ascontiguousarray(counts.T), np.zeros(len(counts)), np.zeros(len(counts))
-    for score, has in zip(probabilities.T, truth.T, strict=True):
-        areas = compute_average_precisions(score, has, columns)
-        total += np.nan_to_num(areas)
-        present += np.isfinite(areas)
-    return total / np.maximum(present, 1)
+    precision = compute_mean_average_precision(probabilities, truth)
+    ends = find_figure_interval(precision, find_mean_precision_influences(probabilities, truth))
+    metrics = name_interval("mean_average_precision", precision, ends)
+    metrics |= name_share("accuracy", (predicted == truth).all(axis=1))
+    for name, (value, influences) in figures.items():
+        metrics |= name_interval(name, value, find_figure_interval(value, influences))
+    return metrics | name_mean("log_loss", compute_label_losses(probabilities, truth))
 
 
 def _tabulate(head: Head, probabilities: Floats, predicted: LabelIndicators, truth: LabelIndicators) -> Table:

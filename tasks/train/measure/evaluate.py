@@ -47,17 +47,17 @@ class Evaluation:
     unknown: Table = ()
 
 
-def evaluate(head: Classifier, features: Matrix, names: ClassNames, facts: pa.Table, seed: int) -> Evaluation:
+def evaluate(head: Classifier, features: Matrix, names: ClassNames, facts: pa.Table) -> Evaluation:
     """Evaluate a head on images [n, dim] with these class names [n].
 
     ``metrics`` are those of :func:`tasks.train.measure.metrics.compute_metrics`, and the temperature. See
-    :func:`find_slices` for ``facts``; ``seed`` is that of the bootstrap.
+    :func:`find_slices` for ``facts``.
     """
     predictions = predict(head, features, names)
     confusion, correct = _count(predictions, len(head.classes)), predictions.correct
     before, after = (_tabulate_bins(each, correct) for each in (predictions.uncalibrated, predictions.probabilities))
     return Evaluation(
-        {**compute_metrics(predictions, seed), "temperature": head.temperature},
+        {**compute_metrics(predictions), "temperature": head.temperature},
         tabulate_classes(head.classes, np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)),
         tuple(tuple(map(int, row)) for row in confusion),
         {"before": before, "after": after},

@@ -1,17 +1,17 @@
 """The metrics of a head, each with its confidence interval."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, hstack
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.answers import SMALLEST_PROBABILITY
 from tasks.heads.heads import Classifier, Floats, tempered_softmax
-from tasks.statistics.bootstrap import bootstrap_sums, find_percentile_interval
+from tasks.statistics.classes import count_classes, find_f1_interval, find_recall_interval
+from tasks.statistics.means import find_mean_interval
 from tasks.statistics.shares import find_wilson_interval
 from tasks.train.fit.examples import ClassNames
 
@@ -60,69 +60,75 @@ def compute_log_losses(probabilities: Floats, true: Indices) -> Floats:
     return cast("Floats", -np.log(np.maximum(assigned, SMALLEST_PROBABILITY)))
 
 
-def compute_metrics(predictions: Predictions, seed: int) -> dict[str, float]:
+def compute_metrics(predictions: Predictions) -> dict[str, float]:
     """Return each metric under its name, and the ends of its 95 % interval with ``_low`` and ``_high``.
 
     - ``accuracy``; ``top_3_accuracy`` and ``top_5_accuracy`` if there are more classes than that;
     - ``balanced_accuracy``, the mean recall of the classes that have an image;
     - ``macro_f1``, the mean F1 of the classes that have an image or are predicted;
     - ``log_loss``, in nats per image;
-    - ``calibration_error``, the expected calibration error over 15 bins (Naeini et al. 2015). The last two also come
-      with ``_before``, without the temperature.
+    - ``calibration_error``, the expected calibration error over 15 bins (Naeini et al. 2015), less the error that
+      chance alone adds. It has no interval: none that was tried holds for few images. The last two also come with
+      ``_before``, without the temperature.
 
-    Intervals are percentiles of 1,000 bootstrap resamples. A proportion of 0 or 1 does not vary there and gets Wilson's
-    interval. A calibration error cannot be negative, so resampling biases it upwards: the mean bias is subtracted.
+    ``python -m benchmarks.coverage`` shows how often the intervals contain the truth.
     """
-    blocks = _tabulate(predictions)
-    table, ends = csr_array(hstack(blocks)), np.cumsum([block.shape[1] for block in blocks])[:-1]
-    images = len(predictions.true)
-    values = _compute(np.split(table.sum(axis=0)[None], ends, axis=1), images)
-    resampled = _compute(np.split(bootstrap_sums(table, seed), ends, axis=1), images)
-    return add_intervals(values, resampled, images)
+    true, predicted, classes = predictions.true, predictions.predicted, predictions.probabilities.shape[1]
+    counts, rank = count_classes(true, predicted, classes), _rank(predictions)
+    balanced = average_ratios(counts.hits, counts.true)
+    macro_f1 = average_ratios(2 * counts.hits, counts.true + counts.predicted)
+    metrics = name_share("accuracy", predictions.correct)
+    for top in (top for top in TOPS if top < classes):
+        metrics |= name_share(f"top_{top}_accuracy", rank < top)
+    metrics |= name_interval("balanced_accuracy", balanced, find_recall_interval(balanced, counts))
+    metrics |= name_interval("macro_f1", macro_f1, find_f1_interval(macro_f1, counts))
+    both = (("", predictions.probabilities), ("_before", predictions.uncalibrated))
+    for suffix, probabilities in both:
+        metrics |= name_mean(f"log_loss{suffix}", compute_log_losses(probabilities, true))
+    errors = {f"calibration_error{end}": find_calibration_error(each, predictions.correct) for end, each in both}
+    return {**metrics, **errors}
 
 
-def add_intervals(values: Mapping[str, Floats], resampled: Mapping[str, Floats], images: int) -> dict[str, float]:
-    """Return each metric [1] under its name, and the ends of its 95 % interval with ``_low`` and ``_high``.
+def name_interval(name: str, value: float, ends: tuple[float, float]) -> dict[str, float]:
+    """Return a metric under its name, and the ends of its interval with ``_low`` and ``_high``."""
+    return {name: value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
 
-    ``resampled`` are the metrics' values over bootstrap resamples of this many images.
+
+def name_share(name: str, which: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Return the share of images with Wilson's interval, under its name."""
+    low, high = find_wilson_interval(which.sum(), len(which))
+    return name_interval(name, float(which.mean()), (float(low), float(high)))
+
+
+def name_mean(name: str, values: Floats) -> dict[str, float]:
+    """Return the mean of values that are not negative with its interval, under its name."""
+    return name_interval(name, float(values.mean()), find_mean_interval(values))
+
+
+def find_calibration_error(probabilities: Floats, correct: npt.NDArray[np.bool_]) -> float:
+    """Return the mean distance between stated probability and accuracy over 15 bins, less what chance adds.
+
+    Even a calibrated head is off in each bin by chance. The expected distance, if the difference that was found were
+    true, exceeds that difference by about as much as it exceeds the true one (Kumar et al., Verified uncertainty
+    calibration, 2019). A bin's accuracy varies as if one more image were in it, right with the stated probability.
     """
-    metrics: dict[str, float] = {}
-    for name, (value,) in values.items():
-        low, high = _find_ends(name, float(value), resampled[name], images)
-        metrics |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
-    return metrics
+    from scipy.special import ndtr  # late: its import takes a while
 
-
-def _find_ends(name: str, value: float, resampled: Floats, images: int) -> tuple[float, float]:
-    low, high = find_percentile_interval(resampled)
-    if name.startswith("calibration_error"):
-        bias = float(resampled.mean()) - value
-        return max(low - bias, 0.0), max(high - bias, 0.0)
-    if value in {0, 1} and not name.startswith("log_loss"):
-        low, high = map(float, find_wilson_interval(value * images, images))
-    return low, high
+    top = probabilities.max(axis=1)
+    bins = assign_bins(top)
+    images, hits, sums = (np.bincount(bins, each, BINS) for each in (None, correct, top))
+    used = images > 0
+    images, hits, stated = images[used], hits[used], sums[used] / images[used]
+    gap, likely = np.abs(stated - hits / images), (hits + stated) / (images + 1)
+    deviation = np.maximum(np.sqrt(likely * (1 - likely) / images), SMALLEST_PROBABILITY)
+    ratio = gap / deviation
+    expected = deviation * np.sqrt(2 / np.pi) * np.exp(-(ratio**2) / 2) + gap * (1 - 2 * ndtr(-ratio))
+    return max(float(images @ (2 * gap - expected)) / len(top), 0.0)
 
 
 def assign_bins(probabilities: Floats) -> Indices:
     """Return the bin of each probability [n], of fifteen of equal width that include their upper ends."""
     return np.clip(np.ceil(probabilities * BINS).astype(np.int64) - 1, 0, BINS - 1)
-
-
-def _tabulate(predictions: Predictions) -> tuple[csr_array, ...]:
-    """Return what each image adds to each sum that the metrics are computed from."""
-    true, predicted, correct = predictions.true, predictions.predicted, predictions.correct
-    classes = predictions.probabilities.shape[1]
-    both = predictions.probabilities, predictions.uncalibrated
-    losses = [compute_log_losses(each, true) for each in both]
-    tops = [correct, *(_rank(predictions) < top for top in TOPS if top < classes)]
-    return (
-        csr_array(np.stack(tops, axis=1, dtype=np.float64)),
-        csr_array(np.stack(losses, axis=1)),
-        _scatter(correct, true, classes),
-        _scatter(true >= 0, true, classes),
-        _scatter(np.ones(len(true)), predicted, classes),
-        *(_scatter(top - correct, assign_bins(top), BINS) for top in (each.max(axis=1) for each in both)),
-    )
 
 
 def _rank(predictions: Predictions) -> Indices:
@@ -133,28 +139,7 @@ def _rank(predictions: Predictions) -> Indices:
     return cast("Indices", np.where(predictions.true >= 0, before.sum(axis=1), probabilities.shape[1]))
 
 
-def _scatter(values: npt.ArrayLike, columns: Indices, width: int) -> csr_array:
-    """Place one value per row in its column."""
-    rows = np.arange(len(columns))
-    return csr_array((np.asarray(values, np.float64), (rows, np.maximum(columns, 0))), shape=(len(columns), width))
-
-
-def _compute(sums: Sequence[Floats], images: int) -> dict[str, Floats]:
-    """Compute the metrics [r] from sums [r, m] over this many images."""
-    tops, losses, hits, true, predicted, gaps, gaps_before = sums
-    names = ["accuracy", *(f"top_{top}_accuracy" for top in TOPS)]
-    return {
-        **dict(zip(names, tops.T / images, strict=False)),
-        "balanced_accuracy": average_ratios(hits, true),
-        "macro_f1": average_ratios(2 * hits, true + predicted),
-        "log_loss": losses[:, 0] / images,
-        "log_loss_before": losses[:, 1] / images,
-        "calibration_error": np.abs(gaps).sum(axis=1) / images,
-        "calibration_error_before": np.abs(gaps_before).sum(axis=1) / images,
-    }
-
-
-def average_ratios(numerators: Floats, denominators: Floats) -> Floats:
-    """Average the ratios [r, classes] whose denominator is not 0."""
-    ratios = np.divide(numerators, denominators, out=np.zeros_like(numerators), where=denominators > 0)
-    return cast("Floats", ratios.sum(axis=1) / np.maximum((denominators > 0).sum(axis=1), 1))
+def average_ratios(numerators: Floats, denominators: Floats) -> float:
+    """Average the ratios [classes] whose denominator is not 0; 0 if there is none."""
+    used = denominators > 0
+    return float((numerators[used] / denominators[used]).mean()) if used.any() else 0.0

@@ -8,6 +8,8 @@ from tasks.train.report.verdict import gives_several_labels
 from tasks.train.report.wording import interval, percent
 
 BEFORE = "_before"
+CALIBRATION = "calibration_error"
+"""The figure that has no interval."""
 MEANINGS = {
     "accuracy": "share of images whose most probable class is their label",
     "top_3_accuracy": "share of images whose label is among the three most probable classes",
@@ -15,7 +17,7 @@ MEANINGS = {
     "balanced_accuracy": "mean recall of the classes: each counts the same, however many images it has",
     "macro_f1": "mean F1 of the classes",
     "log_loss": "mean negative log probability of the label, in nats; lower is better",
-    "calibration_error": "mean distance between stated probability and accuracy; lower is better",
+    CALIBRATION: "mean distance between stated probability and accuracy, less what chance adds; lower is better",
     "false_accept": "share of images accepted as another class by a head that never saw their own",
     "refused": 'share of test images answered "neither"',
 }
@@ -28,9 +30,13 @@ MEANINGS_OF_LABELS = {
 }
 
 
-def list_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float, float, float]]:
-    """List the metrics that have an interval: name in words, value, lower end, upper end."""
-    return [(name_metric(key), *_read_interval(metrics, key)) for key in metrics if f"{key}_high" in metrics]
+def list_metrics(metrics: Mapping[str, float]) -> list[tuple[str, float, float | str, float | str]]:
+    """List the metrics: name in words, value, and the ends of the interval, empty if there is none."""
+    return [
+        (name_metric(key), metrics[key], metrics.get(f"{key}_low", ""), metrics.get(f"{key}_high", ""))
+        for key in metrics
+        if _is_figure(metrics, key)
+    ]
 
 
 def describe_metrics(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -38,14 +44,24 @@ def describe_metrics(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
     metrics, images = evaluation["metrics"], count_measured(evaluation)
     meanings = MEANINGS_OF_LABELS if gives_several_labels(evaluation) else MEANINGS
     rows = []
-    for key in (key for key in metrics if f"{key}_high" in metrics and not key.endswith(BEFORE)):
-        value, low, high = _read_interval(metrics, key)
-        nats = "log_loss" in key
-        text = f"{value:.3f}" if nats else percent(value, images)
-        ends = f"{low:.3f} to {high:.3f}" if nats else interval(low, high, images)
-        name = name_metric(key)
+    for key in (key for key in metrics if _is_figure(metrics, key) and not key.endswith(BEFORE)):
+        value, name = metrics[key], name_metric(key)
+        text = f"{value:.3f}" if "log_loss" in key else percent(value, images)
+        ends = _describe_interval(metrics, key, images)
         rows.append({"name": name[0].upper() + name[1:], "meaning": meanings.get(key, ""), "value": text, "ends": ends})
     return rows
+
+
+def _is_figure(metrics: Mapping[str, float], key: str) -> bool:
+    """Whether a key is a figure by itself, not the end of an interval or a number of the head, such as a threshold."""
+    return f"{key}_high" in metrics or key.removesuffix(BEFORE) == CALIBRATION
+
+
+def _describe_interval(metrics: Mapping[str, float], key: str, images: int) -> str:
+    if f"{key}_high" not in metrics:
+        return ""
+    low, high = metrics[f"{key}_low"], metrics[f"{key}_high"]
+    return f"{low:.3f} to {high:.3f}" if "log_loss" in key else interval(low, high, images)
 
 
 def describe_calibration(evaluation: Mapping[str, Any]) -> str:
@@ -67,7 +83,3 @@ def name_metric(key: str) -> str:
     """Spell out a metric's key: "cross-validated macro F1" for ``cv_macro_f1``."""
     words = key.replace(BEFORE, " before scaling").replace("_", " ").replace("f1", "F1")
     return f"cross-validated {words.removeprefix('cv ')}" if words.startswith("cv ") else words
-
-
-def _read_interval(metrics: Mapping[str, float], key: str) -> tuple[float, float, float]:
-    return metrics[key], metrics[f"{key}_low"], metrics[f"{key}_high"]

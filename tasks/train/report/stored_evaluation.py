@@ -43,9 +43,9 @@ def _measure_again(lake: Lake, home: Home, training: Training) -> dict[str, Any]
         raise TrainError(
             f"training {training.training_id}", "has no test image left in the lake", "Train again: frostline train"
         )
-    head, seed = read_head(home, training, open_layers), training.settings["seed"]
+    head = read_head(home, training, open_layers)
     names = np.array([name for (name,) in labels])
-    return asdict(evaluate(head, features, names, list_facts(lake, image_ids), int(str(seed))))
+    return asdict(evaluate(head, features, names, list_facts(lake, image_ids)))
 
 
 def count_images(evaluation: Mapping[str, Any]) -> dict[str, int]:

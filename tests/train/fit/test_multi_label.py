@@ -33,7 +33,7 @@ def evaluate(facts: pa.Table = NO_FACTS, images: int = 300) -> tuple[Evaluation,
         "macro_f1": metrics.f1_score(truth, marks, average="macro"),
         "log_loss": np.mean([metrics.log_loss(has, each) for has, each in zip(truth.T, chances.T, strict=True)]),
     }
-    return evaluate_labels(head, test, facts, 0), expected
+    return evaluate_labels(head, test, facts), expected
 
 
 def test_metrics_match_scikit_learn_and_lie_in_their_intervals() -> None:
