@@ -1,5 +1,6 @@
 """The process of the command line. It imports what is slow only after Ctrl-C is handled, so that Ctrl-C is one line."""
 
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ SECONDS_TO_STOP = 5.0
 def main() -> None:
     """Run the command line as a process."""
     warnings.filterwarnings("ignore")
+    logging.raiseExceptions = "--debug" in sys.argv  # a log that cannot be sent must not hide the error's line
     signal.signal(signal.SIGINT, _interrupt)
     try:
         from flows.command.app import run_command

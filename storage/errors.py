@@ -159,6 +159,16 @@ def find_os_error(error: BaseException, what: str) -> OperatingSystemError | Non
     return None
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether a person interrupted the process; a query of DuckDB reports that as an error of its own."""
+    return isinstance(error, KeyboardInterrupt) or str(error) == "Query interrupted"
+
+
+def no_space_error(what: str) -> OperatingSystemError:
+    """Return the error of a full disk."""
+    return _explain(errno.ENOSPC, what)
+
+
 def _find_number(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return error.errno  # None if a library raised it for reasons of its own

@@ -21,7 +21,7 @@ from flows.command.train import cuts, evaluate, review, train
 from flows.reports.escape import escape_terminal
 from flows.reports.output import OutputOptions
 from flows.settings import read_environment
-from storage.errors import FrostlineError, SettingsError, find_os_error
+from storage.errors import FrostlineError, SettingsError, find_os_error, is_interrupt
 from storage.locations.urls import mask
 
 GROUPS = {
@@ -33,8 +33,6 @@ GROUPS = {
 USER_ERROR, UNEXPECTED_ERROR = 2, 1
 """Exit codes: what the user can fix, and what nobody foresaw."""
 LIST_HINT = "Write a list's flag before each value: --train.heads softmax --train.heads ridge"
-QUERY_INTERRUPTED = "Query interrupted"
-"""DuckDB's message after Ctrl-C."""
 
 
 def build_app(arguments: Sequence[str], *, full_help: bool = False) -> App:
@@ -79,7 +77,7 @@ def run_command(arguments: Sequence[str]) -> None:
     except cyclopts.CycloptsError as error:
         _exit_with_error(_explain(error), USER_ERROR)
     except Exception as error:
-        if str(error) == QUERY_INTERRUPTED:
+        if is_interrupt(error):
             raise KeyboardInterrupt from error
         if "--debug" in arguments:
             raise

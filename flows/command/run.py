@@ -21,7 +21,7 @@ def demo(*, home: Path = HOME, output: OutputOptions = OutputOptions()) -> None:
         home: Where to create the demo's own home, a folder named "demo"; an earlier one is replaced.
     """
     configure_prefect(debug=output.debug)
-    private = start_server(open_home(home))
+    private = start_server(open_home(home), debug=output.debug)
     from flows.demo import run_demo
 
     with orchestrate(private):
@@ -40,7 +40,7 @@ def run(
     settings = set_source(settings, source)
     _check_before_prefect(settings)
     configure_prefect(debug=output.debug)
-    private = start_server(settings.resolved_home)
+    private = start_server(settings.resolved_home, debug=output.debug)
     from flows.orchestrator.warm_up import warm_up
     from flows.pipeline import pipeline
     from flows.reports.run_report import describe_run

@@ -105,7 +105,7 @@ def review(
 def _train(settings: RunSettings, at: str | None, output: OutputOptions) -> None:
     with read_existing_lake(settings.resolved_home):
         pass  # a server must not create the home that a typo names
-    private = start_server(settings.resolved_home)
+    private = start_server(settings.resolved_home, debug=output.debug)
     from flows.reports.run_report import describe_trained, trained_to_json
     from flows.train import train as train_flow
 
@@ -119,6 +119,6 @@ def _search(settings: RunSettings, at: str | None, output: OutputOptions) -> Non
     from flows.search import check_searchable, search
 
     check_searchable(settings, at)
-    with orchestrate(start_server(settings.resolved_home)):
+    with orchestrate(start_server(settings.resolved_home, debug=output.debug)):
         result = search(settings)
     print_result(output, search_to_json(result), lambda: describe_search(result))

@@ -35,13 +35,15 @@ TELEMETRY = "PREFECT_SERVER_ANALYTICS_ENABLED"
 class ServerJob:
     """What the process needs: two open file descriptors, the credential, and the folder of the databases.
 
-    ``door`` is the socket on which it listens; into ``report`` it writes why it did not start.
+    ``door`` is the socket on which it listens; into ``report`` it writes why it did not start. With ``debug`` it shows
+    its errors, which a run otherwise reports in one line.
     """
 
     door: int
     report: int
     credential: str = field(repr=False)
     folder: Path
+    debug: bool
 
 
 def serve() -> None:
@@ -57,7 +59,7 @@ def serve() -> None:
             sys.exit(1)
     import uvicorn
 
-    config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=STOP_SECONDS)
+    config = uvicorn.Config(app, log_level="error" if job.debug else "critical", timeout_graceful_shutdown=STOP_SECONDS)
     uvicorn.Server(config).run(sockets=[door])
 
 
@@ -69,6 +71,7 @@ def _end_with_parent() -> None:
 def _prepare(job: ServerJob, port: int) -> "FastAPI":
     """Make the database if it is not there yet, and build the server's application."""
     os.umask(0o077)  # the database holds the settings and the logs of runs
+    job.folder.mkdir(parents=True, exist_ok=True)
     _configure(job, port)
     from prefect import __version__
 

@@ -12,6 +12,7 @@ from flows.reports.run_report import (
     seen_to_json,
     trained_to_json,
 )
+from storage.errors import is_interrupt
 from storage.plural import pluralize
 
 State = Literal["running", "failed", "cancelled", "crashed"]
@@ -68,13 +69,13 @@ class UnfinishedReport:
 
 def classify_error(error: BaseException) -> State:
     """Classify how a run ended: a person stopped it, an error did, or its process is ending."""
-    if isinstance(error, KeyboardInterrupt):
+    if is_interrupt(error):
         return "cancelled"
     return "failed" if isinstance(error, Exception) else "crashed"
 
 
 def explain_error(error: BaseException) -> str:
     """Explain an error in one line; what has no message is explained by its kind."""
-    if isinstance(error, KeyboardInterrupt):
+    if is_interrupt(error):
         return "interrupted from the keyboard"
     return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(": ")

@@ -39,6 +39,7 @@ def read_prefect(key: str) -> tuple[str, str, str]:
         (TrainError("labels", "do not suffice", "Add some"), "failed", "FAILED", "TrainError: labels: do not suffice"),
         (RuntimeError("bug | <b>\nnext"), "failed", "FAILED", "RuntimeError: bug | <b> next"),
         (KeyboardInterrupt(), "cancelled", "CRASHED", "interrupted from the keyboard"),
+        (RuntimeError("Query interrupted"), "cancelled", "FAILED", "interrupted from the keyboard"),
         (SystemExit(3), "crashed", "CRASHED", "SystemExit: 3"),
     ],
 )
@@ -50,13 +51,13 @@ def test_a_run_that_ends_early_reports_what_it_had_done(
 
     monkeypatch.setattr("flows.pipeline.train", fail)
     with pytest.raises(type(error)):
-        run(name=f"ends early {state} {len(reason)}")
+        run(name=f"ends early {state} {final} {len(reason)}")
     (report,) = read_reports(home)
     assert (report["state"], report["step"]) == (state, "train")
     assert report["error"].startswith(reason)
     assert (report["images"]["seen"], report["features"]["computed"]) == (60, 60)
     assert {"resolve", "ingest", "embed", "train", "total"} == set(report["seconds"])
-    kind, message, artifact = read_prefect(f"frostline-ends-early-{state}-{len(reason)}")
+    kind, message, artifact = read_prefect(f"frostline-ends-early-{state}-{final.lower()}-{len(reason)}")
     assert kind == final
     assert message.startswith(f"{state} in step train: {reason}")
     assert message.endswith(DONE)

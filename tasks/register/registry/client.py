@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from storage.artifacts.head_files import is_whole
 from storage.care.row_checks import BACKUP, Finding
-from storage.errors import RegistryUnreachableError
+from storage.errors import RegistryUnreachableError, find_os_error
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import ModelName
@@ -70,6 +70,9 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
             mlflow.set_registry_uri(uri)
             yield mlflow.MlflowClient(uri, uri)
     except (MlflowException, OSError) as error:
+        refused = find_os_error(error, f"home {home.root}") if is_local(uri) else None
+        if refused:
+            raise refused from error
         reason = " ".join(str(error).split())[:200]
         raise RegistryUnreachableError(
             f"MLflow at {uri}",
