@@ -12,7 +12,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.reports.saved import MAX_REPORTS, open_report
-from storage.errors import TrainError
 from storage.locations.home import open_home
 from tasks.embed.step import commit_features
 
@@ -36,7 +35,6 @@ def read_prefect(key: str) -> tuple[str, str, str]:
 @pytest.mark.parametrize(
     ("error", "state", "final", "reason"),
     [
-        (TrainError("labels", "do not suffice", "Add some"), "failed", "FAILED", "TrainError: labels: do not suffice"),
         (RuntimeError("bug | <b>\nnext"), "failed", "FAILED", "RuntimeError: bug | <b> next"),
         (KeyboardInterrupt(), "cancelled", "CRASHED", "interrupted from the keyboard"),
         (RuntimeError("Query interrupted"), "cancelled", "FAILED", "interrupted from the keyboard"),
