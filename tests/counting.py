@@ -5,7 +5,9 @@ import sys
 import time
 import types
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.embedder import Backbone, Embedder, Lanes, embed_images
 from tasks.encoder.pixels.transform import Pixels
+
+if TYPE_CHECKING:
+    from tasks.register.registry.code import ServingCode
 
 
 class Tally:
@@ -78,15 +83,28 @@ def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     from tasks.encoder import pack
     from tasks.encoder.pack import open_once
     from tasks.register import register
+    from tasks.register.registry import package
 
     for name, module in fake_modules(tally).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(pack, "open_images", open_images)
     monkeypatch.setattr(register, "open_images", open_images)
+    monkeypatch.setattr(package, "collect_code", collect_counting_code)
     open_once.cache_clear()
     monkeypatch.setattr(
         step, "verify_canaries", lambda *_: False
     )  # the tally counts images; canaries have tests of their own
+
+
+def collect_counting_code() -> "ServingCode":
+    """Collect the code of a served model, less what opens the backbone, under another package name."""
+    from tasks.register.registry.code import collect_code
+
+    code = collect_code()
+    package = f"{code.package}_counting"
+    modules = {name: text.replace(code.package, package) for name, text in code.modules.items()}
+    modules["tasks.encoder.pack"] = "from tests.counting import open_images\n"
+    return replace(code, package=package, modules=modules)
 
 
 def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
@@ -103,7 +121,9 @@ def main() -> None:
     from tasks.embed import step
     from tasks.encoder import pack
     from tasks.register import register
+    from tasks.register.registry import package
 
+    package.collect_code = collect_counting_code  # type: ignore[attr-defined]
     pack.open_images = open_images
     register.open_images = open_images  # type: ignore[attr-defined]
     step.verify_canaries = lambda *_: False  # type: ignore[attr-defined]

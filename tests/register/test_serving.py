@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -37,8 +38,52 @@ sys.path = [path for path in sys.path if path != {project!r}]
 import mlflow, pandas
 model = mlflow.pyfunc.load_model({model!r})
 answer = model.predict(pandas.DataFrame({{"image": [base64.b64decode({image!r})]}}))
-ours = [module for name, module in sys.modules.items() if name.split(".")[0] in ("storage", "tasks", "flows")]
+ours = [module for name, module in sys.modules.items() if name.startswith("frostline_model_")]
+assert not any(name.split(".")[0] in ("storage", "tasks", "flows") for name in sys.modules)
 print(json.dumps({{"probabilities": list(answer["probabilities"][0].values()), "files": [m.__file__ for m in ours]}}))
+"""
+
+
+LOAD_BOTH = """
+import sys, json, pathlib
+import tasks, storage, flows
+import mlflow, pandas
+models = [mlflow.pyfunc.load_model(path) for path in sys.argv[1:]]
+image = pandas.DataFrame({"image": [pathlib.Path("image").read_bytes()]})
+answers = [list(model.predict(image)["probabilities"][0].values()) for model in models]
+assert tasks.OWN and storage.OWN and flows.OWN
+packages = {name.split(".")[0] for name in sys.modules if name.startswith("frostline_model_")}
+print(json.dumps({"probabilities": answers, "packages": len(packages)}))
+"""
+LOAD_WITH_REQUIREMENTS = """
+import json, pathlib, re, sys
+from importlib.machinery import PathFinder
+from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+folder, image = map(pathlib.Path, sys.argv[1:])
+normalize = lambda name: re.sub("[-_.]+", "-", name).lower()
+waiting = [line.split("==")[0] for line in (folder / "requirements.txt").read_text().splitlines()]
+allowed = set()
+while waiting:
+    name = normalize(waiting.pop())
+    if name not in allowed:
+        allowed.add(name)
+        try:
+            lines = requires(name) or []
+        except PackageNotFoundError:
+            continue
+        waiting += [re.match("[A-Za-z0-9._-]+", line)[0] for line in lines if "extra ==" not in line]
+refused = {top for top, names in packages_distributions().items() if not allowed & set(map(normalize, names))}
+assert "duckdb" in refused and "prefect" in refused
+class Hide(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in refused else super().find_spec(name, path, target)
+sys.meta_path[sys.meta_path.index(PathFinder)] = Hide
+import mlflow, pandas
+model = mlflow.pyfunc.load_model(str(folder))
+answer = model.predict(pandas.DataFrame({"image": [image.read_bytes()]}))
+assert "simplejpeg" in sys.modules
+print(json.dumps(answer["probabilities"][0]))
 """
 
 
@@ -168,6 +213,43 @@ def test_the_model_works_without_this_project_on_the_path(registered: Example, t
     np.testing.assert_allclose(said["probabilities"], registered.expected[0], rtol=0, atol=1e-5)
     assert said["files"]
     assert [file for file in said["files"] if not Path(file).is_relative_to(registered.model / "code")] == []
+
+
+def test_two_versions_load_in_a_program_that_has_modules_of_our_names(registered: Example, tmp_path: Path) -> None:
+    for name in ("tasks", "storage", "flows"):
+        (tmp_path / f"{name}.py").write_text("OWN = True\n")
+    other = copy_with_other_code(registered.model, tmp_path / "other")
+    (tmp_path / "image").write_bytes(registered.images[0])
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_BOTH, registered.model, other],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    for probabilities in loaded["probabilities"]:
+        np.testing.assert_allclose(probabilities, registered.expected[0], rtol=0, atol=1e-5)
+    assert loaded["packages"] == 2
+
+
+def copy_with_other_code(model: Path, folder: Path) -> Path:
+    """Copy a model as a version whose code is another."""
+    shutil.copytree(model, folder)
+    (package,) = (folder / "code").iterdir()
+    name = "frostline_model_0123456789abcdef"
+    package.rename(package.with_name(name))
+    for path in folder.rglob("*.py"):
+        path.write_text(path.read_text().replace(package.name, name))
+    return folder
+
+
+def test_the_model_needs_no_library_but_its_requirements(registered: Example, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48), (10, 200, 30)).save(tmp_path / "image", "JPEG")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", LOAD_WITH_REQUIREMENTS, registered.model, tmp_path / "image"],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout.splitlines()[-1])) == set(CLASSES)
 
 
 def test_the_run_has_its_parameters_and_metrics(registered: Example) -> None:

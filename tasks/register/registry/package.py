@@ -1,10 +1,11 @@
 """A training as an MLflow run with a model: parameters, metrics, tables, pictures, lineage, and the model itself."""
 
+import contextlib
 import json
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,13 +18,13 @@ from storage.recipe import Recipe
 from storage.tables.trainings import Training, evaluation_path, head_path
 from tasks.heads.heads import Floats
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_experiment
+from tasks.register.registry.code import collect_code, forget_package
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.models import ModelSignature
 
 TOLERANCE = 1e-5
-REQUIRED = ("mlflow", "torch", "torchvision", "timm", "numpy", "pandas", "pillow", "safetensors", "pyarrow")
 
 
 WritePage = Callable[[Home, str, Path], None]
@@ -123,18 +124,30 @@ def _log_model(home: Home, package: ModelPackage) -> None:
     import mlflow
     import pandas as pd
 
-    root, encoder = Path(__file__).parents[3], package.encoder
-    mlflow.pyfunc.log_model(
-        name="model",
-        python_model=str(Path(__file__).with_name("served.py")),
-        artifacts={"backbone": str(encoder.backbone), "head": str(head_path(home, package.training.training_id))},
-        code_paths=[str(root / "storage"), str(root / "tasks")],
-        model_config={"batch": encoder.batch, "views": encoder.views},
-        signature=_make_signature(multi_label=package.multi_label),
-        input_example=pd.DataFrame({"image": [package.examples[0]]}),
-        pip_requirements=[f"{name}=={installed(name)}" for name in REQUIRED],
-        metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
-    )
+    code, encoder = collect_code(), package.encoder
+    with tempfile.TemporaryDirectory() as folder, _import_from(folder, code.package):
+        mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(code.write(Path(folder))),
+            artifacts={"backbone": str(encoder.backbone), "head": str(head_path(home, package.training.training_id))},
+            code_paths=[str(Path(folder) / code.package)],
+            model_config={"batch": encoder.batch, "views": encoder.views},
+            signature=_make_signature(multi_label=package.multi_label),
+            input_example=pd.DataFrame({"image": [package.examples[0]]}),
+            pip_requirements=code.list_requirements(),
+            metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
+        )
+
+
+@contextlib.contextmanager
+def _import_from(folder: str, package: str) -> Iterator[None]:
+    """Let MLflow import a package from a folder while it logs the model; later imports take the model's own copy."""
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+        forget_package(package)
 
 
 def _make_signature(*, multi_label: bool) -> "ModelSignature":
