@@ -183,7 +183,8 @@ def list_group_intervals(sample: Sample, truth: Metrics) -> Iterator[tuple[str, 
             truth["several mean_average_precision"],
         ),
     ):
-        yield name, metrics[f"{name}_low"], metrics[f"{name}_high"], true
+        if f"{name}_high" in metrics:
+            yield name, metrics[f"{name}_low"], metrics[f"{name}_high"], true
 
 
 if __name__ == "__main__":

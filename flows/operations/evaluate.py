@@ -104,7 +104,12 @@ def _describe_unknown(found: Mapping[str, Any]) -> list[Any]:
         return []
     rows = [row.values() for row in list_unknown(found)]
     line = f"neither   if no class has a probability of {found['metrics']['refuse_below']:.4f}"
-    return [line, *_table(("class", "images", "accepted", *ENDS), rows, "unknown classes")]
+    prices = [row.values() for row in found.get("prices", ())]  # earlier releases have none
+    return [
+        line,
+        *_table(("class", "images", "accepted", *ENDS), rows, "unknown classes"),
+        *_table(("false accept", "refused"), prices, "what other rates would refuse of known classes (validation)"),
+    ]
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> list[Any]:

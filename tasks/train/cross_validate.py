@@ -20,6 +20,9 @@ from tasks.train.measure.metrics import name_interval
 from tasks.train.rows.splits import assign_fold
 from tasks.train.settings import TrainSettings
 
+MIN_GROUPS = 20
+"""Groups from which the interval of an mAP holds (``python -m benchmarks.coverage``)."""
+
 Mask = npt.NDArray[np.bool_]
 
 
@@ -117,7 +120,9 @@ def measure_accuracy(correct: Floats, folds: Folds) -> dict[str, float]:
 
 
 def measure_mean_average_precision(probabilities: Floats, truth: LabelIndicators, folds: Folds) -> dict[str, float]:
-    """Return the cross-validated mAP."""
+    """Return the cross-validated mAP, without an interval if there are fewer than 20 groups: it would be too short."""
     value = compute_mean_average_precision(probabilities, truth)
+    if folds.groups.max() + 1 < MIN_GROUPS:
+        return {"cv_mean_average_precision": value}
     influences = find_mean_precision_influences(probabilities, truth)
     return measure_folds("mean_average_precision", value, influences, folds)

@@ -90,7 +90,8 @@ class TrainSettings(BaseModel):
         gt=0,
         lt=1,
         description="Answer 'neither' when unsure, so that at most this share of images of unknown classes is given a"
-        " class; by default every image is given one.",
+        " class; by default every image is given one. A low rate refuses many known images, too: the run says"
+        " how many, and suggests a usable rate.",
     )
     average_views: bool = Field(
         False, description="Average predictions over the image and its embed.views; a served model computes them."

@@ -44,7 +44,7 @@ from tasks.train.cross_validate import (
 from tasks.train.fit.candidates import Candidate, TailContext, fit_heads
 from tasks.train.fit.multi_label import train_labels
 from tasks.train.fit.out_of_fold import Pool, calibrate_candidate, refit
-from tasks.train.fit.unknown_classes import add_rejection
+from tasks.train.fit.unknown_classes import Price, add_rejection, warn_price
 from tasks.train.measure.evaluate import Evaluation, evaluate
 from tasks.train.rows.coverage import Coverage, check_coverage, warn_bridges, warn_thin
 from tasks.train.rows.groups import GroupingInputs, read_grouping_inputs
@@ -144,10 +144,10 @@ def train_head(
     with open_lake(home) as lake:
         save_training(lake, training, _to_table(inputs.rows), now, name_release())
     shutil.rmtree(checkpoints, ignore_errors=True)
-    warnings = (*inputs.coverage.warnings, *warn_bridges(inputs.bridges), *warn_edge(training))
-    for warning in warn_edge(training):
+    chosen = (*warn_edge(training), *warn_price(settings.false_accept, cast("Sequence[Price]", evaluation.prices)))
+    for warning in chosen:
         logger.warning(warning)
-    return Trained(training, new=True, warnings=warnings)
+    return Trained(training, True, (*inputs.coverage.warnings, *warn_bridges(inputs.bridges), *chosen))  # noqa: FBT003
 
 
 def split_rows(assignment: SplitAssignment, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
@@ -227,6 +227,7 @@ def _find_training(home: Home, lake: Lake, training_id: str) -> Trained | None:
         return None
     evaluation = json.loads(report.read_text(encoding="utf-8"))
     warnings = (*warn_thin(evaluation["splits"]), *warn_bridges(evaluation.get("bridges", 0)), *warn_edge(training))
+    warnings += warn_price(cast("float | None", training.settings.get("false_accept")), evaluation.get("prices", ()))
     return Trained(training, new=False, warnings=warnings)
 
 
@@ -263,7 +264,9 @@ def _fit_and_evaluate(
     rejection = add_rejection(candidates[0], train, validation, test, settings, settings.false_accept)
     evaluation = evaluate(rejection.candidate.head, *test, facts)
     metrics = {**evaluation.metrics, **rejection.metrics}
-    return (rejection.candidate, *candidates[1:]), replace(evaluation, metrics=metrics, unknown=rejection.classes)
+    return (rejection.candidate, *candidates[1:]), replace(
+        evaluation, metrics=metrics, unknown=rejection.classes, prices=tuple(map(dict, rejection.prices))
+    )
 
 
 def _list_pool(rows: Sequence[TrainingRow]) -> list[str]:

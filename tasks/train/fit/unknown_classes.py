@@ -6,9 +6,9 @@ of at most 1 - k / (n + 1) (split conformal prediction: Vovk, Gammerman & Shafer
 world, 2005). With k = ceil((n + 1) (1 - rate)), that is at most the rate; if k > n, n images are too few.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,10 @@ from tasks.train.rows.coverage import find_conformal_rank
 from tasks.train.settings import TrainSettings
 
 FOLDS = 10
+RATES = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+"""False accept rates whose price is listed."""
+DEAR = 0.2
+"""The share of images of known classes from which their refusal is worth a warning."""
 SETTINGS_BY_HYPERPARAMETER = {
     "l2": "l2",
     "nearest": "nearest",
@@ -33,13 +37,21 @@ SETTINGS_BY_HYPERPARAMETER = {
 Mask = npt.NDArray[np.bool_]
 
 
+class Price(TypedDict):
+    """What a false accept rate costs: the share of validation images, all of known classes, that it refuses."""
+
+    false_accept: float
+    refused: float
+
+
 @dataclass(frozen=True)
 class RejectionResult:
-    """A candidate with a rejection threshold, its rejection metrics, and a row of them for each class."""
+    """A candidate with a rejection threshold, its rejection metrics, a row for each class, and the prices of rates."""
 
     candidate: Candidate
     metrics: dict[str, float]
     classes: tuple[dict[str, Any], ...]
+    prices: tuple[Price, ...]
 
 
 def add_rejection(
@@ -65,9 +77,36 @@ def add_rejection(
     head = replace(candidate.head, refuse_below=threshold)
     accepted, refused = unknown_test >= threshold, head.probabilities(test[0]).max(axis=1) < threshold
     metrics = {**_measure_share("false_accept", accepted), **_measure_share("refused", refused)}
+    known = head.probabilities(validation[0]).max(axis=1)
     return RejectionResult(
-        replace(candidate, head=head), {**metrics, "refuse_below": threshold}, _tabulate(test[1], accepted)
+        replace(candidate, head=head),
+        {**metrics, "refuse_below": threshold},
+        _tabulate(test[1], accepted),
+        tuple(list_prices(unknown_train, known, rate)),
     )
+
+
+def list_prices(unknown: Floats, known: Floats, rate: float) -> Iterator[Price]:
+    """List what this rate and others cost, from the scores of images of unknown classes [n] and of known ones [m]."""
+    for each in sorted({rate, *RATES}):
+        if find_conformal_rank(len(unknown), each) <= len(unknown):
+            refused = known < choose_rejection_threshold(unknown, each)
+            yield {"false_accept": each, "refused": float(refused.mean()) if len(refused) else 0.0}
+
+
+def warn_price(rate: float | None, prices: Sequence[Price]) -> tuple[str, ...]:
+    """Warn if a false accept rate refuses many images of known classes, and suggest the lowest rate that does not."""
+    chosen = next((price for price in prices if price["false_accept"] == rate), None)
+    if chosen is None or chosen["refused"] <= DEAR:
+        return ()
+    usable = next((price for price in prices if price["refused"] <= DEAR), None)
+    advice = (
+        f"--train.false-accept {usable['false_accept']:g} would refuse {100 * usable['refused']:.0f} %"
+        if usable
+        else f"no rate up to {max(RATES):g} refuses less than {100 * DEAR:.0f} %; leave it out, or add images"
+    )
+    share = f"{100 * chosen['refused']:.0f} % of the images of known classes"
+    return (f'false_accept {rate:g} answers "neither" to {share}: {advice}',)
 
 
 def choose_rejection_threshold(scores: Floats, rate: float) -> float:

@@ -36,7 +36,8 @@ class Evaluation:
     """Metrics with their intervals, a row for each class, and the confusion matrix, with a row for each true class.
 
     ``reliability`` has a row for each bin of the largest probability that has images, "before" and "after" the
-    temperature; ``slices`` are sorted worst first; ``unknown`` has a row for each class held out to test rejection.
+    temperature; ``slices`` are sorted worst first; ``unknown`` has a row for each class held out to test rejection, and
+    ``prices`` has the share of known images that each false accept rate refuses.
     """
 
     metrics: dict[str, float]
@@ -45,6 +46,7 @@ class Evaluation:
     reliability: dict[str, Table]
     slices: Table
     unknown: Table = ()
+    prices: Table = ()
 
 
 def evaluate(head: Classifier, features: Matrix, names: ClassNames, facts: pa.Table) -> Evaluation:

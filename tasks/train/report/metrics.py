@@ -9,7 +9,8 @@ from tasks.train.report.wording import interval, percent
 
 BEFORE = "_before"
 CALIBRATION = "calibration_error"
-"""The figure that has no interval."""
+WITHOUT_INTERVAL = (CALIBRATION, "cv_mean_average_precision")
+"""Figures that have no interval; the latter has none if there are few groups."""
 MEANINGS = {
     "accuracy": "share of images whose most probable class is their label",
     "top_3_accuracy": "share of images whose label is among the three most probable classes",
@@ -54,7 +55,7 @@ def describe_metrics(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _is_figure(metrics: Mapping[str, float], key: str) -> bool:
     """Whether a key is a figure by itself, not the end of an interval or a number of the head, such as a threshold."""
-    return f"{key}_high" in metrics or key.removesuffix(BEFORE) == CALIBRATION
+    return f"{key}_high" in metrics or key.removesuffix(BEFORE) in WITHOUT_INTERVAL
 
 
 def _describe_interval(metrics: Mapping[str, float], key: str, images: int) -> str:

@@ -9,10 +9,13 @@ import pytest
 from pydantic import ValidationError
 
 from storage.errors import TrainError
+from storage.names import LabelSetName
+from storage.tables.trainings import Training
 from storage.vectors.feature_file import Matrix
 from tasks.heads.files import load_head, save_head
 from tasks.train.fit.candidates import fit_heads
 from tasks.train.settings import TrainSettings
+from tasks.train.train import warn_edge
 
 Names = npt.NDArray[np.str_]
 
@@ -132,3 +135,20 @@ def test_diverging_networks_are_dropped_and_refused_if_none_is_left() -> None:
 def test_invalid_numbers_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         TrainSettings.model_validate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("strengths", "chosen", "words"),
+    [
+        ((1e-3, 1e-2, 1e-1), 1e-3, "the best l2, 0.001, is the weakest that was tried: add --train.l2 0.0001"),
+        ((1e-3, 1e-2, 1e-1), 1e-1, "the best l2, 0.1, is the strongest that was tried: add --train.l2 1"),
+        ((1e-3, 1e-2, 1e-1), 1e-2, None),
+        ((1e-2, 1e-1), 1e-1, None),
+    ],
+)
+def test_a_best_strength_at_the_edge_of_those_tried_is_warned_about(
+    strengths: tuple[float, ...], chosen: float, words: str | None
+) -> None:
+    settings: dict[str, object] = {"l2": list(strengths)}
+    training = Training("id", LabelSetName("photos"), "recipe", 1, settings, "softmax", {}, {"l2": chosen})
+    assert warn_edge(training) == ((words,) if words else ())

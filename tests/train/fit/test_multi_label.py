@@ -9,6 +9,7 @@ from sklearn import metrics
 
 from tasks.heads.answers import apply_thresholds, compute_average_precisions, is_multi_label
 from tasks.heads.files import load_head, save_head
+from tasks.train.cross_validate import Folds, measure_mean_average_precision
 from tasks.train.fit.multi_label import evaluate_labels, fit_label_heads
 from tasks.train.measure.evaluate import Evaluation
 from tasks.train.settings import TrainSettings
@@ -84,3 +85,14 @@ def test_probabilities_of_labels_need_not_sum_to_one() -> None:
     chances = fit_label_heads(train, validation, CLASSES, SETTINGS)[0].head.probabilities(validation[0])
     assert chances.sum(axis=1).max() > 1.5
     assert chances.sum(axis=1).min() < 0.5
+
+
+def test_a_cross_validated_map_of_few_groups_has_no_interval() -> None:
+    random = np.random.default_rng(0)
+    truth = random.random((120, 3)) < 0.4
+    probabilities = np.where(truth, 0.6, 0.4) + random.normal(0, 0.1, truth.shape)
+    for groups in (10, 40):
+        folds = Folds(4, np.arange(120) % 4, np.arange(120) % groups)
+        found = measure_mean_average_precision(probabilities, truth, folds)
+        assert ("cv_mean_average_precision_low" in found) == (groups == 40)
+        assert 0.5 < found["cv_mean_average_precision"] < 1

@@ -10,7 +10,13 @@ from storage.errors import TrainError
 from tasks.heads.answers import NEITHER, predict_classes
 from tasks.heads.files import load_head, save_head
 from tasks.train.fit.candidates import fit_heads
-from tasks.train.fit.unknown_classes import RejectionResult, add_rejection, choose_rejection_threshold
+from tasks.train.fit.unknown_classes import (
+    Price,
+    RejectionResult,
+    add_rejection,
+    choose_rejection_threshold,
+    warn_price,
+)
 from tasks.train.rows.coverage import check_coverage, find_conformal_rank
 from tasks.train.settings import Kind, TrainSettings
 from tests.train.fit.test_candidates import make_data
@@ -56,6 +62,29 @@ def test_a_lower_rate_refuses_more() -> None:
     assert strict.metrics["refuse_below"] > lax.metrics["refuse_below"]
     assert strict.metrics["refused"] > lax.metrics["refused"]
     assert strict.metrics["false_accept"] < lax.metrics["false_accept"]
+
+
+def test_a_rate_comes_with_the_share_of_known_images_that_it_refuses() -> None:
+    prices = add(rate=0.05).prices
+    rates, refused = ([price[key] for price in prices] for key in ("false_accept", "refused"))
+    assert 0.05 in rates
+    assert rates == sorted(rates)
+    assert refused == sorted(refused, reverse=True)
+    assert refused[rates.index(0.05)] == pytest.approx(add(rate=0.05).metrics["refused"], abs=0.1)
+
+
+def test_a_dear_rate_is_warned_about_with_the_lowest_usable_one() -> None:
+    prices: list[Price] = [
+        {"false_accept": 0.05, "refused": 0.98},
+        {"false_accept": 0.2, "refused": 0.4},
+        {"false_accept": 0.3, "refused": 0.15},
+        {"false_accept": 0.4, "refused": 0.1},
+    ]
+    (warning,) = warn_price(0.05, prices)
+    assert '0.05 answers "neither" to 98 % of the images of known classes' in warning
+    assert warning.endswith("--train.false-accept 0.3 would refuse 15 %")
+    assert "no rate up to 0.5 refuses less than 20 %" in warn_price(0.05, prices[:2])[0]
+    assert warn_price(0.3, prices) == warn_price(None, ()) == ()
 
 
 def test_the_table_of_held_out_classes_adds_up_to_the_metric() -> None:
