@@ -25,7 +25,7 @@ from storage.locations.home import Home
 from storage.names import SourceName
 from storage.plural import pluralize
 
-RUN_AGAIN = "Run `frostline erase` again in an hour, without arguments, to finish"
+RUN_AGAIN = "Run `frostline erase` again without arguments, when they are done; `frostline maintain` finishes it, too"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ErasureResult:
     Attributes:
         survey: What goes; None if no images were named.
         finished: How many interrupted erasures were finished, or are left to finish.
-        left: How many files could not be deleted yet.
+        left: How many runs, and files of runs, may still hold erased images: the erasure is not finished.
         erased: Whether it was erased.
     """
 
@@ -81,8 +81,8 @@ def describe_erasure(result: ErasureResult) -> list[str]:
     if result.survey:
         lines += _describe(result.survey, erased=result.erased)
     if result.left:
-        files = pluralize(result.left, "file")
-        lines += [f"{files} of runs that were killed or are still running may hold erased images. {RUN_AGAIN}"]
+        runs = pluralize(result.left, "run")
+        lines += [f"Not finished: {runs} that began before may still hold erased images. {RUN_AGAIN}"]
     return lines
 
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from storage.artifacts.checkpoints import list_left
 from storage.care.compaction import compact, list_small
+from storage.care.erase import finish
 from storage.care.expiry import delete_unread, expire, list_expirable, list_unread
 from storage.errors import SettingsError
 from storage.lake.attach import open_existing_lake, read_existing_lake
@@ -55,6 +56,8 @@ def plan_maintenance(home: Home, older_than: timedelta, grace: timedelta, now: d
 def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime) -> MaintenanceResult:
     """Compact small files, expire old snapshots, delete files that nobody can be reading or about to commit.
 
+    Erasures that are still open are finished, if no run holds an erased image any more.
+
     Args:
         home: The home of the lake.
         older_than: Expire snapshots older than this.
@@ -71,6 +74,7 @@ def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime)
         unread = tuple(delete_unread(lake, delete_before))
         orphans = _list_orphans(lake, delete_before)
         delete_files(lake, orphans)
+    finish(home, now)
     checkpoints = list_left(home, delete_before)
     for path in checkpoints:
         path.unlink(missing_ok=True)

@@ -4,12 +4,13 @@ DuckLake merges the small tables. Vectors are rewritten here, since DuckLake wou
 """
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import groupby
 
 from storage.lake.ducklake_files import META, DataFile, delete_files, list_live
 from storage.lake.lake import Lake
 from storage.tables.features import add_file
+from storage.tables.leases import announce_rewriting, renew_lease
 from storage.vectors.feature_file import write_rows
 
 SMALL = 32 << 20
@@ -38,8 +39,13 @@ def prepare_deletes(lake: Lake) -> None:
 def compact(lake: Lake, now: datetime) -> int:
     """Compact every table; returns the number of vector files that were replaced."""
     prepare_deletes(lake)
-    merge_tables(lake, DELETED, least=ROWS)
-    return sum(rewrite_features(lake, group, now) for group in list_small(lake))
+    with announce_rewriting(lake, now) as holder:
+        merge_tables(lake, DELETED, least=ROWS)
+        replaced = 0
+        for group in list_small(lake):
+            renew_lease(lake, holder, datetime.now(UTC))
+            replaced += rewrite_features(lake, group, now)
+    return replaced
 
 
 def merge_tables(lake: Lake, deleted: float, least: int) -> None:

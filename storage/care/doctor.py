@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.artifacts.head_files import is_whole
+from storage.care.erase import count_open, finish
 from storage.care.lost_features import drop_files, find_rows, restore_rows
 from storage.care.recipe_checks import check_recipes, is_of
 from storage.care.row_checks import BACKUP, CHECKS, NO_RECORD, Finding, RowCheck
@@ -33,6 +34,7 @@ from storage.lake.ducklake_files import (
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.locations.parquet_files import explain_unreachable, open_file
+from storage.plural import pluralize
 from storage.progress import Progress, silent
 from storage.tables.trainings import Training, evaluation_path, head_path, list_trainings
 
@@ -59,7 +61,7 @@ def check_lake(lake: Lake, now: datetime, progress: Progress = silent) -> list[F
             found += _run_check(lake, check.tables, partial(_check_rows, lake, check, now))
     found += recipes
     if all(finding.check != "file" for finding in found):
-        found += [*_check_guard(lake), *_check_trained(lake, now)]
+        found += [*_check_guard(lake), *_check_erasures(lake, now), *_check_trained(lake, now)]
         found += [] if recipes else _check_backbones(lake)
     return list(dict.fromkeys([*found, *_check_orphans(lake, now)]))
 
@@ -234,6 +236,12 @@ def _check_trained(lake: Lake, now: datetime) -> Iterator[Finding]:
                 yield Finding("lost row", what, f"it is read from snapshot {snapshot}", fix)
             elif image_id in (gone or []):
                 yield Finding("lost row", what, "restore the lake or the image from a backup")
+
+
+def _check_erasures(lake: Lake, now: datetime) -> Iterator[Finding]:
+    if count := count_open(lake):
+        what = f"{pluralize(count, 'erasure')}: unfinished, since a run or a file may still hold an erased image"
+        yield Finding("erasure", what, "it is finished, once no run holds one", partial(finish, lake.home, now))
 
 
 def _check_orphans(lake: Lake, now: datetime) -> Iterator[Finding]:

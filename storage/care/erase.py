@@ -26,6 +26,7 @@ from storage.locations.home import Home
 from storage.locations.path_text import decode_path
 from storage.names import LabelSetName, SourceName
 from storage.tables.label_sets import find_root, list_sources
+from storage.tables.leases import mark_erased
 from storage.tables.trainings import HEAD
 from storage.vectors.feature_file import to_uuids
 from storage.vectors.features_reader import check_condition, explain_condition, select_images
@@ -42,10 +43,11 @@ ROWS = {
                       (SELECT m.name FROM models m JOIN heads h USING (training_id) WHERE h.label_set = $1)""",
     "gate_rows": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND name IN
                     (SELECT m.name FROM models m JOIN heads h USING (training_id) WHERE h.label_set = $1)""",
-    "leases": "first IN (FROM _doomed) OR last IN (FROM _doomed)",
     "images": "image_id IN (FROM _doomed)",
 }
 """The rows to delete from each table: those of doomed images, and those that source $1 has of images that stay."""
+SCRUBBED = (*ROWS, "leases")
+"""The tables whose old rows name images. Leases stay: their runs may hold one. The ends of their ranges are moved."""
 
 ID_DIGITS = 32
 
@@ -145,8 +147,8 @@ def erase(home: Home, request: ErasureRequest, now: datetime) -> tuple[Erasure, 
     """Erase, and record that it was done, never what.
 
     Returns:
-        What was deleted, and the number of files that could not be deleted yet, since a living run may have written
-        them.
+        What was deleted, and the number of runs and files that may still hold an erased image: while there are any, the
+        erasure stays open.
 
     Raises:
         LakeError: if the lake cannot be written; :func:`finish` completes an interrupted erasure.
@@ -165,14 +167,14 @@ def finish(home: Home, now: datetime) -> int:
     """Finish every erasure whose rows are deleted but whose files are not.
 
     Returns:
-        The number of files that could not be deleted yet.
+        The number of runs and files that may still hold an erased image.
     """
     with read_lake(home) as lake:
         open_ids = lake.column("SELECT erasure_id FROM erasures WHERE erased_at IS NULL")
         if not open_ids:
             return 0
         _delete_heads(lake)
-    remaining = scrub(home, now, ROWS)
+    remaining = scrub(home, now, SCRUBBED)
     if not remaining:
         with open_lake(home) as lake:
             sql = "UPDATE erasures SET erased_at = ? WHERE erasure_id IN (SELECT unnest(?))"
@@ -216,6 +218,7 @@ def _delete_rows(lake: Lake, request: ErasureRequest, now: datetime) -> Erasure:
     for table, condition in ROWS.items():
         if deleted.rows[table]:
             lake.execute(f"DELETE FROM {table} WHERE {condition}", _parameters(condition, request))
+    mark_erased(lake)
     lake.execute("DELETE FROM tags")
     models = json.dumps([{"name": model.name, "version": model.version} for model in deleted.models])
     row = [str(uuid.uuid4()), request.kind, deleted.images, sum(deleted.rows.values()), models]

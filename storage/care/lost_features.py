@@ -17,7 +17,8 @@ from storage.lake.checksums import matches_checksum, name_data_file
 from storage.lake.ducklake_files import META, DataFile, list_live, list_ranges
 from storage.lake.lake import Lake
 from storage.locations.parquet_files import list_folder
-from storage.tables.features import add_missing
+from storage.tables.features import add_rows
+from storage.tables.leases import announce_rewriting
 from storage.tables.missing import LostFile
 from storage.vectors.feature_file import to_uuids, write_rows
 from storage.vectors.gather import INLINED, at_snapshot
@@ -74,9 +75,9 @@ def find_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str]) -> 
 
 def restore_rows(lake: Lake, recipe_id: str, at: int, image_ids: Sequence[str], now: datetime) -> int:
     """Add features that only an old snapshot has; returns their number."""
-    rows = _read_rows(lake, recipe_id, at, image_ids)
-    file = write_rows(lake.home, recipe_id, rows)
-    return lake.commit(lambda: add_missing(lake, recipe_id, file, now))[0]
+    with announce_rewriting(lake, now):
+        rows = _read_rows(lake, recipe_id, at, image_ids)
+        return add_rows(lake, recipe_id, write_rows(lake.home, recipe_id, rows), now) if rows.num_rows else 0
 
 
 def _end_files(lake: Lake, files: Sequence[int], tables: set[int]) -> None:

@@ -8,14 +8,15 @@ import sqlite3
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.care.leftovers import delete_leftovers
 from storage.errors import LakeBusyError
 from storage.lake.attach import open_lake
-from storage.lake.ducklake_files import META, delete_files, find_orphans
+from storage.lake.ducklake_files import META
 from storage.lake.extensions import connect
 from storage.lake.lake import Lake, Row, quote
 from storage.locations.home import Home
@@ -23,12 +24,9 @@ from storage.locations.locks import lock_commits
 from storage.locations.parquet_files import open_file
 from storage.locations.urls import POSTGRES
 from storage.tables.features import add_file
-from storage.tables.leases import list_holders
 from storage.vectors.feature_file import write_rows
 from storage.vectors.gather import INLINED
 
-OLD = timedelta(hours=1)
-"""A file older than this that belongs to no snapshot is not that of a living run."""
 ATTEMPTS = 40
 
 
@@ -57,7 +55,7 @@ def scrub(home: Home, now: datetime, tables: Iterable[str]) -> int:
     Every other snapshot expires.
 
     Returns:
-        The number of remaining files that belong to no snapshot, since a living run may be about to commit them.
+        The number of runs and files that may still hold an erased image, see :func:`delete_leftovers`.
 
     Raises:
         LakeBusyError: if other processes keep the catalog locked.
@@ -68,7 +66,7 @@ def scrub(home: Home, now: datetime, tables: Iterable[str]) -> int:
             lake.call(f"ducklake_rewrite_data_files('lake', '{table}', delete_threshold => 0)")
         _expire(lake)
         lake.call("ducklake_cleanup_old_files('lake', cleanup_all => true)")
-        remaining = _delete_orphans(lake, now)
+        remaining = delete_leftovers(lake, now)
         for table in tables:
             _narrow_statistics(lake, table)
         lake.call(
@@ -93,25 +91,6 @@ def _expire(lake: Lake) -> None:
     old = lake.column("SELECT snapshot_id FROM ducklake_snapshots('lake') ORDER BY snapshot_id")[:-1]
     if old:
         lake.call(f"ducklake_expire_snapshots('lake', versions => {old})")
-
-
-def _delete_orphans(lake: Lake, now: datetime) -> int:
-    """Delete files that belong to no snapshot, left by killed runs; keep those that may be of a living run.
-
-    A vector file may be of any run that holds a lease. Files of other tables are written under the commit lock, if the
-    catalog is local.
-    """
-    with lock_commits(lake.home):
-        orphans = find_orphans(lake)
-        embedding = bool(list_holders(lake, None, now))
-        kept = {
-            file.path
-            for file in orphans
-            if file.changed_at > now - OLD
-            and (embedding if "/features/" in file.path else lake.home.catalog_url is not None)
-        }
-        delete_files(lake, [file.path for file in orphans if file.path not in kept])
-    return len(kept)
 
 
 def _narrow_statistics(lake: Lake, table: str) -> None:

@@ -12,9 +12,10 @@ import duckdb
 
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
 from storage.lake.extensions import connect, list_wheels, recycle
-from storage.lake.lake import ATTEMPTS, Lake, is_race, quote, unwritable_error
+from storage.lake.lake import ATTEMPTS, PATIENCE, Lake, busy_error, is_locked, is_race, quote, unwritable_error
 from storage.lake.migrate import VERSION, create_tables, read_version, upgrade
 from storage.lake.snapshots import find_snapshot, is_number, missing_snapshot_error
+from storage.lake.waits import report_waits
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
 from storage.locations.parquet_files import list_folder
@@ -144,12 +145,19 @@ def attach_if_present(home: Home, *options: str) -> Lake | None:
     """Open an existing lake; None if there is none."""
     if not (home.catalog_url or home.catalog.exists()):
         return None
-    try:
-        return _attach(home, *options, "CREATE_IF_NOT_EXISTS false")
-    except duckdb.Error as error:
-        if ABSENT in str(error):
-            return None
-        raise _unreadable_error(home, error) from error
+    began = time.monotonic()
+    with report_waits(home):
+        while True:
+            try:
+                return _attach(home, *options, "CREATE_IF_NOT_EXISTS false")
+            except duckdb.Error as error:
+                if ABSENT in str(error):
+                    return None
+                if not is_locked(error):
+                    raise _unreadable_error(home, error) from error
+                if time.monotonic() - began > PATIENCE:
+                    raise busy_error(home, error) from error
+            time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
 
 
 def make_lake(home: Home, *, filled: bool = False) -> Lake:
@@ -188,7 +196,7 @@ def _empty_lake() -> Lake:
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake creates its data folder at once
         home = Home(Path(folder))
         con = connect(list_wheels(home))
-        con.execute(f"ATTACH 'ducklake::memory:' AS lake (DATA_PATH '{folder}/')")
+        con.execute(f"ATTACH 'ducklake::memory:' AS lake (DATA_PATH {quote(f'{folder}/')})")
         con.execute("USE lake")
         lake = Lake(home, con, exists=False)
         _create_tables(lake)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from storage.lake.lake import Lake
-from storage.locations.parquet_files import list_folder, open_data
+from storage.locations.parquet_files import find_path, list_folder, open_data
 
 META = "__ducklake_metadata_lake"
 """The database of DuckLake's own metadata tables, which DuckDB attaches beside the lake."""
@@ -103,6 +103,16 @@ def find_orphans(lake: Lake, before: datetime | None = None) -> list[StoredFile]
     stored = [file for file in list_stored_files(lake) if before is None or file.changed_at < before]
     named = list_named(lake)
     return [file for file in stored if file.path.rpartition("/")[2] not in named]
+
+
+def delete_unnamed(lake: Lake, names: Sequence[str]) -> None:
+    """Delete those of some files, given by their paths in the catalog's notation, that belong to no snapshot."""
+    named = list_named(lake)
+    system, _ = open_data(lake.home)
+    for name in names:
+        if name.rpartition("/")[2] not in named:
+            with contextlib.suppress(FileNotFoundError):
+                system.delete_file(find_path(lake.home, name))
 
 
 def delete_files(lake: Lake, paths: Sequence[str]) -> None:

@@ -42,7 +42,7 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
         for wheel in wheels:
             here = Path(folder) / f"{LOADED_AS.get(wheel, wheel)}.duckdb_extension"
             _link(find_extension(wheel), here)
-            con.execute(f"LOAD '{here}'")
+            con.execute("LOAD '{}'".format(str(here).replace("'", "''")))
     return con
 
 

@@ -11,11 +11,15 @@ import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
 from storage.lake.extensions import list_wheels, recycle
+from storage.lake.waits import describe_lockers, report_waits
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
 
 ATTEMPTS = 50
 CUT_OFF = ("connection reset", "server closed the connection", "terminating connection", "no connection to the server")
+PATIENCE = 1200.0
+"""Seconds to wait for a catalog that others have locked: an erasure may take so long."""
+LOCKED = ("database is locked", "busy", "could not obtain lock")
 RACES = (
     *("conflict", "database is locked", "busy"),  # errors of DuckLake and SQLite; the rest are those of Postgres
     *("could not serialize", "deadlock detected", "could not obtain lock", "duplicate key value"),
@@ -150,10 +154,15 @@ class Lake:
         """Run work that commits by itself, and repeat it after each lost race.
 
         Raises:
-            LakeBusyError: after 50 lost races.
+            LakeBusyError: after 50 lost races, or if others have the catalog locked for too long.
             LakeError: if the lake cannot be written.
         """
-        for attempt in range(ATTEMPTS):
+        with report_waits(self.home):
+            return self._repeat(work)
+
+    def _repeat(self, work: Callable[[], T]) -> T:
+        races, attempt, locked_at = 0, 0, time.monotonic()
+        while True:
             try:
                 with lock_commits(self.home):
                     return work()
@@ -161,13 +170,14 @@ class Lake:
                 self._roll_back()
                 if not is_race(error):
                     raise unwritable_error(self.home, error) from error
-                time.sleep(random.uniform(0.01, 0.1) * (1 + attempt))  # noqa: S311 - jitter, not cryptography
+                races += not is_locked(error)
+                if races == ATTEMPTS or (is_locked(error) and time.monotonic() - locked_at > PATIENCE):
+                    raise busy_error(self.home, error) from error
+                attempt = min(attempt + 1, ATTEMPTS)
+                time.sleep(random.uniform(0.01, 0.1) * attempt)  # noqa: S311 - jitter, not cryptography
             except BaseException:
                 self._roll_back()
                 raise
-        raise LakeBusyError(
-            f"lake {self.home.lake}", f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again"
-        )
 
     def close(self) -> None:
         """Detach the catalog. The connection is reused, unless a user's query may have changed its settings."""
@@ -229,6 +239,21 @@ def unreachable_error(home: Home, error: BaseException) -> LakeUnreachableError:
 def is_race(error: Exception) -> bool:
     """Return whether an error means that another writer was first or the connection was lost: worth a retry."""
     return any(word in str(error).lower() for word in RACES)
+
+
+def is_locked(error: Exception) -> bool:
+    """Return whether an error means that another process has the catalog locked."""
+    return any(word in str(error).lower() for word in LOCKED)
+
+
+def busy_error(home: Home, error: Exception) -> LakeBusyError:
+    """Return the error of a commit that others did not let through."""
+    value = f"lake {home.lake}"
+    if not is_locked(error):
+        return LakeBusyError(value, f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again")
+    lockers = describe_lockers(home) or "a process that cannot be seen from here"
+    rule = f"has been locked for {PATIENCE / 60:.0f} minutes by {lockers}"
+    return LakeBusyError(value, rule, "Continue or end it, then run again")
 
 
 def unwritable_error(home: Home, error: Exception) -> LakeError:

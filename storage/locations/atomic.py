@@ -45,15 +45,23 @@ def write_folder(folder: Path) -> Iterator[Path]:
 def _reserve(path: Path, create: Callable[[Path], object]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     _delete_leftovers(path)
-    stem = f".{path.name}.{uuid.uuid4().hex[:8]}"
-    new, unfinished = path.with_name(f"{stem}.new"), path.with_name(f"{stem}{SUFFIX}")
-    create(new)
-    try:
-        with try_lock(new):  # first locked, then renamed: no other process can take it for a leftover
-            new.rename(unfinished)
+    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{SUFFIX}")
+    with create_locked(unfinished, create):
+        try:
             yield unfinished
-    finally:
-        _delete(unfinished)
+        finally:
+            _delete(unfinished)
+
+
+@contextlib.contextmanager
+def create_locked(path: Path, create: Callable[[Path], object] = Path.touch) -> Iterator[None]:
+    """Create a file or folder that is locked for the length of a block: no process can take it for a leftover."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    create(new)
+    with try_lock(new):  # first locked, then renamed
+        new.rename(path)
+        yield
 
 
 def _delete_leftovers(path: Path) -> None:

@@ -10,22 +10,40 @@ from storage.locations.home import Home
 
 TIMEOUT = 5.0
 POLL = 0.005
+LOCKED = ("catalog.sqlite", "commit.lock")
+"""The files whose locks writers wait for begin with this."""
 
 
 @contextlib.contextmanager
-def lock_commits(home: Home) -> Iterator[None]:
+def lock_commits(home: Home) -> Iterator[bool]:
     """Hold the commit lock of a local catalog for the length of a block; after five seconds, proceed without it.
+
+    Yields whether it is held.
 
     Committing one at a time makes lost races rare. What makes commits safe is the guard, not this lock.
     """
     if home.catalog_url:  # Postgres makes writers wait for each other, on any machine
-        yield
+        yield False
         return
     with home.commit_lock.open("a") as file:
         deadline = time.monotonic() + TIMEOUT
-        while not _try_lock(file.fileno()) and time.monotonic() < deadline:
+        while not (locked := _try_lock(file.fileno())) and time.monotonic() < deadline:
             time.sleep(POLL)
-        yield
+        yield locked
+
+
+def list_lockers(home: Home) -> list[int]:
+    """List the other processes that hold a lock on a local catalog or its commit lock, as far as Linux shows them.
+
+    A pid of 0 stands for a process of another container or machine. Whoever only waits for a lock is left out.
+    """
+    try:
+        locks = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return []
+    inodes = {str(path.stat().st_ino) for path in home.root.glob("*") if path.name.startswith(LOCKED)}
+    pids = {max(0, int(lock[4])) for lock in locks if lock[1] != "->" and lock[5].rpartition(":")[2] in inodes}
+    return sorted(pids - {os.getpid()})
 
 
 @contextlib.contextmanager

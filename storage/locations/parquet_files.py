@@ -24,7 +24,7 @@ def open_file(home: Home, name: str) -> NativeFile:
     """Open a file of the lake for reading, given its path in the catalog."""
     system, _ = open_data(home)
     with explain_unreachable(f"file {name}"):
-        return system.open_input_file(name if home.data_url is None else split_url(name)[1])
+        return system.open_input_file(find_path(home, name))
 
 
 def list_folder(home: Home, folder: str) -> list[fs.FileInfo]:
@@ -55,6 +55,11 @@ def explain_unreachable(value: str) -> Iterator[None]:
             raise
         rule = f"the store does not answer: {error}"
         raise LakeUnreachableError(value, rule, "Check the store and the network, then run again") from error
+
+
+def find_path(home: Home, name: str) -> str:
+    """Return a file's path in the lake's file system, given its path in the catalog."""
+    return name if home.data_url is None else split_url(name)[1]
 
 
 def name_file(home: Home, path: str) -> str:

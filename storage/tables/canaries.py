@@ -8,6 +8,7 @@ from datetime import datetime
 import numpy as np
 import pyarrow as pa
 
+from storage.lake.erased import list_survivors
 from storage.lake.lake import Lake
 from storage.names import SourceName
 from storage.vectors.feature_file import Matrix
@@ -57,14 +58,17 @@ def save_canaries(lake: Lake, recipe_id: str, canaries: Canaries, now: datetime)
     )
     made_with = json.dumps(canaries.made_with, sort_keys=True)
     values = [recipe_id, canaries.tolerance, made_with, canaries.images_per_second, now]
-    with lake.temporary_tables(_canaries=table):
-        lake.commit(
-            lambda: lake.execute(
-                """INSERT INTO canaries SELECT $1, probe, image, vector, $2, $3, $4, $5 FROM _canaries
-                   WHERE NOT EXISTS (FROM canaries WHERE recipe_id = $1)""",
-                values,
-            )
+
+    def write() -> None:
+        kept = list_survivors(lake, "TRY_CAST(probe AS UUID)")
+        lake.execute(
+            f"""INSERT INTO canaries SELECT $1, probe, image, vector, $2, $3, $4, $5 FROM _canaries
+                WHERE NOT EXISTS (FROM canaries WHERE recipe_id = $1) AND (image IS NOT NULL OR {kept})""",
+            values,
         )
+
+    with lake.temporary_tables(_canaries=table):
+        lake.commit(write)
 
 
 def find_first_images(lake: Lake, source: SourceName, count: int) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """The features table: read vectors, and commit shards of them exactly once."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.lake.checksums import digest_file, record_checksum
+from storage.lake.ducklake_files import delete_unnamed
+from storage.lake.erased import list_survivors
 from storage.lake.lake import Lake
 from storage.locations.parquet_files import open_file
 from storage.names import SourceName
@@ -53,13 +55,18 @@ def measure_pace(lake: Lake, recipe_id: str | None) -> Pace | None:
 def commit_shard(lake: Lake, shard: Shard, now: datetime, holder: str = "") -> int:
     """Add the features of a shard that are still missing, with its failures and its cost, in one transaction.
 
-    The same transaction ends the holder's lease of the shard.
+    Images that were erased meanwhile are left out. The same transaction ends the holder's lease of the shard. A file of
+    which only some rows were added is deleted: the others may be of erased images.
 
     Returns:
         The number of features added: fewer than the file has if another run was first.
     """
     digest = digest_file(lake.home, shard.file) if shard.file else None
-    return lake.commit(lambda: _write_shard(lake, shard, digest, now, holder))
+    written = [shard.file] if shard.file else []
+    added = lake.commit(lambda: _write_shard(lake, shard, digest, now, holder, written))
+    if written and (len(written) > 1 or not added):
+        delete_unnamed(lake, written)
+    return added
 
 
 def filter_known(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> set[str]:
@@ -121,20 +128,46 @@ def add_file(lake: Lake, file: str, now: datetime, digest: tuple[int, str] | Non
     lake.execute("CALL ducklake_add_data_files('lake', 'features', ?)", [file])
 
 
-def add_missing(
-    lake: Lake, recipe_id: str, file: str, now: datetime, digest: tuple[int, str] | None = None
+def add_rows(lake: Lake, recipe_id: str, file: str, now: datetime, prepare: Callable[[], object] = lambda: None) -> int:
+    """Commit those rows of a file of features that the lake lacks, and delete the file if those are not all.
+
+    ``prepare`` writes to the lake first, in the same transaction.
+
+    Returns:
+        The number of rows added.
+    """
+    written = [file]
+
+    def write() -> int:
+        prepare()
+        return _add_missing(lake, recipe_id, file, now, None, written)[0]
+
+    added = lake.commit(write)
+    delete_unnamed(lake, written)
+    return added
+
+
+def _add_missing(
+    lake: Lake, recipe_id: str, file: str, now: datetime, digest: tuple[int, str] | None, written: list[str]
 ) -> tuple[int, int]:
-    """Add those rows of a file of features that the lake lacks, within a transaction; returns rows and bytes added."""
+    """Add those rows of a file of features that the lake lacks, within a transaction; returns rows and bytes added.
+
+    ``written`` receives the file that is made of them, if those are not all.
+    """
     new = _without_present(lake, recipe_id, file, _read_ids(lake, file))
     if new is None:
         return 0, 0
+    if new != file:
+        written.append(new)
     add_file(lake, new, now, digest if new == file else None)
     with open_file(lake.home, new) as opened:
         return int(pq.read_metadata(opened).num_rows), int(opened.size())
 
 
-def _write_shard(lake: Lake, shard: Shard, digest: tuple[int, str] | None, now: datetime, holder: str) -> int:
-    added, size = add_missing(lake, shard.recipe_id, shard.file, now, digest) if shard.file else (0, 0)
+def _write_shard(
+    lake: Lake, shard: Shard, digest: tuple[int, str] | None, now: datetime, holder: str, written: list[str]
+) -> int:
+    added, size = _add_missing(lake, shard.recipe_id, shard.file, now, digest, written) if shard.file else (0, 0)
     _write_failures(lake, shard, _read_ids(lake, shard.file) if shard.file else to_uuids([]), now)
     row = [shard.recipe_id, added, len(shard.failures), shard.seconds, size, now]
     lake.execute("INSERT INTO shards VALUES (?, ?, ?, ?, ?, ?)", row)
@@ -160,9 +193,8 @@ def _without_present(lake: Lake, recipe_id: str, file: str, ids: pa.Array) -> st
         sql = f"{_IN_RANGE} AND image_id IN (SELECT image_id FROM _shard)"
         present = lake.table(sql, [recipe_id, *_find_ends(ids)])
         excluded = set(present["image_id"].to_pylist())
-        if lake.value("SELECT count(*) FROM erasures"):  # one may have been erased since this run read it
-            erased = lake.table("SELECT image_id FROM _shard ANTI JOIN images USING (image_id)")
-            excluded |= set(erased["image_id"].to_pylist())
+        erased = lake.table(f"SELECT image_id FROM _shard WHERE NOT ({list_survivors(lake)})")
+        excluded |= set(erased["image_id"].to_pylist())
     if not excluded:
         return file
     with open_file(lake.home, file) as opened:
@@ -189,6 +221,7 @@ def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> N
         }
     )
     ends = _find_ends(pa.concat_arrays([ids, failed["image_id"].combine_chunks()]))
+    kept = list_survivors(lake)
     with lake.temporary_tables(_failed=failed):
         lake.execute(
             f"""DELETE FROM failures WHERE {_OF_RECIPE}
@@ -196,6 +229,6 @@ def _write_failures(lake: Lake, shard: Shard, ids: pa.Array, now: datetime) -> N
             [shard.recipe_id, *ends],
         )
         lake.execute(
-            "INSERT INTO failures SELECT ?, path, image_id, ?, stage, reason, ? FROM _failed",
+            f"INSERT INTO failures SELECT ?, path, image_id, ?, stage, reason, ? FROM _failed WHERE {kept}",
             [shard.source, shard.recipe_id, now],
         )

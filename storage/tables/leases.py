@@ -1,20 +1,24 @@
-"""The leases table: which shard a run is embedding, so that no other run does the same work.
+"""The leases table: which shard a run is embedding, and who is rewriting files of vectors.
 
-Leases only save work. What keeps features unique is the guard.
+Leases save work: no two runs embed the same images. (What keeps features unique is the guard.) And they tell an erasure
+which runs may still hold an erased image, in memory or in a file that is not committed yet.
 """
 
-import os
-import platform
+import contextlib
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from storage.lake.lake import Lake
+from storage.locations.processes import State, find_state, name_process
 from storage.sources.open_image import LocatedImage
-from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
+from storage.tables.missing import FIRST_ID, LAST_ID, FeatureRequest, list_missing
 
 DURATION = timedelta(minutes=5)
 RENEW_AFTER = DURATION / 5
+GRACE = timedelta(hours=1)
+"""How long after its lease expired a run of another machine may still hold an erased image: it may have slept."""
 # An expression, since for a plain column DuckLake would read the statistics of every file of the lake, three times.
 _BY_HOLDER = "concat(holder) = ?"
 
@@ -29,7 +33,7 @@ class Lease:
 
 def name_holder() -> str:
     """Name this run, so that other processes of this machine can check whether it is alive."""
-    return f"{uuid.uuid4().hex}@{platform.node()}/{os.getpid()}"
+    return f"{uuid.uuid4().hex}@{name_process()}"
 
 
 def take_lease(
@@ -73,30 +77,68 @@ def drop_lease(lake: Lake, holder: str) -> None:
     lake.execute(f"DELETE FROM leases WHERE {_BY_HOLDER}", [holder])
 
 
-def list_holders(lake: Lake, recipe_id: str | None, now: datetime) -> list[str]:
-    """List the living runs that hold leases, of one recipe or of any."""
-    found = lake.column(
-        "SELECT DISTINCT holder FROM leases WHERE ($1 IS NULL OR recipe_id = $1) AND expires_at > $2", [recipe_id, now]
-    )
-    return [holder for holder in found if not _is_dead(holder)]
+def list_holders(lake: Lake, recipe_id: str, now: datetime) -> list[str]:
+    """List the living runs whose leases of images of a recipe have not expired."""
+    found = lake.column("SELECT DISTINCT holder FROM leases WHERE recipe_id = ? AND expires_at > ?", [recipe_id, now])
+    return [holder for holder in found if _find_state(holder) != "dead"]
+
+
+@contextlib.contextmanager
+def announce_rewriting(lake: Lake, now: datetime) -> Iterator[str]:
+    """Hold a lease of no image while files of vectors are rewritten, so that no erasure ends meanwhile.
+
+    Begin before the rows are read, and end after the new files are committed.
+    """
+    holder = name_holder()
+    row = [holder, now + DURATION]
+    lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (NULL, NULL, NULL, ?, ?, NULL)", row))
+    try:
+        yield holder
+    finally:
+        end_leases(lake, holder)
+
+
+@dataclass(frozen=True)
+class LivingRuns:
+    """The runs that may be alive: whether there are any, and the holders of those that may hold erased images."""
+
+    any: bool
+    erased: tuple[str, ...]
+
+
+def find_living(lake: Lake, now: datetime) -> LivingRuns:
+    """Find the runs with leases that may be alive, even if the lease has expired."""
+    found = lake.rows("SELECT holder, expires_at, coalesce(erased, false) FROM leases ORDER BY holder")
+    living = [(holder, erased) for holder, expires_at, erased in found if not _is_over(holder, expires_at, erased, now)]
+    return LivingRuns(bool(living), tuple(dict.fromkeys(holder for holder, erased in living if erased)))
+
+
+def mark_erased(lake: Lake) -> None:
+    """Mark every lease, within the transaction that erases the images in ``_doomed``; no end of a range names one."""
+    lake.execute("UPDATE leases SET erased = true")
+    for end, nearest, limit in (("first", "max(image_id)", FIRST_ID), ("last", "min(image_id)", LAST_ID)):
+        for (image_id,) in lake.rows(f"SELECT DISTINCT {end} FROM leases WHERE {end} IN (FROM _doomed)"):
+            beyond = f"image_id {'<' if end == 'first' else '>'} ? AND image_id NOT IN (FROM _doomed)"
+            moved = lake.value(f"SELECT {nearest} FROM images WHERE {beyond}", [image_id])
+            lake.execute(f"UPDATE leases SET {end} = ? WHERE {end} = ?", [moved or limit, image_id])
 
 
 def _end_dead(lake: Lake, now: datetime) -> None:
-    for holder, expires_at in lake.rows("SELECT holder, expires_at FROM leases"):
-        if expires_at <= now or _is_dead(holder):
+    for holder, expires_at, erased in lake.rows("SELECT holder, expires_at, coalesce(erased, false) FROM leases"):
+        if _is_over(holder, expires_at, erased, now):
             drop_lease(lake, holder)
 
 
-def _is_dead(holder: str) -> bool:
-    """Return whether a run of this machine has ended; runs of other machines count as alive."""
-    _, _, process_name = holder.partition("@")
-    node, _, pid = process_name.rpartition("/")
-    if node != platform.node():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # alive, as another user
-        return False
-    return False
+def _is_over(holder: str, expires_at: datetime, erased: bool, now: datetime) -> bool:
+    """Return whether the run of a lease is dead, or has to be taken for dead since its lease expired long enough ago.
+
+    A stopped process of this machine is alive: its expired lease blocks nobody, but it may hold an erased image.
+    """
+    state = _find_state(holder)
+    if state == "unknown":
+        return expires_at + (GRACE if erased else timedelta(0)) <= now
+    return state == "dead"
+
+
+def _find_state(holder: str) -> State:
+    return find_state(holder.partition("@")[2])

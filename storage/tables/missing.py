@@ -12,6 +12,7 @@ from storage.sources.open_image import LocatedImage, Locator
 from storage.tables.scans import Scan
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
+LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from storage.lake.erased import list_survivors
 from storage.lake.lake import Lake
 from storage.names import ModelName, SourceName
 from storage.tables.trainings import Training, list_trainings
@@ -121,7 +122,7 @@ def save_version(
         lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         _insert_predictions(lake, version, now)
         lake.execute(
-            f"INSERT INTO gate_rows SELECT ?, ?, ?, image_id, class FROM _rows WHERE {_stays(lake)}", version.key
+            f"INSERT INTO gate_rows SELECT ?, ?, ?, image_id, class FROM _rows WHERE {list_survivors(lake)}", version.key
         )
 
     image_ids, names = [image_id for image_id, _ in rows], [name for _, name in rows]
@@ -145,13 +146,7 @@ def save_promotion(lake: Lake, version: Version, reason: str, now: datetime) -> 
 def _insert_predictions(lake: Lake, version: Version, now: datetime) -> None:
     lake.execute(
         f"""INSERT INTO predictions SELECT $1, $3, image_id::UUID, class, probability, $4, $2 FROM _predictions
-            WHERE {_stays(lake, "image_id::UUID")} AND image_id::UUID NOT IN
+            WHERE {list_survivors(lake, "image_id::UUID")} AND image_id::UUID NOT IN
               (SELECT image_id FROM predictions WHERE name = $1 AND registry = $2 AND version = $3)""",
         [*version.key, now],
     )
-
-
-def _stays(lake: Lake, image_id: str = "image_id") -> str:
-    """Return the SQL condition that an image was not erased meanwhile."""
-    erased = lake.value("SELECT count(*) FROM erasures")
-    return f"{image_id} IN (SELECT image_id FROM images)" if erased else "true"

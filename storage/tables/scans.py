@@ -1,5 +1,6 @@
 """Scans: compare a listing of a source with the lake, and commit its files, images and labels."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,10 +9,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from storage.errors import SourceError
+from storage.lake.erased import count_erasures, list_survivors
 from storage.lake.lake import Lake
 from storage.locations.path_text import decode_path
 from storage.names import LabelSetName, SourceName
+from storage.plural import pluralize
 from storage.tables.review_labels import REVIEWED, drop_reviewed
+
+logger = logging.getLogger(__name__)
 
 FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("class", pa.string())])
 READS = pa.schema(
@@ -51,12 +56,13 @@ class Listing:
 class Scan:
     """A listing, and the result of reading its new and changed files: the columns of ``READS``, one row per file.
 
-    ``unchanged`` if the lake has exactly these files already.
+    ``unchanged`` if the lake has exactly these files already. ``erasures`` is the number of erasures at its beginning.
     """
 
     listing: Listing
     reads: pa.Table
     unchanged: bool = False
+    erasures: int = 0
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,7 @@ def _write_unchanged(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
 
 def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
     source = scan.listing.source
+    _leave_out_erased(lake, scan)
     before = lake.table("SELECT DISTINCT image_id FROM files WHERE source = ? AND image_id IS NOT NULL", [source])
     known = int(lake.value("SELECT count(*) FROM images"))
     if scan.reads.num_rows or _count_vanished(lake, source):
@@ -167,6 +174,23 @@ def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
         )[0]
     new = int(lake.value("SELECT count(*) FROM images")) - known
     return _write_row(lake, scan, now, (seen, new, gone))
+
+
+def _leave_out_erased(lake: Lake, scan: Scan) -> None:
+    """Leave out what was read, if images were erased since: new images and erased ones look alike.
+
+    Files without a row are read again by the next scan. Those of erased images should be gone by then.
+    """
+    if count_erasures(lake) == scan.erasures:
+        return
+    left = lake.value(f"SELECT count(*) FROM _reads WHERE NOT ({list_survivors(lake)})")
+    if left:
+        lake.execute(f"DELETE FROM _reads WHERE NOT ({list_survivors(lake)})")
+        logger.warning(
+            "%s of source %s left for the next run: images were erased while it was scanned",
+            pluralize(left, "file"),
+            scan.listing.source,
+        )
 
 
 def _count_vanished(lake: Lake, source: SourceName) -> int:

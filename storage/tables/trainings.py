@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from storage.canonical import canonical
 from storage.errors import TrainError
+from storage.lake.erased import list_survivors
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName
@@ -218,9 +219,7 @@ def _upgrade_row(row: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_erased(lake: Lake, training_id: str) -> None:
     """Refuse rows of erased images, and delete the head that was trained on them."""
-    if not lake.value("SELECT count(*) FROM erasures"):
-        return
-    gone = lake.value("SELECT count(*) FROM _rows WHERE image_id::UUID NOT IN (SELECT image_id FROM images)")
+    gone = lake.value(f"SELECT count(*) FROM _rows WHERE NOT ({list_survivors(lake, 'image_id::UUID')})")
     if gone:
         shutil.rmtree(head_path(lake.home, training_id).parent, ignore_errors=True)
         raise TrainError(f"{gone} images", "were erased while a head was trained on them", "Run again")

@@ -4,6 +4,7 @@ import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from storage.errors import LakeError
+from storage.locations.atomic import create_locked
 from storage.locations.home import Home
 from storage.locations.parquet_files import name_file, open_data
 from storage.names import SourceName
@@ -57,8 +59,8 @@ class FeatureFile:
     """A Parquet file of vectors in the lake's data folder, written in batches. It is added to the lake later.
 
     Byte-stream-split groups the last bytes of the mantissas, which rounding to float16 has zeroed, and zstd removes
-    them. The file has the suffix ``.unfinished`` until it is complete, and is deleted after an error. In an object
-    store it appears when its upload is complete.
+    them. The file has the suffix ``.unfinished`` until it is complete, is locked until then, and is deleted after an
+    error. In an object store it appears when its upload is complete.
     """
 
     def __init__(self, home: Home, recipe_id: str, dim: int) -> None:
@@ -72,6 +74,7 @@ class FeatureFile:
         self._schema = pa.schema([("image_id", pa.uuid()), ("vector", vector)])
         self._pending: list[pa.RecordBatch] = []
         self._writer: pq.ParquetWriter | None = None
+        self._open = contextlib.ExitStack()
         self.path: str | None = None
         """The path in the catalog's notation once the file is complete; None if nothing was written."""
 
@@ -103,11 +106,12 @@ class FeatureFile:
         finally:
             if self.path is None:
                 self._drop()
+            self._open.close()
 
     def _flush(self) -> None:
         if self._writer is None:
             if self._local:
-                self._fs.create_dir(self._folder)
+                self._open.enter_context(create_locked(Path(self._unfinished)))
             self._writer = pq.ParquetWriter(
                 self._unfinished,
                 self._schema,
@@ -133,8 +137,8 @@ class FeatureFile:
         if self._writer:
             with contextlib.suppress(OSError):  # closing writes, and the disk may be full
                 self._writer.close()
-            with contextlib.suppress(OSError):
-                self._fs.delete_file(self._unfinished)
+        with contextlib.suppress(OSError):
+            self._fs.delete_file(self._unfinished)
 
     @contextlib.contextmanager
     def _explain(self) -> Iterator[None]:

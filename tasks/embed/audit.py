@@ -10,7 +10,8 @@ from storage.care.row_checks import Finding
 from storage.errors import ImageError
 from storage.lake.lake import Lake
 from storage.sources.copies import read_image
-from storage.tables.features import add_missing, read_features
+from storage.tables.features import add_rows, read_features
+from storage.tables.leases import announce_rewriting
 from storage.tables.recipes import get_recipe
 from storage.vectors.feature_file import Matrix, measure_distances, write_features
 from tasks.embed.canaries import get_tolerance
@@ -65,10 +66,7 @@ def _compare(lake: Lake, recipe_id: str, folder: Path, images: dict[str, bytes],
 
 
 def _replace(lake: Lake, recipe_id: str, image_id: str, vector: Matrix, now: datetime) -> None:
-    file = write_features(lake.home, recipe_id, [image_id], vector)
-
-    def write() -> None:
-        lake.execute("DELETE FROM features WHERE recipe_id = ? AND image_id = ?::UUID", [recipe_id, image_id])
-        add_missing(lake, recipe_id, file, now)
-
-    lake.commit(write)
+    sql = "DELETE FROM features WHERE recipe_id = ? AND image_id = ?::UUID"
+    with announce_rewriting(lake, now):
+        file = write_features(lake.home, recipe_id, [image_id], vector)
+        add_rows(lake, recipe_id, file, now, lambda: lake.execute(sql, [recipe_id, image_id]))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from storage.errors import SourceError
 from storage.lake.attach import read_lake
+from storage.lake.erased import count_erasures
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName, SourceName
@@ -49,8 +50,10 @@ def scan(
             )
         changed = list_changed(lake, source, listing.files, retry=retry)
         unchanged = not changed and _is_complete(lake, listing)
+        erasures = count_erasures(lake)
     with progress("read", len(changed)) as advance:
-        return Scan(listing, read_files(Source(source, listing.root), changed, settings, advance), unchanged)
+        reads = read_files(Source(source, listing.root), changed, settings, advance)
+    return Scan(listing, reads, unchanged, erasures)
 
 
 def is_unchanged(home: Home, source: SourceName, root: Path) -> bool:
