@@ -201,7 +201,7 @@ CHECKS = (
         "lease",
         "leases",
         "concat('holder ', holder)",
-        "expires_at + CASE WHEN erased THEN INTERVAL 1 HOUR ELSE INTERVAL 0 HOUR END <= $now",
+        "expires_at <= $now",
         "has expired: its run is dead",
         "it ends, and other runs may embed its images",
     ),

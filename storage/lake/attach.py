@@ -15,10 +15,12 @@ from storage.lake.extensions import connect, list_wheels, recycle
 from storage.lake.lake import ATTEMPTS, PATIENCE, Lake, busy_error, is_locked, is_race, quote, unwritable_error
 from storage.lake.migrate import VERSION, create_tables, read_version, upgrade
 from storage.lake.snapshots import find_snapshot, is_number, missing_snapshot_error
+from storage.lake.sqlite_catalog import complete_commit
 from storage.lake.waits import report_waits
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
 from storage.locations.parquet_files import list_folder
+from storage.locations.registry_paths import adopt_artifacts
 from storage.locations.stores import check_store, name_missing, write_secret
 
 NO_SNAPSHOT = 1 << 63
@@ -35,6 +37,7 @@ def open_lake(home: Home) -> Lake:
         LakeTooNewError: if a later release wrote it.
     """
     home.make()
+    adopt_artifacts(home)
     with lock_commits(home):
         lake = attach_if_present(home) or make_lake(home)
         version = read_version(lake) or _make_version(lake)
@@ -145,7 +148,7 @@ def attach_if_present(home: Home, *options: str) -> Lake | None:
     """Open an existing lake; None if there is none."""
     if not (home.catalog_url or home.catalog.exists()):
         return None
-    began = time.monotonic()
+    began, recovered = time.monotonic(), False
     with report_waits(home):
         while True:
             try:
@@ -154,7 +157,9 @@ def attach_if_present(home: Home, *options: str) -> Lake | None:
                 if ABSENT in str(error):
                     return None
                 if not is_locked(error):
-                    raise _unreadable_error(home, error) from error
+                    if recovered or home.catalog_url or not complete_commit(home):
+                        raise _unreadable_error(home, error) from error
+                    recovered = True
                 if time.monotonic() - began > PATIENCE:
                     raise busy_error(home, error) from error
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
@@ -213,7 +218,7 @@ def _attach(home: Home, *options: str) -> Lake:
     except (duckdb.Error, LakeError):
         con.close()
         raise
-    return Lake(home, con)
+    return Lake(home, con, writable="READ_ONLY" not in options)
 
 
 def _add_credentials(con: duckdb.DuckDBPyConnection, url: str) -> None:

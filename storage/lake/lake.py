@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
 from storage.lake.extensions import list_wheels, recycle
+from storage.lake.sqlite_catalog import leave_readable
 from storage.lake.waits import describe_lockers, report_waits
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
@@ -42,9 +43,12 @@ class Lake:
     ``exists`` is false if there is no lake yet and this is an empty one in memory.
     """
 
-    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, exists: bool = True) -> None:
+    def __init__(
+        self, home: Home, con: duckdb.DuckDBPyConnection, *, exists: bool = True, writable: bool = False
+    ) -> None:
         self.home = home
         self.exists = exists
+        self._writable = writable
         self._con = con
         self._reusable = True
 
@@ -181,6 +185,11 @@ class Lake:
 
     def close(self) -> None:
         """Detach the catalog. The connection is reused, unless a user's query may have changed its settings."""
+        self._detach()
+        if self._writable:
+            leave_readable(self.home)
+
+    def _detach(self) -> None:
         if not self._reusable:
             self._con.close()
             return

@@ -74,6 +74,16 @@ class Home:
         """The reports of runs, one JSON file per run."""
         return self.root / "reports"
 
+    @property
+    def registry_database(self) -> Path:
+        """The database of the embedded MLflow store."""
+        return self.registry / "mlflow.db"
+
+    @property
+    def registry_artifacts(self) -> str:
+        """The URI of the folder of the embedded MLflow store's artifacts."""
+        return (self.registry / "artifacts").as_uri()
+
     def make(self) -> None:
         """Create the folder.
 

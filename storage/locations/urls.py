@@ -4,7 +4,8 @@ No message shows the setting, since it may contain a password.
 """
 
 import re
-from urllib.parse import unquote
+from pathlib import Path
+from urllib.parse import quote, unquote
 
 from storage.errors import SettingsError
 
@@ -50,6 +51,25 @@ def check_data(url: str) -> str:
             "Use letters, digits, dots, dashes, underscores; put credentials into the environment or a profile",
         )
     return url.rstrip("/")
+
+
+def write_sqlite_url(path: Path) -> str:
+    """Return the URL of a SQLite file for SQLAlchemy, which takes a path literally, and ends it at a question mark.
+
+    SQLite's own notation quotes any path. It is used only if needed, since few people can read it.
+    """
+    if not set(str(path)) & set("?#%"):
+        return f"sqlite:///{path}"
+    return f"sqlite+pysqlite:///file:{quote(str(path))}?uri=true"
+
+
+def read_sqlite_url(url: str) -> Path | None:
+    """Return the file of a SQLite URL of SQLAlchemy; None for another kind of URL."""
+    match = re.fullmatch(r"sqlite(?:\+pysqlite)?:///([^?]*)(\?.*)?", url)
+    if not match:
+        return None
+    quoted = match[1].startswith("file:") and "uri=true" in (match[2] or "")
+    return Path(unquote(match[1].removeprefix("file:")) if quoted else match[1])
 
 
 def mask(text: str) -> str:

@@ -17,8 +17,6 @@ from storage.tables.missing import FIRST_ID, LAST_ID, FeatureRequest, list_missi
 
 DURATION = timedelta(minutes=5)
 RENEW_AFTER = DURATION / 5
-GRACE = timedelta(hours=1)
-"""How long after its lease expired a run of another machine may still hold an erased image: it may have slept."""
 # An expression, since for a plain column DuckLake would read the statistics of every file of the lake, three times.
 _BY_HOLDER = "concat(holder) = ?"
 
@@ -107,9 +105,9 @@ class LivingRuns:
 
 
 def find_living(lake: Lake, now: datetime) -> LivingRuns:
-    """Find the runs with leases that may be alive, even if the lease has expired."""
+    """Find the runs with leases that may be alive, even if the lease of one on this machine has expired."""
     found = lake.rows("SELECT holder, expires_at, coalesce(erased, false) FROM leases ORDER BY holder")
-    living = [(holder, erased) for holder, expires_at, erased in found if not _is_over(holder, expires_at, erased, now)]
+    living = [(holder, erased) for holder, expires_at, erased in found if not _is_over(holder, expires_at, now)]
     return LivingRuns(bool(living), tuple(dict.fromkeys(holder for holder, erased in living if erased)))
 
 
@@ -124,20 +122,18 @@ def mark_erased(lake: Lake) -> None:
 
 
 def _end_dead(lake: Lake, now: datetime) -> None:
-    for holder, expires_at, erased in lake.rows("SELECT holder, expires_at, coalesce(erased, false) FROM leases"):
-        if _is_over(holder, expires_at, erased, now):
+    for holder, expires_at in lake.rows("SELECT holder, expires_at FROM leases"):
+        if _is_over(holder, expires_at, now):
             drop_lease(lake, holder)
 
 
-def _is_over(holder: str, expires_at: datetime, erased: bool, now: datetime) -> bool:
-    """Return whether the run of a lease is dead, or has to be taken for dead since its lease expired long enough ago.
+def _is_over(holder: str, expires_at: datetime, now: datetime) -> bool:
+    """Return whether the run of a lease is dead; where that cannot be known, whether the lease has expired.
 
     A stopped process of this machine is alive: its expired lease blocks nobody, but it may hold an erased image.
     """
     state = _find_state(holder)
-    if state == "unknown":
-        return expires_at + (GRACE if erased else timedelta(0)) <= now
-    return state == "dead"
+    return expires_at <= now if state == "unknown" else state == "dead"
 
 
 def _find_state(holder: str) -> State:

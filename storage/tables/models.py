@@ -121,9 +121,8 @@ def save_version(
         row = [version.name, version.version, version.training_id, version.run_id, version.alias, now, version.registry]
         lake.execute("INSERT INTO models VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         _insert_predictions(lake, version, now)
-        lake.execute(
-            f"INSERT INTO gate_rows SELECT ?, ?, ?, image_id, class FROM _rows WHERE {list_survivors(lake)}", version.key
-        )
+        kept = list_survivors(lake)
+        lake.execute(f"INSERT INTO gate_rows SELECT ?, ?, ?, image_id, class FROM _rows WHERE {kept}", version.key)
 
     image_ids, names = [image_id for image_id, _ in rows], [name for _, name in rows]
     compared = pa.table({"image_id": to_uuids(image_ids), "class": pa.array(names, pa.string())})

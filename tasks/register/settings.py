@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.locations.home import Home
+from storage.locations.urls import write_sqlite_url
 
 
 class GateSettings(BaseModel):
@@ -48,7 +49,7 @@ class RegisterSettings(BaseModel):
 def resolve_tracking_uri(home: Home, settings: RegisterSettings) -> str:
     """Return MLflow's tracking URI: the setting, else MLFLOW_TRACKING_URI, else a SQLite store in the home."""
     uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return uri or f"sqlite:///{home.registry / 'mlflow.db'}"
+    return uri or write_sqlite_url(home.registry_database)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import random
 import signal
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
@@ -39,8 +40,9 @@ def embed_missing(folder: Path) -> None:
     home, tally = open_home(folder / "home"), Tally(folder / "calls", 0.01)
     source = folder_source(SourceName("photos"), folder / "photos")
     embedder, after = Embedder(RECIPE, tally.embed, 2), FIRST_ID
+    wanted = replace(WANTED, since=datetime.now(UTC))
     with one_thread(), release_on_error(home) as holder:
-        while lease := claim(home, WANTED, SHARD, holder, after):
+        while lease := claim(home, wanted, SHARD, holder, after):
             shard = embed_shard(home, source, embedder, lease.items, 1, lambda _: None)
             with open_lake(home) as lake:
                 commit_shard(lake, shard, datetime.now(UTC), holder)

@@ -12,6 +12,8 @@ from storage.care.row_checks import BACKUP, Finding
 from storage.errors import RegistryUnreachableError, find_os_error
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.locations.registry_paths import adopt_artifacts, locate_artifact
+from storage.locations.urls import read_sqlite_url, write_sqlite_url
 from storage.names import ModelName
 from storage.tables.trainings import HEAD
 from tasks.register.registry.store import make_store
@@ -45,12 +47,14 @@ def list_installed() -> None:
 
 def is_local(uri: str) -> bool:
     """Return whether MLflow's store is a file on this machine."""
-    return uri.startswith("sqlite:///")
+    return read_sqlite_url(uri) is not None
 
 
 @contextlib.contextmanager
-def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowClient"]:
+def open_registry(home: Home, settings: RegisterSettings, *, adopt: bool = True) -> Iterator["MlflowClient"]:
     """Point MLflow at the registry and yield a client.
+
+    If the home was moved or copied, its own registry ``adopt``s the artifacts in it.
 
     Raises:
         RegistryUnreachableError: if MLflow does not answer or refuses.
@@ -63,8 +67,10 @@ def open_registry(home: Home, settings: RegisterSettings) -> Iterator["MlflowCli
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
-        if is_local(uri):
-            make_store(Path(uri.removeprefix("sqlite:///")))
+        if store := read_sqlite_url(uri):
+            make_store(store)
+            if adopt and store == home.registry_database:
+                adopt_artifacts(home)
         with preserve_environment():
             mlflow.set_tracking_uri(uri)
             mlflow.set_registry_uri(uri)
@@ -85,7 +91,7 @@ def find_experiment(client: "MlflowClient", home: Home, name: ModelName) -> str:
     """Find or create a model's experiment, whose artifacts a local store keeps in the home; returns its id."""
     from mlflow.exceptions import MlflowException
 
-    folder = (home.registry / "artifacts").as_uri() if is_local(str(client.tracking_uri)) else None
+    folder = home.registry_artifacts if is_local(str(client.tracking_uri)) else None
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
@@ -120,13 +126,13 @@ def check_packages(lake: Lake) -> Iterator[Finding]:
 
     A version that somebody deleted in MLflow is no finding, and an MLflow server checks its own store.
     """
-    store = RegisterSettings(tracking_uri=f"sqlite:///{lake.home.registry / 'mlflow.db'}")
+    store = RegisterSettings(tracking_uri=write_sqlite_url(lake.home.registry_database))
     recorded = set(lake.rows("SELECT name, version, run_id FROM models"))
     try:
-        with open_registry(lake.home, store) as client:
+        with open_registry(lake.home, store, adopt=False) as client:
             for name in sorted({name for name, *_ in recorded}):
                 for version in list_versions(client, name):
-                    folder = client.get_model_version_download_uri(name, version.version)
+                    folder = locate_artifact(lake.home, client.get_model_version_download_uri(name, version.version))
                     if (name, int(version.version), version.run_id) in recorded and not _is_whole_package(folder):
                         what = f"model {name} version {version.version}: its package {folder} is missing or incomplete"
                         yield Finding("model", what, REPAIR)

@@ -6,6 +6,7 @@ import uuid
 from pathlib import Path
 
 from storage.locations.locks import hold_lock
+from storage.locations.urls import write_sqlite_url
 
 
 def make_store(path: Path) -> None:
@@ -38,7 +39,7 @@ def _create(path: Path) -> None:
 
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        store = SqlAlchemyStore(f"sqlite:///{unfinished}", (path.parent / "artifacts").as_uri())  # type: ignore[no-untyped-call]
+        store = SqlAlchemyStore(write_sqlite_url(unfinished), (path.parent / "artifacts").as_uri())  # type: ignore[no-untyped-call]
         store.engine.dispose()
         unfinished.replace(path)
     finally:

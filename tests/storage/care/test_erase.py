@@ -18,6 +18,7 @@ import pytest
 
 from storage.care.doctor import list_lost_heads
 from storage.care.erase import (
+    SCRUBBED,
     ErasureRequest,
     count_open,
     erase,
@@ -111,7 +112,7 @@ def use(lake: Lake) -> None:
     lake.execute("INSERT INTO heads (training_id, label_set, recipe_id, snapshot) VALUES ('t1', 'photos', 'r', 2)")
     lake.execute("INSERT INTO training_sets SELECT 't1', image_id, 'red', 'test' FROM images")
     lake.execute("INSERT INTO models VALUES ('photos', 1, 't1', 'run', 'champion', ?, '')", [NOW])
-    lake.execute("INSERT INTO predictions SELECT 'photos', 1, image_id, 'red', 0.5, ? FROM images", [NOW])
+    lake.execute("INSERT INTO predictions SELECT 'photos', 1, image_id, 'red', 0.5, ?, '' FROM images", [NOW])
     lake.execute(
         "INSERT INTO canaries (recipe_id, probe, vector) VALUES (?, ?, ?)",
         [RECIPE, OLDEST, VECTORS[IDS.index(OLDEST)].tolist()],
@@ -305,6 +306,30 @@ def test_the_file_of_a_living_run_stays_until_the_run_ends(home: Home) -> None:
         end_leases(lake, holder)
     assert (finish(home, now), file.exists()) == (0, False)
     assert find_traces(home, DOOMED) == set()
+
+
+def test_an_erasure_stays_open_for_a_run_that_has_written_no_file_yet_and_no_file_of_it_stays(home: Home) -> None:
+    now, holder = datetime.now(UTC), name_holder()
+    with open_lake(home) as lake:
+        row = ["d" * 32, OLDEST, IDS[5], holder, now + timedelta(minutes=5)]  # the range begins with an erased image
+        lake.commit(lambda: lake.execute("INSERT INTO leases VALUES (?, ?, ?, ?, ?, NULL)", row))
+    assert erase(home, ErasureRequest("images", tuple(DOOMED)), now)[1] == 1
+    file = write_features(home, "d" * 32, IDS, VECTORS)  # only now
+    failure = Failure(DOOMED[1], name_path(DOOMED[1]), "decode", "is broken")
+    with open_lake(home) as lake:
+        commit_shard(lake, Shard("d" * 32, SourceName("photos"), file, (failure,), len(IDS), 1.0), now, holder)
+    assert not Path(file).exists()
+    assert finish(home, now) == 0
+    assert find_traces(home, DOOMED) == set()
+
+
+def test_every_table_with_images_is_erased_from(home: Home) -> None:
+    with read_lake(home) as lake:
+        tables = lake.column(
+            """SELECT DISTINCT table_name FROM duckdb_columns() WHERE database_name = 'lake' AND data_type = 'UUID'
+               AND table_name IN (SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake')"""
+        )
+    assert set(tables) <= set(SCRUBBED)
 
 
 def write_on(root: Path, rounds: int) -> None:

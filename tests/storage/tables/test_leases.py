@@ -11,9 +11,19 @@ import pytest
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.locations.processes import find_state, name_process
 from storage.names import SourceName
 from storage.tables.features import commit_shard
-from storage.tables.leases import DURATION, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
+from storage.tables.leases import (
+    DURATION,
+    Lease,
+    end_leases,
+    find_living,
+    list_holders,
+    name_holder,
+    renew_lease,
+    take_lease,
+)
 from storage.tables.missing import FeatureRequest
 from storage.vectors.feature_file import Shard, write_features
 from tests.pictures import write_folder
@@ -86,6 +96,36 @@ def test_the_lease_of_a_dead_process_of_this_machine_can_be_taken_at_once(lake: 
     assert list_holders(lake, RECIPE, NOW) == [alive]
     assert taken(take_lease(lake, WANTED, 12, YOURS, NOW)) == taken(second)
     assert taken(first).isdisjoint(taken(second))
+
+
+def test_a_pid_of_another_namespace_boot_or_process_tells_nothing_or_the_truth() -> None:
+    mine = name_process()
+    node, pid, started, namespace, boot = mine.split("/")
+    assert find_state(mine) == "alive"
+    assert find_state("/".join((node, pid, f"{started}9", namespace, boot))) == "dead"  # its pid was given out again
+    for other in (
+        (node, pid, started, "4026530000", boot),  # a container with the same host name
+        (node, "999999999", started, namespace, "another-boot"),
+        (node, "999999999"),  # as earlier releases named it
+    ):
+        assert find_state("/".join(other)) == "unknown"
+
+
+def test_a_stopped_run_of_this_machine_may_hold_images_after_its_lease_expired(lake: Lake) -> None:
+    first = take_lease(lake, WANTED, 12, name_holder(), NOW)
+    assert taken(take_lease(lake, WANTED, 12, YOURS, LATER)) == taken(first)
+    assert find_living(lake, LATER).any
+
+
+def test_a_run_in_another_pid_namespace_keeps_its_lease(lake: Lake) -> None:
+    naming = "from storage.tables.leases import name_holder; print(name_holder())"
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", naming]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode:
+        pytest.skip("this system does not let a process have its own PID namespace")
+    other = found.stdout.strip()
+    take_lease(lake, WANTED, 6, other, NOW)
+    assert list_holders(lake, RECIPE, NOW) == [other]  # its pid exists nowhere here, which says nothing
 
 
 def test_a_run_continues_after_its_last_image_and_then_from_the_start(lake: Lake) -> None:
