@@ -82,7 +82,8 @@ def fill(lake: Lake, keys: int) -> None:
         numbers = f"(SELECT i, md5(i::VARCHAR)::UUID AS id FROM range({start}, {min(keys, start + MILLION)}) r(i))"
 
         def write(numbers: str = numbers) -> None:
-            lake.execute(f"INSERT INTO files SELECT 'photos', i || '.jpg', 1000, 0, NULL, id FROM {numbers}")
+            columns = "source, path, bytes, mtime_ns, image_id"
+            lake.execute(f"INSERT INTO files ({columns}) SELECT 'photos', i || '.jpg', 1000, 0, id FROM {numbers}")
             lake.execute(
                 f"INSERT INTO features SELECT '{RECIPE}', id, [0::FLOAT] FROM {numbers} WHERE i % 100 > 0 ORDER BY id"
             )

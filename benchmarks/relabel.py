@@ -40,7 +40,7 @@ from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tasks.train.fit.candidates import fit_heads
 from tasks.train.measure.evaluate import evaluate
-from tasks.train.rows.splits import assign_split
+from tasks.train.rows.deal import Placements, deal
 from tasks.train.settings import TrainSettings
 from tasks.train.train import TrainingData, train_head
 
@@ -124,14 +124,16 @@ def train_anew(home: Home, recipe_id: str, source: Path, embedder: Embedder, see
     with read_lake(home) as lake:
         items = list_missing(lake, FeatureRequest("", SourceName("photos")), 10**9)
         names = dict(list_labelled(lake, LabelSetName("photos"), recipe_id))
-        tested = [image_id for image_id, _ in items if assign_split(image_id, TRAIN) == "test"]
+        classes = {name: {each: 1 for each in names if names[each] == name} for name in set(names.values())}
+        split_of = deal(classes, Placements({}, ()), TRAIN).splits
+        tested = [image_id for image_id, _ in items if split_of[image_id] == "test"]
         facts = list_facts(lake, tested)
     parts = list(embed_files(folder_source(SourceName("photos"), source), embedder, items, count_cores(), Meter()))
     matrix = np.concatenate([part.matrix for part in parts])
     image_ids = [image_id for part in parts for image_id in part.image_ids]
     labels, splits = (
         np.array([names[each] for each in image_ids]),
-        np.array([assign_split(each, TRAIN) for each in image_ids]),
+        np.array([split_of[each] for each in image_ids]),
     )
     train, validation, test = (
         (matrix[splits == split], labels[splits == split]) for split in ("train", "validation", "test")

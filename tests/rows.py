@@ -42,7 +42,8 @@ def label(lake: Lake, numbers: Iterable[int], class_: str) -> None:
 
     def write() -> None:
         lake.execute("INSERT INTO images SELECT id::UUID, 'PNG', 8, 8, 'RGB', 99, ? FROM _ids", [NOW])
-        lake.execute("INSERT INTO files SELECT 'photos', ? || '/' || id, 99, 1, NULL, id::UUID FROM _ids", [class_])
+        rows = "SELECT 'photos', ? || '/' || id, 99, 1, id::UUID FROM _ids"
+        lake.execute(f"INSERT INTO files (source, path, bytes, mtime_ns, image_id) {rows}", [class_])
         lake.execute("INSERT INTO labels SELECT 'photos', id::UUID, ?, 'photos', ? FROM _ids", [class_, NOW])
 
     with lake.temporary_tables(_ids=ids):

@@ -39,6 +39,7 @@ ROWS = {
     "canaries": "probe IN (SELECT image_id::VARCHAR FROM _doomed)",
     "training_sets": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted)
                         AND training_id IN (SELECT training_id FROM heads WHERE label_set = $1)""",
+    "splits": "image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND label_set = $1",
     "predictions": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND name IN
                       (SELECT m.name FROM models m JOIN heads h USING (training_id) WHERE h.label_set = $1)""",
     "gate_rows": """image_id IN (FROM _doomed) OR image_id IN (FROM _parted) AND name IN

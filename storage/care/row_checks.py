@@ -87,6 +87,7 @@ KEYS = {
     "recipes": ("recipe_id",),
     "heads": ("training_id",),
     "training_sets": ("training_id", "image_id", "class"),
+    "splits": ("label_set", "scheme", "image_id"),
     "models": ("name", "registry", "version"),
     "predictions": ("name", "registry", "version", "image_id", "class"),
     "gate_rows": ("name", "registry", "version", "image_id", "class"),
@@ -141,6 +142,7 @@ CHECKS = (
     _foreign("image", "labels", IMAGE, NO_IMAGE),
     _foreign("image", "files", PATH, UNKNOWN_IMAGE, "the row is deleted, and the next scan reads the file"),
     _foreign("image", "training_sets", IMAGE, NO_IMAGE),
+    _foreign("image", "splits", IMAGE, NO_IMAGE),
     _foreign("image", "predictions", IMAGE, NO_IMAGE),
     _foreign("image", "gate_rows", IMAGE, NO_IMAGE),
     _foreign(

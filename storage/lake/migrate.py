@@ -6,7 +6,7 @@ import duckdb
 
 from storage.lake.lake import Lake
 
-VERSION = 6
+VERSION = 7
 
 
 def create_tables(lake: Lake) -> None:

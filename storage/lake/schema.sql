@@ -1,4 +1,4 @@
--- The lake, version 5. One snapshot number pins all of these tables together.
+-- The lake, version 7. One snapshot number pins all of these tables together.
 
 CREATE TABLE lake_version (version INTEGER, made_at TIMESTAMPTZ);
 COMMENT ON TABLE lake_version IS 'One row: the version of this schema';
@@ -21,7 +21,10 @@ COMMENT ON COLUMN images.mode IS 'Colour mode by its Pillow name: RGB, L, P, CMY
 COMMENT ON COLUMN images.bytes IS 'Size of the file in bytes';
 COMMENT ON COLUMN images.first_seen IS 'When a scan first read these bytes';
 
-CREATE TABLE files (source VARCHAR, path VARCHAR, bytes BIGINT, mtime_ns BIGINT, etag VARCHAR, image_id UUID);
+CREATE TABLE files (
+  source VARCHAR, path VARCHAR, bytes BIGINT, mtime_ns BIGINT, etag VARCHAR, image_id UUID, ctime_ns BIGINT, inode BIGINT,
+  given_split VARCHAR
+);
 COMMENT ON TABLE files IS 'The files of each source now, one row per path; a scan leaves the rows of unchanged files alone';
 COMMENT ON COLUMN files.source IS 'Name of the source';
 COMMENT ON COLUMN files.path IS 'Path relative to the root of the source; bytes that are not UTF-8 are written as \xNN, a backslash as two';
@@ -29,10 +32,13 @@ COMMENT ON COLUMN files.bytes IS 'Size in bytes when the file was last read';
 COMMENT ON COLUMN files.mtime_ns IS 'Modification time when the file was last read, nanoseconds since 1970';
 COMMENT ON COLUMN files.etag IS 'Version in an object store; null for a folder';
 COMMENT ON COLUMN files.image_id IS 'The image in the file; null if its bytes are not an image (failures has the reason)';
+COMMENT ON COLUMN files.ctime_ns IS 'Time of the last change of the file or its metadata, nanoseconds since 1970; null until the first scan by a release of version 7';
+COMMENT ON COLUMN files.inode IS 'Number of the file in its file system; null until the first scan by a release of version 7';
+COMMENT ON COLUMN files.given_split IS 'The split that the file''s folder gives it: train, validation or test; null if the layout has no split folders';
 
 CREATE TABLE scans (
   source VARCHAR, root VARCHAR, scanned_at TIMESTAMPTZ, files BIGINT, opened BIGINT, ignored BIGINT,
-  images BIGINT, new BIGINT, gone BIGINT, failed BIGINT
+  images BIGINT, new BIGINT, gone BIGINT, failed BIGINT, layout VARCHAR
 );
 COMMENT ON TABLE scans IS 'One row per scan of a source';
 COMMENT ON COLUMN scans.source IS 'Name of the source';
@@ -45,6 +51,7 @@ COMMENT ON COLUMN scans.images IS 'Number of distinct images';
 COMMENT ON COLUMN scans.new IS 'Number of images that the lake had never seen before';
 COMMENT ON COLUMN scans.gone IS 'Number of images that were in the source before and no longer are';
 COMMENT ON COLUMN scans.failed IS 'Number of files and folders that could not be read as an image';
+COMMENT ON COLUMN scans.layout IS 'What the folders of the source mean, such as class or split/class; null before version 7: class';
 
 CREATE TABLE labels (label_set VARCHAR, image_id UUID, class VARCHAR, source VARCHAR, labelled_at TIMESTAMPTZ);
 COMMENT ON TABLE labels IS 'The current class of each image; earlier labels are in earlier snapshots';
@@ -138,6 +145,18 @@ COMMENT ON COLUMN training_sets.training_id IS 'The training';
 COMMENT ON COLUMN training_sets.image_id IS 'The image';
 COMMENT ON COLUMN training_sets.class IS 'Its class at that time';
 COMMENT ON COLUMN training_sets.split IS 'train, validation or test';
+
+CREATE TABLE splits (
+  label_set VARCHAR, scheme VARCHAR, image_id UUID, split VARCHAR, origin VARCHAR, snapshot BIGINT, placed_at TIMESTAMPTZ
+);
+COMMENT ON TABLE splits IS 'The split of each image that was ever trained or measured on, one row per scheme: it never changes';
+COMMENT ON COLUMN splits.label_set IS 'The label set that was trained on';
+COMMENT ON COLUMN splits.scheme IS 'JSON of the settings that decide splits: seed, shares, group, near_duplicates; another scheme splits anew';
+COMMENT ON COLUMN splits.image_id IS 'The image';
+COMMENT ON COLUMN splits.split IS 'train, validation or test';
+COMMENT ON COLUMN splits.origin IS 'dealt: by rank of its hash within its class; given: by the folders of its source; hash: by its hash alone, in a release before version 7';
+COMMENT ON COLUMN splits.snapshot IS 'The snapshot whose images were split when it was placed';
+COMMENT ON COLUMN splits.placed_at IS 'When it was placed';
 
 CREATE TABLE models (name VARCHAR, version INTEGER, training_id VARCHAR, run_id VARCHAR, alias VARCHAR, registered_at TIMESTAMPTZ, registry VARCHAR DEFAULT '');
 COMMENT ON TABLE models IS 'Every model version registered in MLflow';
@@ -257,5 +276,5 @@ CREATE VIEW model_rows AS
   LEFT JOIN features f ON f.recipe_id = h.recipe_id AND f.image_id = t.image_id;
 COMMENT ON VIEW model_rows IS 'The exact rows that each model version was trained, validated and tested on, with their features';
 
-INSERT INTO lake_version VALUES (6, now());
+INSERT INTO lake_version VALUES (7, now());
 INSERT INTO guard VALUES (0);

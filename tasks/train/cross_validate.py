@@ -22,6 +22,8 @@ from tasks.train.settings import TrainSettings
 
 MIN_GROUPS = 20
 """Groups from which the interval of an mAP holds (``python -m benchmarks.coverage``)."""
+DEFAULT_FOLDS, ENOUGH_TESTED = 5, 100
+"""With fewer test images than the second, the chosen head is cross-validated over the first by default."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -41,18 +43,41 @@ class Folds:
             yield ~(test | validation), validation, test
 
 
-def assign_folds(keys: Sequence[str], settings: TrainSettings) -> Folds:
+def choose_folds(keys: Sequence[str], names: ClassNames, tested: int, settings: TrainSettings) -> Folds | None:
+    """Assign images to the folds that the settings ask for; by default to five if few images are tested.
+
+    Args:
+        keys: The keys of their groups [n].
+        names: A class of each [n].
+        tested: The number of test images.
+        settings: The number of folds, if set.
+
+    Raises:
+        TrainError: if the settings ask for folds and one is empty.
+    """
+    if settings.folds is not None:
+        return assign_folds(keys, settings.folds, settings) if settings.folds else None
+    if tested >= ENOUGH_TESTED or "tail" in settings.heads:
+        return None
+    try:
+        folds = assign_folds(keys, DEFAULT_FOLDS, settings)
+    except TrainError:  # nobody asked for folds that these images are too few for
+        return None
+    return folds if all(len(np.unique(names[train])) > 1 for train, _, _ in folds.split()) else None
+
+
+def assign_folds(keys: Sequence[str], count: int, settings: TrainSettings) -> Folds:
     """Assign images to folds by the keys of their groups.
 
     Raises:
         TrainError: if a fold is empty.
     """
     groups = np.unique(np.array(keys), return_inverse=True)[1]
-    folds = np.array([assign_fold(key, settings) for key in keys], np.int64)
-    if len(np.unique(folds)) < settings.folds:
+    folds = np.array([assign_fold(key, count, settings) for key in keys], np.int64)
+    if len(np.unique(folds)) < count:
         rule = f"leave a fold empty, with {groups.max() + 1} groups in training and validation"
-        raise TrainError(f"{settings.folds} folds", rule, "Reduce --train.folds, or add groups")
-    return Folds(settings.folds, folds, groups)
+        raise TrainError(f"{count} folds", rule, "Reduce --train.folds, or add groups")
+    return Folds(count, folds, groups)
 
 
 def cross_validate(

@@ -1,5 +1,6 @@
 """The settings of training and of a search."""
 
+import json
 import re
 from typing import Annotated, Literal, Self
 
@@ -35,14 +36,15 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = Field(
-        0, ge=0, description="Random seed. The split of an image depends on it and on the image's id or group alone."
+        0, ge=0, description="Random seed. Images are dealt to splits by it; another seed splits them anew."
     )
     validation: float = Field(0.15, gt=0, lt=1, description="Share of the images for choosing the best head.")
     test: float = Field(0.15, gt=0, lt=1, description="Share of the images held out for testing.")
     split: Literal["hash", "time"] = Field(
         "hash",
-        description="How images are split: by hash, an image never changes its split; by time, the newest images are"
-        " for testing, those before for validation, and images change splits as data grows.",
+        description="How images are split: by hash, each class is dealt to all splits and an image never changes its"
+        " split; by time, the newest images are for testing, those before for validation, and images change splits as"
+        " data grows.",
     )
     group: str | None = Field(
         None,
@@ -50,8 +52,11 @@ class TrainSettings(BaseModel):
         r" capturing group is the name of the image's group, such as '^[^/]+/(patient\d+)_'.",
     )
     near_duplicates: bool = Field(False, description="Keep near-duplicates, by features and looks, in one split.")
-    folds: int = Field(
-        0, ge=0, description="Cross-validate the chosen head by group over this many folds, at least 3; 0 to skip."
+    folds: int | None = Field(
+        None,
+        ge=0,
+        description="Cross-validate the chosen head by group over this many folds, at least 3; 0 to skip. By default 5"
+        " folds if there are fewer than 100 test images and no tail to train.",
     )
     heads: tuple[Kind, ...] = Field(
         ("softmax",),
@@ -110,15 +115,29 @@ class TrainSettings(BaseModel):
 
     @field_validator("folds")
     @classmethod
-    def _check_folds(cls, folds: int) -> int:
+    def _check_folds(cls, folds: int | None) -> int | None:
         if folds in (1, 2):
             raise ValueError(f"folds {folds} must be 3 or more: one to test, one to validate, the rest to train")
         return folds
 
     @property
     def plain(self) -> bool:
-        """Whether an image's split follows from its id alone."""
+        """Whether images are split one by one, without groups."""
         return self.split == "hash" and self.group is None and not self.near_duplicates
+
+    @property
+    def scheme(self) -> str:
+        """What decides where images are placed, as JSON: under another scheme they are placed anew.
+
+        Written as the lake's migration writes it in SQL, which escapes no letters.
+        """
+        grouping = {"group": self.group, "near_duplicates": self.near_duplicates}
+        shares = {"seed": self.seed, "test": self.test, "validation": self.validation}
+        return json.dumps(
+            {name: value for name, value in grouping.items() if value} | shares,
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
 
     @model_validator(mode="after")
     def _check_shares(self) -> Self:

@@ -20,7 +20,7 @@ def fit_and_evaluate(home: Home, data: TrainingData, settings: TrainSettings, pr
 @step_task("read {data.label_set}")
 def read_search_data(home: Home, data: TrainingData, settings: TrainSettings) -> trials.SearchData:
     """Read the training and validation images of a search."""
-    return trials.read_search_data(home, data, settings)
+    return trials.read_search_data(home, data, settings, datetime.now(UTC))
 
 
 @step_task("try {contender}")

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from storage.names import LabelSetName
 from storage.progress import Progress, silent
 from storage.release import name_release
 from storage.tables.image_facts import list_facts
+from storage.tables.splits import list_given
 from storage.tables.trainings import (
     Training,
     checkpoint_folder,
@@ -35,7 +36,7 @@ from tasks.heads.answers import make_indicators
 from tasks.heads.files import save_head
 from tasks.train.cross_validate import (
     Folds,
-    assign_folds,
+    choose_folds,
     cross_validate,
     cross_validate_labels,
     measure_accuracy,
@@ -46,10 +47,11 @@ from tasks.train.fit.multi_label import train_labels
 from tasks.train.fit.out_of_fold import Pool, calibrate_candidate, refit
 from tasks.train.fit.unknown_classes import Price, add_rejection, warn_price
 from tasks.train.measure.evaluate import Evaluation, evaluate
-from tasks.train.rows.coverage import Coverage, check_coverage, warn_bridges, warn_thin
+from tasks.train.rows.assign import LabelledImages, SplitAssignment, SplitIdentity, place_images
+from tasks.train.rows.coverage import Coverage, check_coverage, warn_bridges, warn_left_out, warn_thin
 from tasks.train.rows.groups import GroupingInputs, read_grouping_inputs
 from tasks.train.rows.split_features import SplitFeatures, read_split_features
-from tasks.train.rows.splits import SPLITS, Split, SplitAssignment, assign_splits
+from tasks.train.rows.splits import SPLITS, Split
 from tasks.train.settings import TrainSettings
 
 FIRST_SETTINGS = {"seed", "validation", "test", "l2", "class_weights", "leave_out", "iterations"}
@@ -104,6 +106,7 @@ class _TrainingInputs:
     rows: list[TrainingRow]
     coverage: Coverage
     bridges: int
+    left_out: Mapping[str, int]
     features: SplitFeatures
     facts: pa.Table
     folds: Folds | None
@@ -127,9 +130,10 @@ def train_head(
         recorded = _find_by_request(home, lake, data, request)
         if recorded:
             return recorded
-        assignment = assign_splits(lake, data.label_set, data.recipe_id, settings, request.grouping, progress)
-        training_id = identify(lake, data, settings, assignment.identity) if request.grouping else request.identity
-        recorded = _find_training(home, lake, training_id) if request.grouping else None
+        images = LabelledImages(data.label_set, data.recipe_id, _number(lake, data))
+        assignment = place_images(home, lake, images, settings, request.grouping, now, progress)
+        training_id = identify(lake, data, settings, assignment.identity)
+        recorded = _find_training(home, lake, training_id)
         if recorded:
             _save_request(home, training_id, request)
             return recorded
@@ -144,10 +148,16 @@ def train_head(
     with open_lake(home) as lake:
         save_training(lake, training, _to_table(inputs.rows), now, name_release())
     shutil.rmtree(checkpoints, ignore_errors=True)
-    chosen = (*warn_edge(training), *warn_price(settings.false_accept, cast("Sequence[Price]", evaluation.prices)))
-    for warning in chosen:
-        logger.warning(warning)
-    return Trained(training, True, (*inputs.coverage.warnings, *warn_bridges(inputs.bridges), *chosen))  # noqa: FBT003
+    warnings = (*inputs.coverage.warnings, *warn_bridges(inputs.bridges), *warn_edge(training))
+    warnings += warn_price(settings.false_accept, cast("Sequence[Price]", evaluation.prices))
+    return _log(Trained(training, new=True, warnings=warnings))
+
+
+def _log(trained: Trained) -> Trained:
+    """Log the warnings of a training."""
+    for warning in trained.warnings:
+        logger.warning("%s", warning)
+    return trained
 
 
 def split_rows(assignment: SplitAssignment, settings: TrainSettings) -> tuple[list[TrainingRow], Coverage]:
@@ -156,24 +166,26 @@ def split_rows(assignment: SplitAssignment, settings: TrainSettings) -> tuple[li
     Raises:
         TrainError: if the labels are too few to train or measure a head.
     """
-    coverage = check_coverage(assignment.rows, settings, assignment.splits)
+    coverage = check_coverage(assignment, settings)
     rows = [(image_id, name, assignment.splits[image_id]) for image_id, name in assignment.rows]
     rows.sort(key=lambda row: SPLITS.index(row[2]))  # makes each split a slice instead of a copy
     return rows, coverage
 
 
-def identify(lake: Lake, data: TrainingData, settings: TrainSettings, groups: str | None = None) -> str:
-    """Hash everything that decides a head: the label set, the recipes, the settings and the rows.
+def identify(lake: Lake, data: TrainingData, settings: TrainSettings, splits: SplitIdentity) -> str:
+    """Hash everything that decides a head: the label set, the recipes, the settings, the rows and their splits.
 
-    The splits follow from these, except with groups: ``groups`` identifies the group and split of each image.
-    A setting newer than the first release counts only if it differs from its default, so that ids of older trainings
-    stay the same.
+    A setting newer than the first release counts only if it differs from its default, and splits only if they do not
+    follow from the rows, so that ids of older trainings stay the same.
     """
     chosen = settings.model_dump(include=FIRST_SETTINGS) | settings.model_dump(
         exclude=FIRST_SETTINGS | PLACEMENT_SETTINGS, exclude_defaults=True
     )
+    if not settings.folds:
+        chosen.pop("folds", None)  # 0 was the default, and folds do not change the head
+    leave_out = (*settings.leave_out, *splits.left_out)
     rows = {
-        recipe_id: digest_labelled(lake, data.label_set, recipe_id, settings.leave_out, several=settings.multi_label)
+        recipe_id: digest_labelled(lake, data.label_set, recipe_id, leave_out, several=settings.multi_label)
         for recipe_id in (data.recipe_id, *data.views)
     }
     content: dict[str, object] = {
@@ -182,7 +194,7 @@ def identify(lake: Lake, data: TrainingData, settings: TrainSettings, groups: st
         "settings": chosen,
         "rows": rows.pop(data.recipe_id),
     }
-    content |= {"groups": groups} if groups else {}
+    content |= {"groups": splits.digest} if splits.digest else {}
     return digest(content | ({"views": rows} if data.views else {}))
 
 
@@ -197,13 +209,22 @@ def warn_edge(training: Training) -> tuple[str, ...]:
 
 def _make_request(lake: Lake, data: TrainingData, settings: TrainSettings) -> _Request:
     grouping = read_grouping_inputs(lake, data.label_set, data.recipe_id, settings)
-    return _Request(identify(lake, data, settings, grouping.identity if grouping else None), grouping)
+    given = sorted(list_given(lake, data.label_set).items())
+    deciding = [grouping and grouping.identity, given]
+    plain = grouping.identity if grouping else None
+    return _Request(identify(lake, data, settings, SplitIdentity(digest(deciding) if given else plain)), grouping)
+
+
+def _number(lake: Lake, data: TrainingData) -> int:
+    """Return the snapshot that is trained on."""
+    return lake.snapshot if data.at is None else data.at
 
 
 def _find_by_request(home: Home, lake: Lake, data: TrainingData, request: _Request) -> Trained | None:
-    """Find the training of a request; with groups, only the newest one, without comparing images."""
-    if request.grouping is None:
-        return _find_training(home, lake, request.identity)
+    """Find the training of a request among the newest and those of earlier releases, without splitting images."""
+    recorded = None if request.grouping else _find_training(home, lake, request.identity)
+    if recorded:
+        return recorded
     newest = find_newest(lake, data.label_set, data.recipe_id)
     file = _request_path(home, newest.training_id) if newest else None
     same = file and file.exists() and file.read_text(encoding="utf-8") == request.identity
@@ -211,8 +232,7 @@ def _find_by_request(home: Home, lake: Lake, data: TrainingData, request: _Reque
 
 
 def _save_request(home: Home, training_id: str, request: _Request) -> None:
-    if request.grouping:
-        _request_path(home, training_id).write_text(request.identity, encoding="utf-8")
+    _request_path(home, training_id).write_text(request.identity, encoding="utf-8")
 
 
 def _request_path(home: Home, training_id: str) -> Path:
@@ -226,22 +246,28 @@ def _find_training(home: Home, lake: Lake, training_id: str) -> Trained | None:
     if training is None:
         return None
     evaluation = json.loads(report.read_text(encoding="utf-8"))
-    warnings = (*warn_thin(evaluation["splits"]), *warn_bridges(evaluation.get("bridges", 0)), *warn_edge(training))
-    warnings += warn_price(cast("float | None", training.settings.get("false_accept")), evaluation.get("prices", ()))
-    return Trained(training, new=False, warnings=warnings)
+    warnings = (
+        *warn_left_out(evaluation.get("left_out", {})),
+        *warn_thin(evaluation["splits"]),
+        *warn_bridges(evaluation.get("bridges", 0)),
+        *warn_edge(training),
+        *warn_price(cast("float | None", training.settings.get("false_accept")), evaluation.get("prices", ())),
+    )
+    return _log(Trained(training, new=False, warnings=warnings))
 
 
 def _read_inputs(
     lake: Lake, data: TrainingData, settings: TrainSettings, assignment: SplitAssignment
 ) -> _TrainingInputs:
     rows, coverage = split_rows(assignment, settings)
-    snapshot = lake.snapshot if data.at is None else data.at
     images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
     features = read_split_features(lake, data.recipe_id, images, data.views, average=settings.average_views)
     facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
-    keys = tuple(assignment.groups[image_id] for image_id in _list_pool(rows))
-    folds = assign_folds(keys, settings) if settings.folds else None
-    return _TrainingInputs(snapshot, rows, coverage, assignment.bridges, features, facts, folds, keys)
+    pool = {image_id: name for image_id, name, split in rows if split != "test"}
+    keys = tuple(assignment.groups[image_id] for image_id in pool)
+    folds = choose_folds(keys, np.array(list(pool.values())), coverage.images["test"], settings)
+    number, left_out = _number(lake, data), assignment.left_out
+    return _TrainingInputs(number, rows, coverage, assignment.bridges, left_out, features, facts, folds, keys)
 
 
 def _fit_and_evaluate(
@@ -329,6 +355,7 @@ def _write_files(
         "splits": inputs.coverage.counts,
         "images": inputs.coverage.images,
         "bridges": inputs.bridges,
+        "left_out": inputs.left_out,
         "candidates": [
             {**candidate.hyperparameters, "validation_log_loss": candidate.loss} for candidate in candidates
         ],

@@ -158,7 +158,7 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     ),
     "foreign file": (
         "foreign image",
-        write(f"INSERT INTO files VALUES ('photos', 'x', 1, 1, NULL, '{UNKNOWN_IMAGE}')"),
+        write(f"INSERT INTO files (source, path, image_id) VALUES ('photos', 'x', '{UNKNOWN_IMAGE}')"),
     ),
     "foreign prediction": (
         "foreign image",

@@ -1,7 +1,7 @@
 """Groups of images that must share a split: they have a name in common or are near-duplicates."""
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,8 +21,6 @@ from tasks.train.rows.near_duplicates import MIN_COSINE, LooksSame, find_earlier
 from tasks.train.settings import TrainSettings
 
 GROUP = "group:"
-SplitOfGroup = Callable[[str], Hashable]
-"""Returns the split of a group, given its key."""
 
 
 @dataclass(frozen=True)
@@ -101,17 +99,17 @@ def find_groups(
     recipe_id: str,
     grouping: GroupingInputs,
     settings: TrainSettings,
-    split_of: SplitOfGroup,
+    splits: Mapping[str, str],
     progress: Progress,
 ) -> dict[str, str]:
-    """Return the group key of each image that is not left out, by arrival."""
+    """Return the group key of each image that is not left out, by arrival; ``splits`` are those of placed images."""
     image_ids, names = grouping.image_ids, grouping.names
     if not (settings.near_duplicates and image_ids):
-        return group_images(image_ids, names, [np.empty(0, np.int64)] * len(image_ids), lambda *_: False, split_of)
+        return group_images(image_ids, names, [np.empty(0, np.int64)] * len(image_ids), lambda *_: False, splits)
     features = read_features(lake, recipe_id, image_ids)
     with progress("compare", len(image_ids)) as advance:
         neighbours = find_earlier_neighbours(features, np.array(grouping.times), MIN_COSINE, advance)
-        return group_images(image_ids, names, neighbours, make_file_comparison(image_ids, grouping.copies), split_of)
+        return group_images(image_ids, names, neighbours, make_file_comparison(image_ids, grouping.copies), splits)
 
 
 def group_images(
@@ -119,28 +117,33 @@ def group_images(
     names: Sequence[Sequence[str]],
     neighbours: Iterable[npt.NDArray[np.int64]],
     looks_same: LooksSame,
-    split_of: SplitOfGroup,
+    splits: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the group key of each image; an image that would join groups of different splits is left out.
 
-    Later images change neither the split of an earlier one nor whether it is left out: a named group is split by its
-    name, an image without a name by the first image that it resembles.
+    Images that are placed stay in their splits, so later ones change neither the split of an earlier one nor whether
+    it is left out.
 
     Args:
         image_ids: Image ids, by arrival [n].
         names: The names of each image's groups [n].
         neighbours: The positions of the earlier images that each image may duplicate [n].
         looks_same: Confirms a near-duplicate.
-        split_of: Returns the split of a group.
+        splits: The splits of the images that are placed.
     """
     groups, keys = UnionFind(), dict[int, str]()
+    split_of: dict[str, str] = {}  # by the key of a group with a placed image
     for at, candidates in enumerate(neighbours):
         joined = {groups.find(make_group_key(name)) for name in names[at]}
         for other in candidates.tolist():
             if other in keys and groups.find(keys[other]) not in joined and looks_same(at, other):
                 joined.add(groups.find(keys[other]))
-        if len(set(map(split_of, joined))) <= 1:
+        different = {split_of[key] for key in joined if key in split_of}
+        if image_ids[at] in splits:
+            different.add(splits[image_ids[at]])
+        if len(different) <= 1:
             keys[at] = groups.union(joined or [image_ids[at]])
+            split_of.update((keys[at], split) for split in different)
     return {image_ids[at]: groups.find(key) for at, key in keys.items()}
 
 

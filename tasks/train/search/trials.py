@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
@@ -18,8 +19,8 @@ from tasks.train.fit.candidates import TailContext, fit_heads
 from tasks.train.fit.examples import ClassNames
 from tasks.train.measure.evaluate import log_loss
 from tasks.train.measure.metrics import predict
+from tasks.train.rows.assign import LabelledImages, SplitIdentity, place_images
 from tasks.train.rows.groups import read_grouping_inputs
-from tasks.train.rows.splits import assign_splits
 from tasks.train.search.budget import OutOfTimeError
 from tasks.train.search.halving import Contender, Trial, take_subset
 from tasks.train.settings import Kind, TrainSettings
@@ -42,10 +43,10 @@ class SplitData:
 
 @dataclass(frozen=True)
 class SearchData:
-    """The images that trials under one recipe use, without test images; ``groups`` identifies their groups."""
+    """The images that trials under one recipe use, without test images; ``splits`` identifies their splits."""
 
     data: TrainingData
-    groups: str | None
+    splits: SplitIdentity
     train: SplitData
     validation: SplitData
 
@@ -55,7 +56,7 @@ class SearchData:
         return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
-def read_search_data(home: Home, data: TrainingData, settings: TrainSettings) -> SearchData:
+def read_search_data(home: Home, data: TrainingData, settings: TrainSettings, now: datetime) -> SearchData:
     """Read the training and validation images, split as they are for training.
 
     Raises:
@@ -63,14 +64,15 @@ def read_search_data(home: Home, data: TrainingData, settings: TrainSettings) ->
     """
     with read_lake(home, data.at) as lake:
         grouping = read_grouping_inputs(lake, data.label_set, data.recipe_id, settings)
-        assignment = assign_splits(lake, data.label_set, data.recipe_id, settings, grouping, silent)
+        images = LabelledImages(data.label_set, data.recipe_id, lake.snapshot if data.at is None else data.at)
+        assignment = place_images(home, lake, images, settings, grouping, now, silent)
         rows, _ = split_rows(assignment, settings)
         parts = []
         for part in ("train", "validation"):
             chosen = [(image_id, name) for image_id, name, split in rows if split == part]
             ids, names = [image_id for image_id, _ in chosen], np.array([name for _, name in chosen])
             parts.append(SplitData(ids, names, read_features(lake, data.recipe_id, ids)))
-    return SearchData(data, assignment.identity if grouping else None, *parts)
+    return SearchData(data, assignment.identity, *parts)
 
 
 def select_kind(settings: TrainSettings, kind: Kind) -> TrainSettings:
@@ -100,7 +102,7 @@ def try_tail(
     """
     began, settings = time.perf_counter(), select_kind(settings, "tail")
     with read_lake(home, search.data.at) as lake:
-        training_id = identify(lake, search.data, settings, search.groups)
+        training_id = identify(lake, search.data, settings, search.splits)
         recorded = find_training(lake, training_id)
     if recorded and head_path(home, training_id).exists():
         head, epoch = read_head(home, recorded, open_layers), int(recorded.hyperparameters["epoch"])

@@ -25,7 +25,8 @@ def add(lake: Lake, number: int, size: tuple[int, int], count: int, *sources: st
     lake.commit(lambda: lake.execute("INSERT INTO images VALUES (?::UUID, 'JPEG', ?, ?, 'RGB', ?, ?)", row))
     for source in sources:
         row = [source, f"{number}.jpg", count, name(number)]
-        lake.commit(lambda row=row: lake.execute("INSERT INTO files VALUES (?, ?, ?, 1, NULL, ?::UUID)", row))  # type: ignore[misc]
+        insert = "INSERT INTO files (source, path, bytes, image_id) VALUES (?, ?, ?, ?::UUID)"
+        lake.commit(lambda row=row, insert=insert: lake.execute(insert, row))  # type: ignore[misc]
 
 
 def test_an_image_has_one_value_per_slice_and_one_per_source(lake: Lake) -> None:

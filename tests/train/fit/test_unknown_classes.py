@@ -17,7 +17,9 @@ from tasks.train.fit.unknown_classes import (
     choose_rejection_threshold,
     warn_price,
 )
+from tasks.train.rows.assign import SplitAssignment
 from tasks.train.rows.coverage import check_coverage, find_conformal_rank
+from tasks.train.rows.splits import SPLITS
 from tasks.train.settings import Kind, TrainSettings
 from tests.train.fit.test_candidates import make_data
 from tests.train.rows.test_splits import ids
@@ -117,9 +119,11 @@ def test_below_the_threshold_the_answer_is_neither_and_probabilities_stay(tmp_pa
 )
 def test_an_unattainable_rate_is_refused(classes: tuple[str, ...], images: int, rate: float, words: str) -> None:
     rows = [(image_id, classes[at % len(classes)]) for at, image_id in enumerate(ids(images))]
-    check_coverage(rows, TrainSettings())
+    splits = {image_id: SPLITS[at // len(classes) % 3] for at, image_id in enumerate(ids(images))}
+    assignment = SplitAssignment(tuple(rows), splits, {}, 0, {})
+    check_coverage(assignment, TrainSettings())
     with pytest.raises(TrainError, match=words):
-        check_coverage(rows, TrainSettings(false_accept=rate))
+        check_coverage(assignment, TrainSettings(false_accept=rate))
 
 
 def test_rejection_needs_validation_images_of_other_classes() -> None:

@@ -30,14 +30,13 @@ from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
 from tasks.train.rows.groups import group_images
 from tasks.train.rows.near_duplicates import find_earlier_neighbours
-from tasks.train.rows.splits import assign_split
+from tasks.train.rows.splits import SPLITS, hash_position
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
 from tests.counting import decide_recipe
 from tests.pictures import write_image
 from tests.rows import name
 
-SETTINGS = TrainSettings(validation=0.3, test=0.3)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECIPE = decide_recipe(EmbedSettings(), Weights(Path(), "0" * 64))
 SEEN = {"group": r"^[^/]+/(patient\d+)_", "near_duplicates": True}
@@ -56,50 +55,65 @@ def draw_links(draw: st.DrawFn) -> Links:
     ]
 
 
-def join(links: Links, *, same: bool = True) -> dict[int, str]:
-    """Group images that look the same or not; return the split of each that is not left out."""
+def join(links: Links, placed: dict[str, str] | None = None, *, same: bool = True) -> dict[int, str]:
+    """Group images that look the same or not; return the key of the group of each that is not left out."""
     ids = [name(at) for at in range(len(links))]
     close = (np.array(near, np.int64) for _, near in links)
-    keys = group_images(
-        ids, [names for names, _ in links], close, lambda *_: same, lambda key: assign_split(key, SETTINGS)
-    )
-    return {ids.index(image_id): assign_split(key, SETTINGS) for image_id, key in keys.items()}
+    keys = group_images(ids, [names for names, _ in links], close, lambda *_: same, placed or {})
+    return {ids.index(image_id): key for image_id, key in keys.items()}
+
+
+def place(groups: dict[int, str], placed: dict[str, str]) -> dict[str, str]:
+    """Place every group as a training does: where its images are already, or else by hash."""
+    of_group = {key: placed[name(at)] for at, key in groups.items() if name(at) in placed}
+    splits = {key: of_group.get(key) or SPLITS[int(3 * hash_position(key, ""))] for key in groups.values()}
+    return {**placed, **{name(at): splits[key] for at, key in groups.items()}}
 
 
 @given(draw_links())
 @settings(deadline=None)
-def test_groups_and_near_duplicates_stay_within_a_split(links: Links) -> None:
-    splits = join(links)
+def test_groups_and_near_duplicates_stay_together(links: Links) -> None:
+    keys = join(links)
     for group in "abcdefgh":
-        assert len({splits[at] for at, (names, _) in enumerate(links) if at in splits and group in names}) <= 1
+        assert len({keys[at] for at, (names, _) in enumerate(links) if at in keys and group in names}) <= 1
     for at, (_, near) in enumerate(links):
-        assert all(splits[at] == splits[other] for other in near if at in splits and other in splits)
+        assert all(keys[at] == keys[other] for other in near if at in keys and other in keys)
 
 
-@given(draw_links(), st.integers(0, 40))
+@given(draw_links(), st.lists(st.integers(0, 40), max_size=3))
 @settings(deadline=None)
-def test_added_images_move_no_earlier_one(links: Links, known: int) -> None:
-    splits = join(links)
-    assert join(links[:known]) == {at: split for at, split in splits.items() if at < known}
+def test_added_images_move_no_earlier_one_and_groups_stay_within_a_split(links: Links, stages: list[int]) -> None:
+    placed: dict[str, str] = {}
+    members: set[int] = set()
+    for known in [*sorted(stages), len(links)]:
+        groups = join(links[:known], placed)
+        assert members <= groups.keys()
+        earlier, placed = placed, place(groups, placed)
+        assert earlier.items() <= placed.items()
+        members = set(groups)
+        for key in set(groups.values()):
+            assert len({placed[name(at)] for at, other in groups.items() if other == key}) == 1
 
 
 def test_an_image_that_resembles_images_of_two_splits_is_left_out() -> None:
-    splits = {at: assign_split(name(at), SETTINGS) for at in range(20)}
-    first, second = (
-        next(at for at in splits if splits[at] == "train"),
-        next(at for at in splits if splits[at] == "test"),
-    )
-    alone: Links = [([], []) for _ in splits]
-    found = join([*alone, ([], [first, second]), ([], [20]), ([], [first])])
+    alone: Links = [([], []) for _ in range(20)]
+    placed = {name(at): "train" if at % 2 else "test" for at in range(20)}
+    found = join([*alone, ([], [0, 1]), ([], [20]), ([], [1]), ([], [1, 3])], placed)
     assert 20 not in found
-    assert found[21] == assign_split(name(21), SETTINGS)
-    assert found[22] == "train"
+    assert found[21] == name(21)
+    assert found[22] == found[23] == found[1] == found[3] == name(1)
+
+
+def test_images_that_were_never_placed_join_freely() -> None:
+    alone: Links = [([], []) for _ in range(3)]
+    assert set(join([*alone, ([], [0, 1, 2])]).values()) == {name(0)}
+    assert set(join([*alone, ([], [0, 1, 2])], {name(2): "test"}).values()) == {name(0)}
 
 
 def test_images_that_look_different_are_not_near_duplicates() -> None:
     links: Links = [([], [at - 1] if at else []) for at in range(20)]
-    assert set(join(links).values()) == {assign_split(name(0), SETTINGS)}
-    assert join(links, same=False) == {at: assign_split(name(at), SETTINGS) for at in range(20)}
+    assert set(join(links).values()) == {name(0)}
+    assert join(links, same=False) == {at: name(at) for at in range(20)}
 
 
 def make_features(count: int, seed: int = 0) -> Matrix:

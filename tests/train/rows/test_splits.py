@@ -1,4 +1,4 @@
-"""Splits: they depend on image ids and the seed alone, and classes with too few images are named."""
+"""Rows and their coverage: classes with too few images are named, and folds keep groups whole."""
 
 import uuid
 from collections import Counter
@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from storage.errors import TrainError
 from tasks.train.cross_validate import assign_folds, cross_validate
 from tasks.train.fit.candidates import Hyperparameters
-from tasks.train.rows.coverage import check_coverage
+from tasks.train.rows.assign import SplitAssignment as Splits
+from tasks.train.rows.coverage import check_classes, check_coverage
 from tasks.train.rows.groups import make_group_key
-from tasks.train.rows.splits import SPLITS, assign_split, select_rows, select_single, split_by_time
+from tasks.train.rows.splits import SPLITS, Split, select_rows, select_single, split_by_time
 from tasks.train.settings import TrainSettings
 
 SETTINGS = TrainSettings()
@@ -23,35 +24,6 @@ def ids(count: int, start: int = 0) -> list[str]:
     return [str(uuid.UUID(int=number)) for number in range(start, start + count)]
 
 
-def ids_in(split: str, count: int) -> list[str]:
-    return [image_id for image_id in ids(1000) if assign_split(image_id, SETTINGS) == split][:count]
-
-
-def test_shares_are_70_15_15_within_three_sigma() -> None:
-    counts = Counter(assign_split(image_id, SETTINGS) for image_id in ids(20_000))
-    assert abs(counts["train"] - 14_000) < 3 * (20_000 * 0.7 * 0.3) ** 0.5
-    assert abs(counts["validation"] - 3_000) < 3 * (20_000 * 0.15 * 0.85) ** 0.5
-    assert abs(counts["test"] - 3_000) < 3 * (20_000 * 0.15 * 0.85) ** 0.5
-
-
-def test_an_image_never_moves_between_releases() -> None:
-    assert [assign_split(image_id, SETTINGS) for image_id in ids(8)] == [
-        "validation",
-        "train",
-        "validation",
-        "train",
-        "train",
-        "train",
-        "train",
-        "validation",
-    ]
-
-
-def test_another_seed_moves_images() -> None:
-    other = TrainSettings(seed=1)
-    assert any(assign_split(image_id, SETTINGS) != assign_split(image_id, other) for image_id in ids(50))
-
-
 def test_images_of_several_classes_and_of_classes_to_leave_out_are_dropped() -> None:
     one, two, three = ids(3)
     labels = [(one, "a"), (two, "a"), (two, "b"), (three, "c")]
@@ -59,27 +31,46 @@ def test_images_of_several_classes_and_of_classes_to_leave_out_are_dropped() -> 
     assert select_single(labels, TrainSettings(leave_out=("c",))) == {one: "a"}
 
 
-@pytest.mark.parametrize(
-    ("labels", "words"),
-    [
-        ({}, "no class"),
-        (dict.fromkeys(ids(100), "only"), r"1 class \(only\)"),
-        ({**dict.fromkeys(ids(100), "many"), ids_in("test", 30)[-1]: "few"}, "few with 1 images: has none to train"),
-        ({**dict.fromkeys(ids(100), "many"), ids_in("train", 90)[-1]: "few"}, "few with 1 images: has none to measure"),
-        ({ids_in("train", 1)[0]: "a", ids_in("train", 2)[1]: "b"}, "measure"),
-    ],
-)
-def test_too_few_labels_are_refused(labels: dict[str, str], words: str) -> None:
-    with pytest.raises(TrainError, match=words):
-        check_coverage(list(labels.items()), SETTINGS)
+def assign(rows: list[tuple[str, str]], splits: dict[str, Split], left_out: dict[str, int] | None = None) -> Splits:
+    """An assignment of images to splits, each a group of its own."""
+    return Splits(tuple(rows), splits, {image_id: image_id for image_id in splits}, 0, left_out or {})
 
 
-def test_a_class_without_a_test_image_gives_a_warning() -> None:
-    thin = [*ids_in("train", 103)[-3:], ids_in("validation", 40)[-1]]
-    labels = {**dict.fromkeys(ids(100), "many"), **dict.fromkeys(thin, "thin")}
-    coverage = check_coverage(list(labels.items()), SETTINGS)
-    assert coverage.warnings == ("class thin has 4 images and none in test: add images of it",)
-    assert coverage.counts["thin"] == {"train": 3, "validation": 1, "test": 0}
+def cycle(images: list[str], *splits: Split) -> dict[str, Split]:
+    return {image_id: splits[at % len(splits)] for at, image_id in enumerate(images)}
+
+
+def test_labels_of_fewer_than_two_classes_are_refused() -> None:
+    with pytest.raises(TrainError, match="0 labelled images of no class"):
+        check_classes([], SETTINGS)
+    with pytest.raises(TrainError, match=r"100 labelled images of 1 class \(only\)"):
+        check_classes([(image_id, "only") for image_id in ids(100)], SETTINGS)
+
+
+def test_if_too_few_classes_are_left_the_others_are_named() -> None:
+    rows = [(image_id, "many") for image_id in ids(30)]
+    splits = cycle(ids(30), *SPLITS)
+    with pytest.raises(TrainError, match=r"1 class \(many\): .* and few \(2\), one \(1\) have too few images"):
+        check_coverage(assign(rows, splits, {"one": 1, "few": 2}), SETTINGS)
+
+
+def test_an_empty_split_is_refused() -> None:
+    rows = [(image_id, "ab"[at % 2]) for at, image_id in enumerate(ids(20))]
+    with pytest.raises(TrainError, match="20 labelled images: leave none in test"):
+        check_coverage(assign(rows, cycle(ids(20), "train", "train", "validation", "validation")), SETTINGS)
+
+
+def test_one_warning_names_all_classes_with_few_images_to_measure_on() -> None:
+    classes = {"many": ids(30), "thin": ids(6, 100), "thinner": ids(4, 200)}
+    rows = [(image_id, name) for name, images in classes.items() for image_id in images]
+    splits = cycle(ids(30), *SPLITS) | cycle(ids(6, 100), *SPLITS) | cycle(ids(4, 200), "train", "train", "test")
+    coverage = check_coverage(assign(rows, splits, {"one": 1, "two": 2}), SETTINGS)
+    few = "fewer than 3 images in validation or test, so that their own figures say little"
+    assert coverage.warnings == (
+        "2 classes were left out, with too few images to train and measure on: one (1), two (2)",
+        f"2 classes have {few}: thin (6), thinner (4)",
+    )
+    assert coverage.counts["thinner"] == {"train": 3, "validation": 0, "test": 1}
 
 
 def test_multi_label_rows_keep_the_labels_that_are_not_left_out() -> None:
@@ -100,7 +91,7 @@ def test_leaving_out_an_unknown_class_is_refused_with_the_known_classes(several:
 
 def test_an_image_counts_once_and_each_of_its_labels() -> None:
     rows = [*((image_id, "a") for image_id in ids(60)), *((image_id, "b") for image_id in ids(80, 20))]
-    coverage = check_coverage(rows, TrainSettings(multi_label=True))
+    coverage = check_coverage(assign(rows, cycle(ids(100), *SPLITS)), TrainSettings(multi_label=True))
     assert sum(coverage.images.values()) == 100
     assert sum(sum(row.values()) for row in coverage.counts.values()) == 140
 
@@ -108,7 +99,7 @@ def test_an_image_counts_once_and_each_of_its_labels() -> None:
 def test_a_label_that_every_image_has_is_refused() -> None:
     rows = [*((image_id, "a") for image_id in ids(100)), *((image_id, "b") for image_id in ids(100)[:60])]
     with pytest.raises(TrainError, match=r"label a: is on all \d+ training images"):
-        check_coverage(rows, TrainSettings(multi_label=True))
+        check_coverage(assign(rows, cycle(ids(100), *SPLITS)), TrainSettings(multi_label=True))
 
 
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60))
@@ -130,7 +121,7 @@ def test_by_time_ungrouped_images_fill_the_shares() -> None:
 
 def test_no_head_is_tested_on_a_group_that_it_was_trained_or_validated_on() -> None:
     groups = np.random.default_rng(0).integers(0, 40, 400)
-    folds = assign_folds([make_group_key(str(group)) for group in groups], TrainSettings(folds=4))
+    folds = assign_folds([make_group_key(str(group)) for group in groups], 4, SETTINGS)
     asked = np.zeros(400)
     for parts in folds.split():
         training, choosing, unseen = (set(groups[part].tolist()) for part in parts)
@@ -147,7 +138,7 @@ def test_memorising_groups_does_not_help_in_cross_validation() -> None:
     features = (random.normal(size=(60, 8))[groups] + random.normal(size=(600, 8)) / 100).astype(np.float32)
     hyperparameters: Hyperparameters = {"head": "knn", "nearest": 1}
     by_group, by_image = (
-        cross_validate(features, names, assign_folds(keys, chosen), hyperparameters, chosen).mean()
+        cross_validate(features, names, assign_folds(keys, 4, chosen), hyperparameters, chosen).mean()
         for keys in ([make_group_key(str(group)) for group in groups], ids(600))
     )
     assert by_image > 0.95
@@ -156,4 +147,4 @@ def test_memorising_groups_does_not_help_in_cross_validation() -> None:
 
 def test_too_few_groups_for_the_folds_are_refused() -> None:
     with pytest.raises(TrainError, match="4 folds: leave a fold empty, with 2 groups"):
-        assign_folds([make_group_key("a"), make_group_key("b")], TrainSettings(folds=4))
+        assign_folds([make_group_key("a"), make_group_key("b")], 4, SETTINGS)
