@@ -7,9 +7,9 @@ from flows.progress import show_progress
 from flows.settings import RunSettings
 from storage.tables.scans import ScanCounts
 from tasks.embed.find_recipe import ResolvedRecipe
-from tasks.ingest.scan import predict_labels
+from tasks.ingest.scan import ScanOptions, predict_labels
 from tasks.ingest.step import commit_source, scan_source
-from tasks.train.rows.coverage import check_coverage
+from tasks.train.rows.coverage import check_classes
 from tasks.train.rows.splits import select_rows
 
 
@@ -19,8 +19,8 @@ def ingest(
 ) -> ScanCounts:
     """Scan the source and commit what changed: files, images, labels, failures.
 
-    With ``for_training``, labels that cannot be trained on are refused before anything is written, provided that the
-    splits depend on image ids alone. So are images whose features under the ``recipes`` would fill the disk.
+    With ``for_training``, labels that cannot be trained on are refused before anything is written. So are images whose
+    features under the ``recipes`` would fill the disk.
     """
     scanned = scan_source(
         settings.resolved_home,
@@ -29,10 +29,10 @@ def ingest(
         settings.source_path,
         settings.ingest,
         show_progress,
-        retry=settings.retry,
+        ScanOptions(settings.retry, settings.rehash, strict=True, accept_gone=settings.accept_gone),
     )
-    if for_training and not scanned.unchanged and settings.train.plain:
-        check_coverage(select_rows(predict_labels(settings.resolved_home, scanned), settings.train), settings.train)
+    if for_training and not scanned.unchanged:
+        check_classes(select_rows(predict_labels(settings.resolved_home, scanned), settings.train), settings.train)
     if recipes and not scanned.unchanged:
         check_room(settings, recipes, scanned)
     return commit_source(settings.resolved_home, settings.source_name, scanned)

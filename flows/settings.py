@@ -14,6 +14,7 @@ from storage.locations.urls import check_catalog, check_data
 from storage.names import LabelSetName, ModelName, SourceName
 from tasks.embed.settings import EmbedSettings
 from tasks.ingest.settings import IngestSettings
+from tasks.ingest.sources.kinds import check_kind
 from tasks.register.settings import RegisterSettings
 from tasks.train.settings import SearchSettings, TrainSettings
 
@@ -71,6 +72,10 @@ class RunSettings(HomeSettings):
         None, description="The name of the source, its label set and its model; by default the folder's name."
     )
     retry: bool = Field(False, description="Retry files and images that failed before.")
+    rehash: bool = Field(False, description="Read all files again, also those that seem unchanged.")
+    accept_gone: bool = Field(
+        False, description="Confirm that images are gone which the last run saw, however many: see ingest.max_gone."
+    )
     new_recipe: bool = Field(
         False,
         description="If libraries or the device now compute different vectors: embed everything under a new recipe.",
@@ -107,11 +112,13 @@ class RunSettings(HomeSettings):
 
         Raises:
             SettingsError: if no folder is named.
+            SourceError: if something else is.
         """
         if self.source is None:
             raise SettingsError(
                 "source", "must name a folder", "Write `frostline run FOLDER`, or set source in frostline.toml"
             )
+        check_kind(self.source)
         return self.source.expanduser().resolve()
 
     @property

@@ -20,13 +20,12 @@ from storage.recipe import Recipe
 from storage.tables.features import Pace, measure_pace
 from storage.tables.missing import FeatureRequest, Missing, count_present, explain_missing
 from storage.tables.scan_effects import ScanEffects, find_effects
-from storage.tables.scans import Scan
+from storage.tables.scans import Scan, count_labels_after
 from tasks.embed.find_recipe import find_recorded_recipe
 from tasks.embed.foresee import foresee_recipe, needs_look
 from tasks.encoder.backbone.weights import find_weights
-from tasks.ingest.scan import predict_labels, scan
-from tasks.train.rows.coverage import check_coverage
-from tasks.train.rows.splits import select_rows
+from tasks.ingest.scan import ScanOptions, list_refusals, scan
+from tasks.train.rows.coverage import forecast_warnings
 
 T = TypeVar("T")
 
@@ -53,8 +52,9 @@ class Plan:
         skipped: How many files would be ignored, by suffix.
         unreadable: Folders and files that cannot be read, with the reasons.
         effects: What would change in the labels, and the files that add nothing.
+        layout: What the folders of the source mean.
         room: The disk space that is needed and free.
-        warnings: What a training would warn about.
+        warnings: What was decided about the folders, and what a training would warn about.
         refusals: Why a run would be refused: the messages of its errors.
     """
 
@@ -67,6 +67,7 @@ class Plan:
     skipped: Mapping[str, int]
     unreadable: tuple[tuple[str, str], ...]
     effects: ScanEffects
+    layout: str
     room: Room
     warnings: tuple[str, ...]
     refusals: tuple[str, ...]
@@ -99,6 +100,7 @@ class Plan:
                 "seconds": round(self.compute / pace.images_per_second, 3) if pace else None,
                 "bytes": round(self.compute * pace.bytes_per_image) if pace else None,
             },
+            "layout": self.layout,
             "disk": self.room.to_json(),
             "skipped": dict(self.skipped),
             "unreadable": [{"path": path, "reason": reason} for path, reason in self.unreadable],
@@ -143,7 +145,10 @@ def make_plan(settings: RunSettings) -> Plan:
     if needs_look(settings.embed, recipe):
         recipe = refusals.check(lambda: foresee_recipe(settings.embed, weights)) or recipe
     refusals.messages += of_weights.messages
-    scanned = scan(home, source, settings.source_path, settings.ingest, show_progress, retry=settings.retry)
+    options = ScanOptions(settings.retry, settings.rehash)
+    scanned = scan(home, source, settings.source_path, settings.ingest, show_progress, options)
+    refused = list_refusals(home, scanned, settings.ingest, accept_gone=settings.accept_gone)
+    refusals.messages += map(str, refused)
     missing, reuse, effects, pace = _compare(home, settings, recipes, scanned)
     room = measure_room(home, sum(part.images for part in missing), recipe, weights)
     refusals.check(room.check)
@@ -157,8 +162,9 @@ def make_plan(settings: RunSettings) -> Plan:
         scanned.listing.skipped,
         (*scanned.listing.unreadable, *_list_unread(scanned)),
         effects,
+        scanned.listing.layout,
         room,
-        refusals.check(lambda: _check_labels(home, settings, scanned)) or (),
+        (*_describe_layout(scanned), *(refusals.check(lambda: _check_labels(home, settings, scanned)) or ())),
         tuple(refusals.messages),
     )
 
@@ -182,14 +188,19 @@ def _compare(
 
 
 def _check_labels(home: Home, settings: RunSettings, scanned: Scan) -> tuple[str, ...]:
-    """Return what a training would warn about; splits that depend on more than image ids are known only later.
+    """Return what a training would warn about, as far as the numbers of images tell.
 
     Raises:
         TrainError: if the labels cannot be trained on.
     """
-    if not settings.train.plain:
-        return ()
-    return check_coverage(select_rows(predict_labels(home, scanned), settings.train), settings.train).warnings
+    with read_lake(home) as lake:
+        images = count_labels_after(lake, scanned, several=settings.train.multi_label)
+    return forecast_warnings(images, settings.train)
+
+
+def _describe_layout(scanned: Scan) -> tuple[str, ...]:
+    listing = scanned.listing
+    return (f"layout {listing.layout}: {listing.note}",) if listing.note else ()
 
 
 def _sum_by_class(parts: Sequence[Missing]) -> tuple[Missing, ...]:

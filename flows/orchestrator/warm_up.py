@@ -50,7 +50,7 @@ def _open_backbone(settings: RunSettings) -> bool:
     wanted = FeatureRequest(recipe.recipe_id, settings.source_name, settings.retry, datetime.now(UTC))
     with read_lake(home) as lake:
         missing = count_images(lake, wanted).missing
-    is_new = bool(missing) or not is_unchanged(home, settings.source_name, settings.source_path)
+    is_new = bool(missing) or not is_unchanged(home, settings.source_name, settings.source_path, settings.ingest)
     if is_new:
         open_packed(home.backbones / recipe.recipe_id, embedding.batch, embedding.device, compiled=False)
     return is_new

@@ -18,7 +18,17 @@ from storage.tables.review_labels import REVIEWED, drop_reviewed
 
 logger = logging.getLogger(__name__)
 
-FILES = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("mtime_ns", pa.int64()), ("class", pa.string())])
+FILES = pa.schema(
+    [
+        ("path", pa.string()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("ctime_ns", pa.int64()),
+        ("inode", pa.int64()),
+        ("class", pa.string()),
+        ("given_split", pa.string()),
+    ]
+)
 READS = pa.schema(
     [
         ("path", pa.string()),
@@ -40,7 +50,8 @@ class Listing:
 
     ``files`` has the columns of ``FILES``. ``unreadable`` has a (path, reason) for each folder that could not be
     listed; its files count as unchanged. The classes become labels of ``label_set``. ``skipped`` has the number of
-    ignored files by suffix.
+    ignored files by suffix. ``layout`` is what the folders mean, ``doubt`` why they may mean something
+    else, and ``note`` what was decided about them.
     """
 
     source: SourceName
@@ -50,6 +61,17 @@ class Listing:
     unreadable: tuple[tuple[str, str], ...]
     label_set: LabelSetName
     skipped: Mapping[str, int] = field(default_factory=dict)
+    layout: str = "class"
+    doubt: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The files that must be read, in order, and whether the lake has all others exactly as they are listed."""
+
+    changed: list[str]
+    same: bool
 
 
 @dataclass(frozen=True)
@@ -90,15 +112,37 @@ def check_root(lake: Lake, source: SourceName, root: str) -> None:
     raise SourceError(f"source {source}", f"is {last[0][0]}, not {root}", "Give this folder another name with --name")
 
 
-def list_changed(lake: Lake, source: SourceName, files: pa.Table, *, retry: bool = False) -> list[str]:
-    """List the files that are new or differ in size or time; with ``retry`` also those that are not images."""
-    with lake.temporary_tables(_listing=files):
-        return lake.column(
-            """SELECT l.path FROM _listing l ANTI JOIN
-                 (FROM files WHERE source = ? AND (image_id IS NOT NULL OR NOT ?)) f
-               ON f.path = l.path AND f.bytes = l.bytes AND f.mtime_ns = l.mtime_ns ORDER BY l.path""",
-            [source, retry],
+def compare_files(lake: Lake, listing: Listing, *, retry: bool = False, rehash: bool = False) -> Comparison:
+    """Compare a listing with the lake. A file that differs in size, times or inode, or is new, must be read.
+
+    Files that were recorded before times of change and inodes were compare by size and time of modification.
+
+    Args:
+        lake: The lake.
+        listing: The files of a source.
+        retry: Whether files that are not images must be read again.
+        rehash: Whether all files must be read again.
+    """
+    source = listing.source
+    with lake.temporary_tables(_listing=listing.files):
+        rows = lake.rows(
+            """SELECT l.path, $3 OR NOT coalesce(f.bytes = l.bytes AND f.mtime_ns = l.mtime_ns
+                   AND coalesce(f.ctime_ns = l.ctime_ns AND f.inode = l.inode, true), false) AS changed
+               FROM _listing l
+               LEFT JOIN (FROM files WHERE source = $1 AND (image_id IS NOT NULL OR NOT $2)) f USING (path)
+               WHERE changed OR f.ctime_ns IS DISTINCT FROM l.ctime_ns OR f.inode IS DISTINCT FROM l.inode
+                 OR f.given_split IS DISTINCT FROM l.given_split
+               ORDER BY l.path""",
+            [source, retry, rehash],
         )
+    same = not rows and find_layout(lake, source) == listing.layout
+    return Comparison([path for path, changed in rows if changed], same)
+
+
+def find_layout(lake: Lake, source: SourceName) -> str | None:
+    """Find what the folders of a source meant at its last scan; None if it was never scanned."""
+    layouts = lake.column("SELECT layout FROM scans WHERE source = ? ORDER BY scanned_at DESC LIMIT 1", [source])
+    return (layouts[0] or "class") if layouts else None
 
 
 def count_files(lake: Lake, source: SourceName) -> int:
@@ -106,10 +150,12 @@ def count_files(lake: Lake, source: SourceName) -> int:
     return int(lake.value("SELECT count(*) FROM files WHERE source = ?", [source]))
 
 
-def list_below(lake: Lake, source: SourceName, folders: Sequence[str]) -> list[tuple[str, int, int]]:
-    """List the (path, bytes, mtime_ns) of the files that the lake has below some folders."""
+def list_below(
+    lake: Lake, source: SourceName, folders: Sequence[str]
+) -> list[tuple[str, int, int, int | None, int | None]]:
+    """List the (path, bytes, mtime_ns, ctime_ns, inode) of the files that the lake has below some folders."""
     return lake.rows(
-        """SELECT path, bytes, mtime_ns FROM files WHERE source = ?
+        """SELECT path, bytes, mtime_ns, ctime_ns, inode FROM files WHERE source = ?
            AND EXISTS (FROM (SELECT unnest(?) AS folder) WHERE folder = '' OR starts_with(path, folder || '/'))""",
         [source, list(folders)],
     )
@@ -125,18 +171,33 @@ def list_paths(lake: Lake, sources: Sequence[SourceName]) -> dict[str, list[str]
     return dict(rows)
 
 
+_LABELS_AFTER = f"""SELECT DISTINCT image_id, coalesce(reviewed.class, found.class) AS class FROM (
+    SELECT image_id, class FROM _listing JOIN (
+      SELECT path, image_id FROM _reads UNION ALL
+      SELECT path, image_id FROM files WHERE source = $2 AND path NOT IN (SELECT path FROM _reads)
+    ) USING (path) WHERE image_id IS NOT NULL AND class IS NOT NULL
+  ) found LEFT JOIN ({REVIEWED}) reviewed USING (image_id)"""
+
+
 def labels_after(lake: Lake, scan: Scan) -> list[tuple[str, str]]:
     """Compute the distinct (image_id, class) that will be in the lake once a scan is committed."""
     with lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads):
         return lake.rows(
-            f"""SELECT DISTINCT image_id::VARCHAR, coalesce(reviewed.class, found.class) FROM (
-                 SELECT image_id, class FROM _listing JOIN (
-                   SELECT path, image_id FROM _reads UNION ALL
-                   SELECT path, image_id FROM files WHERE source = $2 AND path NOT IN (SELECT path FROM _reads)
-                 ) USING (path) WHERE image_id IS NOT NULL AND class IS NOT NULL
-               ) found LEFT JOIN ({REVIEWED}) reviewed USING (image_id)""",
+            f"SELECT image_id::VARCHAR, class FROM ({_LABELS_AFTER})", [scan.listing.label_set, scan.listing.source]
+        )
+
+
+def count_labels_after(lake: Lake, scan: Scan, *, several: bool) -> dict[str, int]:
+    """Count the images of each class once a scan is committed; those of several classes only with ``several``."""
+    unique = "SELECT image_id FROM labelled GROUP BY image_id HAVING count(*) = 1"
+    single = "" if several else f"WHERE image_id IN ({unique})"
+    with lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads):
+        rows = lake.rows(
+            f"""WITH labelled AS MATERIALIZED ({_LABELS_AFTER})
+                SELECT class, count(*) FROM labelled {single} GROUP BY class""",
             [scan.listing.label_set, scan.listing.source],
         )
+    return dict(rows)
 
 
 def commit_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
@@ -159,10 +220,9 @@ def _write_scan(lake: Lake, scan: Scan, now: datetime) -> ScanCounts:
     _leave_out_erased(lake, scan)
     before = lake.table("SELECT DISTINCT image_id FROM files WHERE source = ? AND image_id IS NOT NULL", [source])
     known = int(lake.value("SELECT count(*) FROM images"))
-    if scan.reads.num_rows or _count_vanished(lake, source):
-        _write_files(lake, source)
-        _write_images(lake, now)
-        _write_labels(lake, scan.listing, now)
+    _write_files(lake, source)
+    _write_images(lake, now)
+    _write_labels(lake, scan.listing, now)
     _write_failures(lake, source, now)
     with lake.temporary_tables(_before=before):
         seen, gone = lake.rows(
@@ -193,20 +253,21 @@ def _leave_out_erased(lake: Lake, scan: Scan) -> None:
         )
 
 
-def _count_vanished(lake: Lake, source: SourceName) -> int:
-    sql = "SELECT count(*) FROM files WHERE source = ? AND path NOT IN (SELECT path FROM _listing)"
-    return int(lake.value(sql, [source]))
-
-
 def _write_files(lake: Lake, source: SourceName) -> None:
     lake.execute(
         """DELETE FROM files WHERE source = ?
            AND (path NOT IN (SELECT path FROM _listing) OR path IN (SELECT path FROM _reads))""",
         [source],
     )
+    lake.execute(
+        """UPDATE files SET ctime_ns = l.ctime_ns, inode = l.inode, given_split = l.given_split FROM _listing l
+           WHERE files.source = ? AND files.path = l.path AND (files.ctime_ns IS DISTINCT FROM l.ctime_ns
+             OR files.inode IS DISTINCT FROM l.inode OR files.given_split IS DISTINCT FROM l.given_split)""",
+        [source],
+    )
     # A file that could not be read at all gets no row, so that the next scan tries it again.
     lake.execute(
-        """INSERT INTO files SELECT ?, l.path, l.bytes, l.mtime_ns, NULL, r.image_id
+        """INSERT INTO files SELECT ?, l.path, l.bytes, l.mtime_ns, NULL, r.image_id, l.ctime_ns, l.inode, l.given_split
            FROM _listing l JOIN _reads r USING (path) WHERE r.stage IS DISTINCT FROM 'read'""",
         [source],
     )
@@ -264,7 +325,8 @@ def _write_row(lake: Lake, scan: Scan, now: datetime, images: tuple[int, int, in
     seen, new, gone = images
     counts = ScanCounts(seen, new, gone, listing.files.num_rows, scan.reads.num_rows, listing.ignored, failed)
     row = [listing.source, listing.root, now, counts.files, counts.opened, counts.ignored, seen, new, gone, failed]
-    lake.execute("INSERT INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    row.append(listing.layout)
+    lake.execute("INSERT INTO scans VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     return counts
 
 

@@ -8,7 +8,7 @@ from storage.locations.home import Home
 from storage.names import LabelSetName, SourceName
 from storage.progress import Progress
 from storage.tables.scans import Scan, ScanCounts, commit_scan
-from tasks.ingest.scan import scan
+from tasks.ingest.scan import ScanOptions, check_losses, scan
 from tasks.ingest.settings import IngestSettings
 from tasks.step_task import step_task
 
@@ -21,11 +21,13 @@ def scan_source(
     root: Path,
     settings: IngestSettings,
     progress: Progress,
-    *,
-    retry: bool,
+    options: ScanOptions,
 ) -> Scan:
-    """List a source and read its new files; writes nothing."""
-    return scan(home, source, root, settings, progress, label_set=label_set, retry=retry)
+    """List a source and read its new files; writes nothing. Refuses a source of which too many images are gone."""
+    found = scan(home, source, root, settings, progress, options, label_set)
+    if not options.accept_gone:
+        check_losses(home, found, settings)
+    return found
 
 
 @step_task("commit scan of {source}")

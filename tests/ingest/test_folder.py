@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.settings import RunSettings
 from storage.errors import SourceError
 from storage.locations.path_text import decode_path, encode_path
 from storage.names import SourceName
 from storage.tables.scans import Listing
-from tasks.ingest.sources.folder import list_folder
+from tasks.ingest.sources.folder import check_folder, list_folder
 from tests.pictures import write_image
 
 
@@ -40,9 +41,55 @@ def refuse_to_list(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 def test_a_file_is_listed_with_its_size_its_time_and_its_class(tmp_path: Path) -> None:
     path = touch(tmp_path / "cats" / "deep" / "1.jpg", b"12345")
     os.utime(path, ns=(1, 1_234_567_890_123_456_789))
+    status = path.stat()
     assert list_folder(SourceName("photos"), tmp_path).files.to_pylist() == [
-        {"path": "cats/deep/1.jpg", "bytes": 5, "mtime_ns": 1_234_567_890_123_456_789, "class": "cats"}
+        {
+            "path": "cats/deep/1.jpg",
+            "bytes": 5,
+            "mtime_ns": 1_234_567_890_123_456_789,
+            "ctime_ns": status.st_ctime_ns,
+            "inode": status.st_ino,
+            "class": "cats",
+            "given_split": None,
+        }
     ]
+
+
+def test_a_time_beyond_64_bits_becomes_the_last_that_fits_and_costs_no_other_file(tmp_path: Path) -> None:
+    for name, time in (("late", 12_000_000_000), ("normal", 1)):
+        os.utime(touch(tmp_path / "cats" / f"{name}.jpg"), (0, time))
+    files = list_folder(SourceName("photos"), tmp_path).files.to_pylist()
+    assert {file["path"]: file["mtime_ns"] for file in files} == {
+        "cats/late.jpg": 2**63 - 1,
+        "cats/normal.jpg": 10**9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("s3://bucket/photos", "source s3://bucket/photos: is a URL, and only folders are sources yet"),
+        ("https://example.org/photos.zip", "is a URL"),
+        ("photos.zip", "is an archive, and only folders are sources yet. Unpack it"),
+        ("photos.tar.gz", "is an archive"),
+        ("labels.csv", "is a file of labels"),
+        ("annotations.JSON", "is a file of labels"),
+        ("1.jpg", "is a single image"),
+    ],
+)
+def test_what_is_no_source_yet_is_named_as_what_it_is(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("photos.zip", "labels.csv", "1.jpg"):
+        touch(tmp_path / path)
+    with pytest.raises(SourceError, match=words):
+        check_folder(RunSettings(source=Path(name)).source_path)
+
+
+def test_a_folder_with_the_suffix_of_an_archive_is_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "photos.zip" / "a" / "1.jpg")
+    assert paths(list_folder(SourceName("photos"), tmp_path / "photos.zip")) == ["a/1.jpg"]
 
 
 def test_a_file_outside_the_class_folders_has_no_class(tmp_path: Path) -> None:
@@ -225,6 +272,6 @@ def test_an_error_names_the_missing_folder(tmp_path: Path) -> None:
 
 def test_an_error_names_a_root_that_is_a_file(tmp_path: Path) -> None:
     path = write_image(tmp_path / "1.png", "red", 0)
-    with pytest.raises(SourceError, match="is not a folder") as refused:
+    with pytest.raises(SourceError, match="is a single image, and only folders") as refused:
         list_folder(SourceName("photos"), path)
     assert str(path) in str(refused.value)

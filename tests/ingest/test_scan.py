@@ -19,9 +19,9 @@ from storage.locations.path_text import decode_path
 from storage.names import SourceName
 from storage.progress import silent
 from storage.tables.scans import ScanCounts, commit_scan
-from tasks.ingest.scan import predict_labels, scan
+from tasks.ingest.scan import ScanOptions, list_refusals, predict_labels, scan
 from tasks.ingest.settings import IngestSettings
-from tests.pictures import write_image
+from tests.pictures import write_folder, write_image
 
 
 class Workspace:
@@ -53,10 +53,17 @@ def root(tmp_path: Path) -> Path:
 
 
 def ingest(
-    workspace: Workspace, root: Path, source: str = "photos", *, retry: bool = False, **settings: int
+    workspace: Workspace,
+    root: Path,
+    source: str = "photos",
+    *,
+    retry: bool = False,
+    rehash: bool = False,
+    **settings: Any,  # noqa: ANN401 - settings of any type
 ) -> ScanCounts:
-    scanned = scan(workspace.home, SourceName(source), root, IngestSettings(**settings), silent, retry=retry)
-    return commit_scan(workspace.lake, scanned, datetime.now(UTC))
+    options = ScanOptions(retry=retry, rehash=rehash)
+    found = scan(workspace.home, SourceName(source), root, IngestSettings(**settings), silent, options)
+    return commit_scan(workspace.lake, found, datetime.now(UTC))
 
 
 def rows(workspace: Workspace, sql: str) -> list[tuple[Any, ...]]:
@@ -367,3 +374,138 @@ def test_a_moved_folder_is_recognized_by_its_name_and_nothing_is_read(
     root.rename(tmp_path / "moved")
     assert ingest(workspace, tmp_path / "moved") == ScanCounts(4, new=0, gone=0, files=4, opened=0, ignored=0, failed=0)
     assert rows(workspace, "SELECT arg_max(root, scanned_at) FROM scans") == [(str(tmp_path / "moved"),)]
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Put other bytes of the same size into a file, and its time of modification back."""
+    before = path.stat()
+    assert len(data) == before.st_size
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.fixture
+def bitmaps(tmp_path: Path) -> Path:
+    """Two bitmaps in two classes, of the same size and time of modification."""
+    for seed, name in enumerate(("a/1.bmp", "b/2.bmp")):
+        os.utime(write_image(tmp_path / "photos" / name, "red", seed), ns=(5, 5))
+    return tmp_path / "photos"
+
+
+def test_other_bytes_of_the_same_size_and_time_are_noticed(workspace: Workspace, bitmaps: Path) -> None:
+    ingest(workspace, bitmaps)
+    data = (bitmaps / "a" / "1.bmp").read_bytes()
+    overwrite(bitmaps / "a" / "1.bmp", data[:-3] + b"xyz")
+    assert ingest(workspace, bitmaps) == ScanCounts(seen=2, new=1, gone=1, files=2, opened=1, ignored=0, failed=0)
+    assert ingest(workspace, bitmaps).opened == 0
+
+
+def test_equal_sized_files_that_change_places_change_their_labels(workspace: Workspace, bitmaps: Path) -> None:
+    ingest(workspace, bitmaps)
+    before = dict(rows(workspace, "SELECT image_id, class FROM labels"))
+    (bitmaps / "a" / "1.bmp").rename(bitmaps / "aside")
+    (bitmaps / "b" / "2.bmp").rename(bitmaps / "a" / "1.bmp")
+    (bitmaps / "aside").rename(bitmaps / "b" / "2.bmp")
+    assert ingest(workspace, bitmaps) == ScanCounts(seen=2, new=0, gone=0, files=2, opened=2, ignored=0, failed=0)
+    after = dict(rows(workspace, "SELECT image_id, class FROM labels"))
+    assert after == {image_id: {"a": "b", "b": "a"}[class_] for image_id, class_ in before.items()}
+
+
+def test_rehash_reads_every_file_again_and_notices_what_nothing_tells(workspace: Workspace, bitmaps: Path) -> None:
+    ingest(workspace, bitmaps)
+    assert ingest(workspace, bitmaps, rehash=True) == ScanCounts(
+        2, new=0, gone=0, files=2, opened=2, ignored=0, failed=0
+    )
+    file = bitmaps / "a" / "1.bmp"
+    overwrite(file, file.read_bytes()[:-3] + b"xyz")
+    update = "UPDATE files SET ctime_ns = ? WHERE path = 'a/1.bmp'"  # as if the file system had no times of change
+    workspace.lake.commit(lambda: workspace.lake.execute(update, [file.stat().st_ctime_ns]))
+    assert ingest(workspace, bitmaps).opened == 0
+    assert ingest(workspace, bitmaps, rehash=True).new == 1
+
+
+def test_files_recorded_without_times_of_change_are_completed_without_reading(workspace: Workspace, root: Path) -> None:
+    ingest(workspace, root)
+    workspace.lake.commit(lambda: workspace.lake.execute("UPDATE files SET ctime_ns = NULL, inode = NULL"))
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=0, gone=0, files=4, opened=0, ignored=0, failed=0)
+    assert rows(workspace, "SELECT count(*) FROM files WHERE ctime_ns IS NULL OR inode IS NULL") == [(0,)]
+
+
+def test_a_file_from_the_year_2300_costs_no_other_file(workspace: Workspace, root: Path) -> None:
+    os.utime(root / "red" / "1.png", (0, 10_413_792_000))
+    assert ingest(workspace, root) == ScanCounts(seen=4, new=4, gone=0, files=4, opened=4, ignored=0, failed=0)
+    assert ingest(workspace, root).opened == 0
+
+
+def refuse(workspace: Workspace, root: Path, **settings: Any) -> str | None:  # noqa: ANN401 - settings of any type
+    """Return why a run would refuse a folder, if it would."""
+    chosen = IngestSettings(**settings)
+    found = scan(workspace.home, SourceName("photos"), root, chosen, silent)
+    refusals = list_refusals(workspace.home, found, chosen, accept_gone=False)
+    assert list_refusals(workspace.home, found, chosen, accept_gone=True) == refusals[:0]
+    return str(refusals[0]) if refusals else None
+
+
+def test_images_that_are_gone_are_refused_beyond_a_share_of_the_source(workspace: Workspace, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "photos", per_class=10)
+    ingest(workspace, root)
+    for color in ("red", "green", "blue"):
+        for number in (1, 2):
+            (root / color / f"00{number}.png").unlink()
+    assert refuse(workspace, root) is None
+    (root / "red" / "003.png").unlink()
+    assert refuse(workspace, root, max_gone=0.3) is None
+    refusal = refuse(workspace, root)
+    assert refusal
+    for words in ("7 of 30 images gone (red 3 of 10, blue 2 of 10, green 2 of 10), such as blue/001", "--accept-gone"):
+        assert words in refusal
+
+
+def test_images_that_are_gone_are_refused_beyond_a_share_of_a_class(workspace: Workspace, tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "photos", per_class=30, colors=("red", "green"))
+    for seed in range(6):
+        write_image(root / "small" / f"{seed}.png", "blue", seed)
+    ingest(workspace, root)
+    shutil.rmtree(root / "small")
+    refusal = refuse(workspace, root)
+    assert refusal
+    assert "(small 6 of 6)" in refusal
+
+
+def test_a_renamed_class_and_a_class_of_a_few_images_may_go(workspace: Workspace, root: Path) -> None:
+    write_folder(root, per_class=30, colors=("blue",))
+    ingest(workspace, root)
+    shutil.rmtree(root / "red")
+    (root / "blue").rename(root / "azure")
+    assert refuse(workspace, root) is None
+
+
+def test_a_given_split_is_recorded_with_the_file_and_follows_the_layout(workspace: Workspace, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    for seed, folder in enumerate(("train/cat", "train/dog", "val/cat", "test/dog")):
+        write_image(root / folder / "1.png", "red", seed)
+    ingest(workspace, root)
+    assert classes(workspace) == {"cat": 2, "dog": 2}
+    assert rows(workspace, "SELECT path, given_split FROM files ORDER BY path") == [
+        ("test/dog/1.png", "test"),
+        ("train/cat/1.png", "train"),
+        ("train/dog/1.png", "train"),
+        ("val/cat/1.png", "validation"),
+    ]
+    assert ingest(workspace, root).opened == 0
+    assert ingest(workspace, root, layout="class").opened == 0
+    assert classes(workspace) == {"test": 1, "train": 2, "val": 1}
+    assert set(rows(workspace, "SELECT given_split FROM files")) == {(None,)}
+
+
+def test_folders_that_may_mean_something_else_are_refused_before_a_file_is_read(
+    workspace: Workspace, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(workspace, root)
+    write_image(root / "test" / "5.png", "red", 5)
+    name, strict = SourceName("photos"), ScanOptions(strict=True)
+    with monkeypatch.context() as patch:
+        refuse_to_open_under(patch, root)
+        with pytest.raises(SourceError, match=r"the folder test may be a class or a split.*--ingest\.layout class"):
+            scan(workspace.home, name, root, IngestSettings(), silent, strict)
+    assert scan(workspace.home, name, root, IngestSettings(layout="class"), silent, strict).reads.num_rows == 1

@@ -11,7 +11,7 @@ from storage.plural import pluralize
 from tasks.heads.answers import NEITHER
 from tasks.train.rows.assign import SplitAssignment
 from tasks.train.rows.deal import MIN_IMAGES, share_out
-from tasks.train.rows.splits import SPLITS, Row
+from tasks.train.rows.splits import SPLITS, Row, check_left_out
 from tasks.train.settings import TrainSettings
 
 FEW = 3
@@ -46,8 +46,9 @@ def forecast_warnings(images: Mapping[str, int], settings: TrainSettings) -> tup
     """Foresee what training will warn of, from the number of images of each class.
 
     Raises:
-        TrainError: as :func:`check_classes`.
+        TrainError: as :func:`check_classes`, or if a class to leave out does not exist.
     """
+    check_left_out(images, settings)
     trained = {name: count for name, count in images.items() if name not in settings.leave_out}
     _check_names(sum(trained.values()), sorted(trained), settings)
     small = {name: count for name, count in trained.items() if count < MIN_IMAGES}

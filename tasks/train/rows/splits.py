@@ -71,13 +71,18 @@ def select_rows(labels: Sequence[tuple[str, str]], settings: TrainSettings) -> l
     Raises:
         TrainError: if a class to leave out does not exist.
     """
-    _check_left_out({name for _, name in labels}, settings)
+    check_left_out({name for _, name in labels}, settings)
     if settings.multi_label:
         return sorted((image_id, name) for image_id, name in set(labels) if name not in settings.leave_out)
     return list(select_single(labels, settings).items())
 
 
-def _check_left_out(classes: Collection[str], settings: TrainSettings) -> None:
+def check_left_out(classes: Collection[str], settings: TrainSettings) -> None:
+    """Refuse classes to leave out that do not exist.
+
+    Raises:
+        TrainError: if there is one.
+    """
     unknown = sorted(set(settings.leave_out).difference(classes))
     if unknown and classes:
         more = f" and {len(classes) - MAX_NAMES} more" if len(classes) > MAX_NAMES else ""
