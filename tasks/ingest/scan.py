@@ -9,6 +9,7 @@ from storage.lake.erased import count_erasures
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName, SourceName
+from storage.plural import pluralize
 from storage.progress import Progress
 from storage.sources.open_image import Source
 from storage.tables.scans import (
@@ -73,7 +74,7 @@ def scan(
         if not listing.files.num_rows:
             raise SourceError(
                 f"folder {root}",
-                f"contains no images ({listing.ignored} other files)",
+                f"contains no images ({pluralize(listing.ignored, 'other file')})",
                 "Put images into one folder per class, or check that its disk is mounted",
             )
         found = compare_files(lake, listing, retry=options.retry, rehash=options.rehash)

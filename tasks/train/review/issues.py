@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import ReviewError
+from storage.plural import pluralize
 from storage.progress import Advance
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats
@@ -56,7 +57,7 @@ def find_issues(
         ReviewError: if there are too few images.
     """
     if len(names) <= FOLDS:
-        raise ReviewError(f"{len(names)} labelled images", f"a review needs more than {FOLDS}", "Add images")
+        raise ReviewError(pluralize(len(names), "labelled image"), f"a review needs more than {FOLDS}", "Add images")
     nearest = find_nearest(features, advance)
     return [
         *find_wrong_labels(features, names, settings),
