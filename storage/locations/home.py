@@ -1,11 +1,15 @@
 """The home: the folder of everything that Frostline writes."""
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.errors import LakeError
 from storage.locations.urls import check_catalog, check_data
+
+PRIVATE = 0o700
+"""The permissions of a new home: only its owner enters it."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +89,17 @@ class Home:
         return (self.registry / "artifacts").as_uri()
 
     def make(self) -> None:
-        """Create the folder.
+        """Create the folder, for its owner alone; what this process then creates is as private as the folder.
+
+        The permissions of an existing home stay, so that a group may share it.
 
         Raises:
             LakeError: if it cannot be created or written.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=PRIVATE, exist_ok=True)
+            _restrict_new_files(self.root)
         except OSError as error:
             raise self._unwritable(error.strerror or "cannot be created") from error
         self.check()
@@ -112,6 +120,16 @@ class Home:
 
     def _unwritable(self, reason: str) -> LakeError:
         return LakeError(f"home {self.root}", f"must be a writable folder ({reason})", "Choose another with --home")
+
+
+def _restrict_new_files(root: Path) -> None:
+    """Let this process create files without the permissions that a folder does not grant to group and others.
+
+    The mask of the process is the only way to reach the files of DuckDB, SQLite, Arrow and MLflow.
+    """
+    withheld = ~root.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    before = os.umask(stat.S_IRWXG | stat.S_IRWXO)
+    os.umask(before | withheld)
 
 
 def open_home(root: Path, catalog_url: str | None = None, data_url: str | None = None) -> Home:

@@ -54,22 +54,18 @@ def check_data(url: str) -> str:
 
 
 def write_sqlite_url(path: Path) -> str:
-    """Return the URL of a SQLite file for SQLAlchemy, which takes a path literally, and ends it at a question mark.
+    """Return the URL of a SQLite file for SQLAlchemy, which decodes it and ends its path at a question mark.
 
-    SQLite's own notation quotes any path. It is used only if needed, since few people can read it.
+    With the driver named, MLflow does not take the encoded path for one in which to create a folder.
     """
-    if not set(str(path)) & set("?#%"):
-        return f"sqlite:///{path}"
-    return f"sqlite+pysqlite:///file:{quote(str(path))}?uri=true"
+    text = str(path)
+    return f"sqlite+pysqlite:///{quote(text)}" if set(text) & set("?#%") else f"sqlite:///{text}"
 
 
 def read_sqlite_url(url: str) -> Path | None:
     """Return the file of a SQLite URL of SQLAlchemy; None for another kind of URL."""
-    match = re.fullmatch(r"sqlite(?:\+pysqlite)?:///([^?]*)(\?.*)?", url)
-    if not match:
-        return None
-    quoted = match[1].startswith("file:") and "uri=true" in (match[2] or "")
-    return Path(unquote(match[1].removeprefix("file:")) if quoted else match[1])
+    match = re.fullmatch(r"sqlite(?:\+pysqlite)?:///([^?]*)(?:\?.*)?", url)
+    return Path(unquote(match[1])) if match else None
 
 
 def mask(text: str) -> str:

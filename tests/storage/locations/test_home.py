@@ -1,12 +1,16 @@
 """Paths as text: any name that a file system allows round-trips."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.lake.attach import open_lake
+from storage.locations.home import open_home
 from storage.locations.path_text import decode_path, encode_path
+from tests.rows import add_features, label
 
 NAMES = st.binary(min_size=1, max_size=40).filter(lambda name: b"\0" not in name and b"/" not in name)
 # Names that look like escapes are rare among arbitrary bytes.
@@ -44,3 +48,21 @@ def test_two_paths_never_share_a_text(one: bytes, other: bytes) -> None:
 )
 def test_the_text_is_readable(name: bytes, text: str) -> None:
     assert encode_path(os.fsdecode(name)) == text
+
+
+@pytest.mark.parametrize(("mode", "folder", "file"), [(None, 0o700, 0o600), (0o750, 0o750, 0o640)])
+def test_a_new_home_is_its_owners_alone_and_an_existing_one_keeps_its_permissions(
+    tmp_path: Path, mode: int | None, folder: int, file: int
+) -> None:
+    home, before = open_home(tmp_path / "home"), os.umask(0o022)
+    try:
+        if mode is not None:
+            home.root.mkdir()
+            home.root.chmod(mode)
+        with open_lake(home) as lake:
+            label(lake, range(3), "red")
+            add_features(lake, range(3))
+    finally:
+        os.umask(before)
+    for path in (home.root, *home.root.rglob("*")):
+        assert path.stat().st_mode & 0o777 == (folder if path.is_dir() else file), path
