@@ -96,6 +96,12 @@ class Home:
         Raises:
             LakeError: if it cannot be created or written.
         """
+        if "\\" in str(self.root):
+            raise LakeError(
+                f"home {self.root}",
+                "has a backslash in its path, which DuckDB takes for the end of a folder's name",
+                "Choose another with --home",
+            )
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             self.root.mkdir(mode=PRIVATE, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from storage.care.doctor import check_lake
+from storage.errors import LakeError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.extensions import _idle_connections
 from storage.locations.home import Home, open_home
@@ -20,7 +21,7 @@ from tasks.register.registry.client import find_experiment, open_registry
 from tasks.register.settings import RegisterSettings
 from tests.rows import add_features, label
 
-NAMES = ("q?x=1", "with%20pct", "back\\slash", "quo'te", "ha#sh & spa ce", "[br]*")
+NAMES = ("q?x=1", "with%20pct", "quo'te", "ha#sh & spa ce", "[br]*")
 
 
 def log_file(home: Home, name: str) -> str:
@@ -74,6 +75,12 @@ def test_a_home_of_any_name_has_its_lake_and_its_registry_in_it(
     log_file(home, "photos")
     assert len(list_logged(home)) == 1
     assert list((tmp_path / "around").iterdir()) == [home.root]
+
+
+def test_a_home_with_a_backslash_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="backslash"):
+        open_lake(open_home(tmp_path / "back\\slash"))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", NAMES)
