@@ -124,7 +124,7 @@ def is_unchanged(home: Home, source: SourceName, root: Path, settings: IngestSet
     """
     with read_lake(home) as lake:
         listing = _list(lake, source, root, settings)
-        return _is_complete(lake, listing) and compare_files(lake, listing).same
+        return _is_complete(lake, listing) and not compare_files(lake, listing).changed
 
 
 def list_refusals(home: Home, scanned: Scan, settings: IngestSettings, *, accept_gone: bool) -> list[SourceError]:
