@@ -41,7 +41,7 @@ def label(lake: Lake, numbers: Iterable[int], class_: str) -> None:
     ids = pa.table({"id": [name(number) for number in numbers]})
 
     def write() -> None:
-        lake.execute("INSERT INTO images SELECT id::UUID, 'PNG', 8, 8, 'RGB', 99, ? FROM _ids", [NOW])
+        lake.execute("INSERT INTO images SELECT id::UUID, 'PNG', 8, 8, 'RGB', 99, ?, 1 FROM _ids", [NOW])
         rows = "SELECT 'photos', ? || '/' || id, 99, 1, id::UUID FROM _ids"
         lake.execute(f"INSERT INTO files (source, path, bytes, mtime_ns, image_id) {rows}", [class_])
         lake.execute("INSERT INTO labels SELECT 'photos', id::UUID, ?, 'photos', ? FROM _ids", [class_, NOW])

@@ -6,7 +6,7 @@ import duckdb
 
 from storage.lake.lake import Lake
 
-VERSION = 7
+VERSION = 8
 
 
 def create_tables(lake: Lake) -> None:

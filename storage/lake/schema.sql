@@ -1,4 +1,4 @@
--- The lake, version 7. One snapshot number pins all of these tables together.
+-- The lake, version 8. One snapshot number pins all of these tables together.
 
 CREATE TABLE lake_version (version INTEGER, made_at TIMESTAMPTZ);
 COMMENT ON TABLE lake_version IS 'One row: the version of this schema';
@@ -10,7 +10,8 @@ COMMENT ON TABLE guard IS 'One row that every commit updates, so that of two con
 COMMENT ON COLUMN guard.n IS 'Number of commits';
 
 CREATE TABLE images (
-  image_id UUID, format VARCHAR, width INTEGER, height INTEGER, mode VARCHAR, bytes BIGINT, first_seen TIMESTAMPTZ
+  image_id UUID, format VARCHAR, width INTEGER, height INTEGER, mode VARCHAR, bytes BIGINT, first_seen TIMESTAMPTZ,
+  decoding INTEGER
 );
 COMMENT ON TABLE images IS 'Every distinct image ever seen, one row each; paths come and go, images stay';
 COMMENT ON COLUMN images.image_id IS 'First 128 bits of the SHA-256 of the image''s bytes';
@@ -20,6 +21,7 @@ COMMENT ON COLUMN images.height IS 'Height in pixels, before EXIF rotation';
 COMMENT ON COLUMN images.mode IS 'Colour mode by its Pillow name: RGB, L, P, CMYK, ...';
 COMMENT ON COLUMN images.bytes IS 'Size of the file in bytes';
 COMMENT ON COLUMN images.first_seen IS 'When a scan first read these bytes';
+COMMENT ON COLUMN images.decoding IS 'Version of the decoding rules under which the pixels of this kind of image last changed: 1, or 2 for kinds that earlier releases decoded wrongly; null if the file has not been read since, or its format never changed';
 
 CREATE TABLE files (
   source VARCHAR, path VARCHAR, bytes BIGINT, mtime_ns BIGINT, etag VARCHAR, image_id UUID, ctime_ns BIGINT, inode BIGINT,
@@ -276,5 +278,5 @@ CREATE VIEW model_rows AS
   LEFT JOIN features f ON f.recipe_id = h.recipe_id AND f.image_id = t.image_id;
 COMMENT ON VIEW model_rows IS 'The exact rows that each model version was trained, validated and tested on, with their features';
 
-INSERT INTO lake_version VALUES (7, now());
+INSERT INTO lake_version VALUES (8, now());
 INSERT INTO guard VALUES (0);

@@ -1,7 +1,7 @@
 """Which images lack a feature under a recipe, and why. Reads only."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -9,7 +9,7 @@ from uuid import UUID
 from storage.lake.lake import Lake, quote
 from storage.names import SourceName
 from storage.sources.open_image import LocatedImage, Locator
-from storage.tables.scans import Scan
+from storage.tables.scans import CHANGED, STALE, Scan
 
 FIRST_ID = "00000000-0000-0000-0000-000000000000"
 LAST_ID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
@@ -57,7 +57,8 @@ class Missing:
     """The number of images of a class (the first of several; None if unlabelled) that lack a feature for one reason.
 
     Reasons: ``new_image``, ``bytes_changed`` (of a known path), ``new_recipe``, ``feature_lost`` (its file is gone),
-    ``unfinished`` (an earlier run did not get to it) and ``retry``.
+    ``pixels_changed`` (this release decodes it differently), ``unfinished`` (an earlier run did not get to it) and
+    ``retry``.
     """
 
     label: str | None
@@ -81,7 +82,8 @@ _AFTER_SCAN = """SELECT r.image_id, path, class, k.path IS NOT NULL AS changed F
     WHERE source = $2 AND f.image_id IS NOT NULL"""
 # Looks up the few missing images in the big tables, never the other way round.
 _REASONS = """SELECT coalesce(m.class, labelled.class) AS class, CASE WHEN failed.image_id IS NOT NULL THEN 'retry'
-      WHEN {lost} THEN 'feature_lost' WHEN elsewhere.image_id IS NOT NULL THEN 'new_recipe'
+      WHEN {lost} THEN 'feature_lost' WHEN {stale} THEN 'pixels_changed'
+      WHEN elsewhere.image_id IS NOT NULL THEN 'new_recipe'
       WHEN known.image_id IS NOT NULL THEN 'unfinished' WHEN changed THEN 'bytes_changed' ELSE 'new_image' END
       AS reason, count(*)
     FROM missing m
@@ -133,8 +135,9 @@ def list_missing(
 def explain_missing(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None) -> list[Missing]:
     """Count the missing features by class and reason: now, or once a scan is committed."""
     missing = f"""SELECT image_id, min(class) AS class, bool_or(changed) AS changed
-                  FROM ({_AFTER_SCAN if scan else _CURRENT}) {_without_feature(wanted)} GROUP BY image_id"""
-    reasons = _REASONS.format(lost=_was_in(wanted.lost), there=_not_in(wanted.lost))
+                  FROM ({_AFTER_SCAN if scan else _CURRENT}) {_without_feature(wanted, scan)} GROUP BY image_id"""
+    stale = "m.image_id IN (SELECT image_id FROM _stale)" if scan else "false"
+    reasons = _REASONS.format(lost=_was_in(wanted.lost), there=_not_in(wanted.lost), stale=stale)
     with _with_scan(lake, scan):
         rows = lake.rows(f"WITH missing AS MATERIALIZED ({missing}) {reasons}", wanted.parameters)
     return [Missing(*row) for row in rows]
@@ -143,17 +146,21 @@ def explain_missing(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None
 def count_present(lake: Lake, wanted: FeatureRequest, scan: Scan | None = None) -> int:
     """Count the images that have a feature: now, or once a scan is committed."""
     sql = f"""SELECT count(DISTINCT image_id) FROM ({_AFTER_SCAN if scan else _CURRENT})
-              SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_not_in(wanted.lost)})
-              USING (image_id)"""
+              SEMI JOIN ({_valid(wanted, scan)}) USING (image_id)"""
     with _with_scan(lake, scan):
         return int(lake.value(sql, wanted.parameters[:2]))
 
 
-def _without_feature(wanted: FeatureRequest) -> str:
+def _without_feature(wanted: FeatureRequest, scan: Scan | None = None) -> str:
     """Return the SQL joins that select images that lack a requested feature."""
-    return f"""ANTI JOIN (SELECT image_id FROM features WHERE recipe_id = $1 AND {_not_in(wanted.lost)})
-                 USING (image_id)
+    return f"""ANTI JOIN ({_valid(wanted, scan)}) USING (image_id)
                ANTI JOIN ({_FAILED}) USING (image_id)"""
+
+
+def _valid(wanted: FeatureRequest, scan: Scan | None) -> str:
+    """Return the SQL query for the images that have a feature, less those whose feature a scan will drop."""
+    kept = f" AND NOT ({CHANGED})" if scan else ""
+    return f"SELECT image_id FROM features WHERE recipe_id = $1 AND {_not_in(wanted.lost)}{kept}"
 
 
 def _not_in(lost: Sequence[LostFile]) -> str:
@@ -167,5 +174,12 @@ def _was_in(lost: Sequence[LostFile]) -> str:
     return f"({' OR '.join(ranges)})" if ranges else "false"
 
 
-def _with_scan(lake: Lake, scan: Scan | None) -> AbstractContextManager[None]:
-    return lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads) if scan else nullcontext()
+@contextmanager
+def _with_scan(lake: Lake, scan: Scan | None) -> Iterator[None]:
+    if scan is None:
+        yield
+        return
+    with lake.temporary_tables(_listing=scan.listing.files, _reads=scan.reads):
+        stale = lake.table(STALE)
+        with lake.temporary_tables(_stale=stale):
+            yield

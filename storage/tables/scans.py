@@ -40,8 +40,23 @@ READS = pa.schema(
         ("bytes", pa.int64()),
         ("stage", pa.string()),
         ("reason", pa.string()),
+        ("decoding", pa.int32()),
     ]
 )
+UNDECIDED = "decoding IS NULL AND format IN ('JPEG', 'MPO', 'PNG', 'TIFF')"
+"""Images whose decoding version is unknown: read by an earlier release, in a format some of whose pixels changed."""
+
+
+STALE = """SELECT DISTINCT r.image_id, r.format FROM _reads r JOIN images i USING (image_id)
+  WHERE r.decoding > 1 AND i.decoding IS NULL"""
+"""Known images whose pixels have changed since the release that read them."""
+CHANGED = """image_id IN (SELECT image_id FROM _stale WHERE format NOT IN ('JPEG', 'MPO')) OR
+  image_id IN (SELECT image_id FROM _stale) AND recipe_id IN (
+    SELECT recipe_id FROM recipes WHERE recipe LIKE '%"interpolation":"bi%')"""
+"""The features of images in ``_stale`` whose pixels have changed.
+
+Only recipes that resize smoothly took the decoder that missed the orientation of some JPEG files.
+"""
 
 
 @dataclass(frozen=True)
@@ -135,14 +150,26 @@ def compare_files(lake: Lake, listing: Listing, *, retry: bool = False, rehash: 
                ORDER BY l.path""",
             [source, retry, rehash],
         )
-    same = not rows and find_layout(lake, source) == listing.layout
-    return Comparison([path for path, changed in rows if changed], same)
+    changed = [path for path, differs in rows if differs]
+    undecided = list_undecided(lake, source)
+    if undecided:  # a new release must look at them once
+        changed = sorted({*changed, *undecided}.intersection(listing.files["path"].to_pylist()))
+    same = not rows and not changed and find_layout(lake, source) == listing.layout
+    return Comparison(changed, same)
 
 
 def find_layout(lake: Lake, source: SourceName) -> str | None:
     """Find what the folders of a source meant at its last scan; None if it was never scanned."""
     layouts = lake.column("SELECT layout FROM scans WHERE source = ? ORDER BY scanned_at DESC LIMIT 1", [source])
     return (layouts[0] or "class") if layouts else None
+
+
+def list_undecided(lake: Lake, source: SourceName) -> list[str]:
+    """List the files whose image has no decoding version yet, though its pixels may have changed since."""
+    if not lake.rows(f"SELECT 1 FROM images WHERE {UNDECIDED} LIMIT 1"):
+        return []
+    undecided = f"SELECT image_id FROM images WHERE {UNDECIDED}"
+    return lake.column(f"SELECT path FROM files WHERE source = ? AND image_id IN ({undecided})", [source])
 
 
 def count_files(lake: Lake, source: SourceName) -> int:
@@ -274,12 +301,28 @@ def _write_files(lake: Lake, source: SourceName) -> None:
 
 
 def _write_images(lake: Lake, now: datetime) -> None:
+    _drop_stale(lake)
     lake.execute(
         """INSERT INTO images SELECT image_id, any_value(format), any_value(width), any_value(height),
-             any_value(mode), any_value(bytes), ? FROM _reads
+             any_value(mode), any_value(bytes), ?, any_value(decoding) FROM _reads
            WHERE image_id IS NOT NULL AND image_id NOT IN (SELECT image_id FROM images) GROUP BY image_id""",
         [now],
     )
+
+
+def _drop_stale(lake: Lake) -> None:
+    """Decide the decoding versions of known images, and drop what was computed from pixels that have changed since."""
+    stale = lake.table(STALE)
+    for (version,) in lake.rows("SELECT DISTINCT decoding FROM _reads WHERE decoding IS NOT NULL"):
+        lake.execute(
+            """UPDATE images SET decoding = $1 WHERE decoding IS NULL
+               AND image_id IN (SELECT image_id FROM _reads WHERE decoding = $1)""",
+            [version],
+        )
+    if stale.num_rows:
+        with lake.temporary_tables(_stale=stale):
+            lake.execute(f"DELETE FROM features WHERE {CHANGED}")
+            lake.execute("DELETE FROM predictions WHERE image_id IN (SELECT image_id FROM _stale)")
 
 
 def _write_labels(lake: Lake, listing: Listing, now: datetime) -> None:

@@ -108,6 +108,7 @@ def digest_labelled(
 ) -> str:
     """Hash what :func:`list_labelled` lists, less some classes: SHA-256 over ``["image_id", "class"]`` of each row.
 
+    A row ends with the image's decoding version if that is above 1: other pixels of the same image are other rows.
     DuckDB writes the rows as text, which is hashed in place in memory.
     """
     names = lake.column("SELECT DISTINCT class FROM labels WHERE label_set = ?", [label_set])
@@ -115,8 +116,9 @@ def digest_labelled(
     hashed = hashlib.sha256()
     with lake.temporary_tables(_texts=texts.cast(pa.schema([("class", pa.string()), ("text", pa.string())]))):
         rows = lake.table(
-            f"""SELECT concat('["', image_id::VARCHAR, '", ', text, ']') AS row
+            f"""SELECT concat('["', image_id::VARCHAR, '", ', text, ', ' || decoding, ']') AS row
                 FROM ({_ALL_LABELS if several else _LABELLED}) JOIN _texts USING (class)
+                LEFT JOIN (SELECT image_id, decoding FROM images WHERE decoding > 1) USING (image_id)
                 WHERE class NOT IN (SELECT unnest($3::VARCHAR[])) ORDER BY image_id, class""",
             [label_set, recipe_id, list(leave_out)],
         )

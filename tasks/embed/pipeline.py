@@ -22,6 +22,7 @@ from storage.vectors.feature_file import Failure, FeatureFile, Matrix, Shard
 from tasks.embed.read_chunk import Chunk, Order, fail
 from tasks.embed.readers import Readers
 from tasks.encoder.embedder import Embedder, run_backbone
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.stages import Meter, group, map_ahead
 
 MIN_CHUNK = 8  # images per chunk: passing them to readers one by one would cost more than reading them
@@ -58,6 +59,7 @@ def embed_shard(
     items: Sequence[LocatedImage],
     readers: int,
     advance: Advance,
+    budget: Budget = DEFAULT,
 ) -> Shard:
     """Embed images of a source and write their vectors as one Parquet file, not yet part of the lake.
 
@@ -74,7 +76,7 @@ def embed_shard(
             file.write(part.image_ids, part.matrix)
             return part
 
-        parts = embed_files(source, embedder, items, readers, meter)
+        parts = embed_files(source, embedder, items, readers, meter, budget)
         for part in map_ahead(writer, write, parts, WRITES_AHEAD, meter, "write"):
             failures += part.failures
             calls += len(part.image_ids) + sum(failure.stage == "embed" for failure in part.failures)
@@ -86,11 +88,16 @@ def embed_shard(
 
 
 def embed_files(
-    source: Source, embedder: Embedder, items: Sequence[LocatedImage], readers: int, meter: Meter
+    source: Source,
+    embedder: Embedder,
+    items: Sequence[LocatedImage],
+    readers: int,
+    meter: Meter,
+    budget: Budget = DEFAULT,
 ) -> Iterator[EmbeddedBatch]:
     """Embed files in order, batch by batch, in memory that does not grow with their number."""
     ring = _take_ring(embedder, readers, len(items))
-    orders = _make_orders(source, embedder.recipe, items, ring)
+    orders = _make_orders(source, embedder.recipe, items, ring, budget)
     chunks = map_ahead(ring.readers.pool, ring.readers.read, orders, ring.ahead, meter, "decode")
     batches = _gather(chunks, meter)
     run = partial(_embed_batch, embedder, ring)
@@ -123,13 +130,15 @@ def _take_ring(embedder: Embedder, readers: int, images: int) -> Ring:
     return Ring(opened, embedder.batch, chunk, ahead, deque(range(slots)))
 
 
-def _make_orders(source: Source, recipe: Recipe, items: Sequence[LocatedImage], ring: Ring) -> Iterator[Order]:
+def _make_orders(
+    source: Source, recipe: Recipe, items: Sequence[LocatedImage], ring: Ring, budget: Budget
+) -> Iterator[Order]:
     """Divide each batch's items into orders, which fill its slot."""
     for batch in group(items, ring.batch):
         start = ring.free.popleft() * ring.batch
         for at in range(0, len(batch), ring.chunk):
             chunk, last = tuple(batch[at : at + ring.chunk]), at + ring.chunk >= len(batch)
-            yield Order(source, recipe.transform, recipe.view, chunk, start + at, last)
+            yield Order(source, recipe.transform, recipe.view, chunk, start + at, last, budget)
 
 
 def _gather(chunks: Iterator[Chunk], meter: Meter) -> Iterator[list[Chunk]]:

@@ -7,7 +7,9 @@ from storage.errors import ImageError
 from storage.recipe import Transform
 from storage.sources.open_image import LocatedImage, Source, open_image
 from storage.vectors.feature_file import Failure
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.pixels.decode import decode_all
+from tasks.encoder.pixels.picture import explain
 from tasks.encoder.pixels.transform import Pixels
 
 
@@ -21,6 +23,7 @@ class Order:
     items: tuple[LocatedImage, ...]
     start: int
     last: bool
+    budget: Budget = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def read_chunk(rows: Pixels, order: Order) -> Chunk:
     read = [_read(order.source, item) for item in order.items]
     good = [data for data in read if not isinstance(data, Failure)]
     reading = time.perf_counter() - began
-    decoded = iter(decode_all(good, order.transform, order.view))
+    decoded = iter(decode_all(good, order.transform, order.view, order.budget))
     failures = {}
     for number, data in enumerate(read):
         result = data if isinstance(data, Failure) else _check_decoded(order.items[number], next(decoded))
@@ -65,5 +68,5 @@ def _read(source: Source, image: LocatedImage) -> bytes | Failure:
 
 def _check_decoded(image: LocatedImage, pixels: Pixels | Exception) -> Pixels | Failure:
     if isinstance(pixels, Exception):
-        return fail(image, "decode", " ".join(str(pixels).split()) or type(pixels).__name__)
+        return fail(image, "decode", explain(pixels))
     return pixels

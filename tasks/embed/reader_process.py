@@ -5,6 +5,7 @@ import io
 import mmap
 import os
 import pickle
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -70,7 +71,8 @@ def serve() -> None:
         while True:
             pickle.dump(answer, answers)
             answers.flush()
-            answer = read_chunk(rows, cast("Order", receive()))
+            order = cast("Order", receive())
+            answer = read_chunk(rows, replace(order, budget=replace(order.budget, shared=memory)))
 
 
 def map_rows(memory: int | None, shape: tuple[int, ...]) -> Pixels:

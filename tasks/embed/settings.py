@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.recipe import Decoder, Dtype, Interpolation, Pooling
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 
 
 class EmbedSettings(BaseModel):
@@ -78,6 +79,25 @@ class EmbedSettings(BaseModel):
     max_failed: float = Field(
         0.5, ge=0, le=1, description="Share of the source's images that may fail; with more, the run fails."
     )
+
+    max_bytes: int = Field(
+        DEFAULT.bytes,
+        ge=1_000_000,
+        description="Memory that decoding one image may take, in bytes; larger images fail with that reason.",
+    )
+    max_seconds: float = Field(
+        DEFAULT.seconds, gt=0, description="CPU seconds that decoding one image may take; slower ones fail."
+    )
+    decode_bytes: int = Field(
+        DEFAULT.together,
+        ge=1_000_000,
+        description="Memory that all images decoded at the same time by one process may take, in bytes.",
+    )
+
+    @property
+    def budget(self) -> Budget:
+        """What decoding may take."""
+        return Budget(self.max_bytes, self.max_seconds, self.decode_bytes)
 
     @property
     def network(self) -> tuple[str, str, int | None, str]:

@@ -106,7 +106,8 @@ def run_shard(job: ShardJob) -> Shard:
     settings, folder = job.settings, job.home.backbones / job.recipe_id
     embedder = open_packed(folder, settings.batch, settings.device, compiled=settings.compile == "on")
     renew = make_renewer(job.home, job.lease.holder)
-    return embed_shard(job.home, job.source, embedder, job.lease.items, settings.decoders or count_cores(), renew)
+    readers = settings.decoders or count_cores()
+    return embed_shard(job.home, job.source, embedder, job.lease.items, readers, renew, settings.budget)
 
 
 @step_task("commit shard {job.number}")

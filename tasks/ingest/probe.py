@@ -1,19 +1,23 @@
 """Read an image file's identity and header; its pixels are not decoded."""
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from storage.errors import ImageError
-from storage.formats import FORMATS
 from storage.progress import Advance
 from storage.sources.open_image import Locator, Source, hash_image, open_image
 from storage.tables.scans import READS
+from tasks.encoder.pixels.budget import Budget, BudgetError
+from tasks.encoder.pixels.decoding_version import find_decoding_version
+from tasks.encoder.pixels.picture import explain, open_picture
 from tasks.ingest.settings import IngestSettings
+
+SHORT = ("not an image", "empty file")
+"""Reasons that need no introduction."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class ProbedFile:
     bytes: int | None = None
     stage: str | None = None
     reason: str | None = None
+    decoding: int | None = None
 
 
 def read_files(source: Source, paths: Sequence[str], settings: IngestSettings, advance: Advance) -> pa.Table:
@@ -57,15 +62,17 @@ def probe(source: Source, locator: Locator, max_pixels: int) -> ProbedFile:
 
 def _probe_header(path: str, data: bytes, max_pixels: int) -> ProbedFile:
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with open_picture(data, Budget()) as image:
             format_, mode, (width, height) = image.format, image.mode, image.size
+            decoding = find_decoding_version(image, data)
     except Image.DecompressionBombError:
         return ProbedFile(path, stage="probe", reason=f"more than {max_pixels} pixels: may be a decompression bomb")
-    except UnidentifiedImageError:
-        return ProbedFile(path, stage="probe", reason="not an image" if data else "empty file")
-    except Exception as error:  # noqa: BLE001 - a broken header may raise anything; it is recorded
-        return ProbedFile(path, stage="probe", reason=f"broken header: {error or type(error).__name__}")
+    except BudgetError as error:
+        return ProbedFile(path, stage="probe", reason=str(error))
+    except Exception as error:  # noqa: BLE001 - a broken header raises anything; the failure is recorded
+        reason = explain(error) if data else "empty file"
+        return ProbedFile(path, stage="probe", reason=reason if reason in SHORT else f"broken header: {reason}")
     if width * height > max_pixels:
         reason = f"{width} x {height} is more than {max_pixels} pixels: may be a decompression bomb"
         return ProbedFile(path, stage="probe", reason=reason)
-    return ProbedFile(path, hash_image(data).bytes, format_, width, height, mode, len(data))
+    return ProbedFile(path, hash_image(data).bytes, format_, width, height, mode, len(data), decoding=decoding)

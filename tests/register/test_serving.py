@@ -187,10 +187,46 @@ def test_an_image_larger_than_the_crop_is_served(served: str, tmp_path: Path) ->
     assert to_array([answer]).sum() == pytest.approx(1)
 
 
+def test_each_row_of_a_request_gets_its_own_answer_or_its_own_reason(registered: Example, served: str) -> None:
+    image = registered.images[0]
+    text = base64.b64encode(image).decode()
+    values = [
+        text,
+        base64.b64encode(b"no image at all").decode(),
+        f"data:image/png;base64,{text}",
+        base64.urlsafe_b64encode(image).decode().rstrip("="),
+        "",
+        None,
+        "no base64, either",
+        base64.b64encode(image[: len(image) // 2]).decode(),
+    ]
+    for body in (
+        {"dataframe_records": [{"image": value} for value in values]},
+        {"dataframe_split": {"columns": ["image"], "data": [[value] for value in values]}},
+        {"inputs": {"image": values}},
+        {"instances": [{"image": value} for value in values]},
+    ):
+        answers = list(request(f"{served}/invocations", body)["predictions"])
+        good = [answers[row] for row in (0, 2, 3)]
+        np.testing.assert_allclose(to_array(good), registered.expected[[0, 0, 0]], rtol=0, atol=1e-5)
+        assert [answer["error"] for answer in good] == [None] * 3
+        errors = {row: str(answers[row]["error"]) for row in (1, 4, 5, 6, 7)}
+        reasons = {1: "not an image", 4: "empty", 5: "null", 6: "not base64", 7: "truncated"}
+        for row, reason in reasons.items():
+            assert errors[row].startswith(f"row {row}: ")
+            assert reason in errors[row]
+            assert answers[row]["class"] is answers[row]["probability"] is answers[row]["probabilities"] is None
+
+
+def test_a_request_of_good_images_has_the_columns_that_it_always_had(registered: Example, served: str) -> None:
+    assert {tuple(answer) for answer in ask(served, registered.images)} == {("class", "probability", "probabilities")}
+
+
 def test_the_model_has_a_signature_an_example_its_requirements_and_no_pickle(registered: Example) -> None:
     model = Model.load(str(registered.model))
-    assert model.signature.inputs.to_dict() == [{"type": "binary", "name": "image", "required": True}]
-    assert [column["name"] for column in model.signature.outputs.to_dict()] == ["class", "probability", "probabilities"]
+    assert model.signature.inputs.to_dict() == [{"type": "string", "name": "image", "required": True}]
+    columns = {column["name"]: column["required"] for column in model.signature.outputs.to_dict()}
+    assert columns == {"class": True, "probability": True, "probabilities": True, "error": False}
     assert model.saved_input_example_info
     assert (registered.model / model.saved_input_example_info["artifact_path"]).stat().st_size > 0
     wanted = {line.split("==")[0] for line in (registered.model / "requirements.txt").read_text().splitlines()}

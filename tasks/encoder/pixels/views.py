@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from tasks.encoder.pixels.picture import Picture
+
 SMALLEST = 0.35
 """The smallest share of the image's area that a window covers."""
 LONGEST = 4 / 3
@@ -41,7 +43,7 @@ def draw_window(data: bytes, view: int, size: tuple[int, int]) -> Window:
     return Window((left, top, left + width, top + height), mirrored=mirror < 0.5)  # noqa: PLR2004 - half of them
 
 
-def crop_window(image: Image.Image, window: Window, crop: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
-    """Crop a window out of an image and resize it to ``crop`` (height, width)."""
-    resized = image.resize((crop[1], crop[0]), resampling, window.box)
+def crop_window(picture: Picture, window: Window, crop: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
+    """Crop a window out of a picture and resize it to ``crop`` (height, width)."""
+    resized = picture.resize((crop[1], crop[0]), resampling, window.box)
     return resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if window.mirrored else resized

@@ -1,5 +1,6 @@
 """A training as an MLflow run with a model: parameters, metrics, tables, pictures, lineage, and the model itself."""
 
+import base64
 import contextlib
 import json
 import sys
@@ -133,7 +134,7 @@ def _log_model(home: Home, package: ModelPackage) -> None:
             code_paths=[str(Path(folder) / code.package)],
             model_config={"batch": encoder.batch, "views": encoder.views},
             signature=_make_signature(multi_label=package.multi_label),
-            input_example=pd.DataFrame({"image": [package.examples[0]]}),
+            input_example=pd.DataFrame({"image": [base64.b64encode(package.examples[0]).decode()]}),
             pip_requirements=code.list_requirements(),
             metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
         )
@@ -157,9 +158,11 @@ def _make_signature(*, multi_label: bool) -> "ModelSignature":
 
     single = [ColSpec(DataType.string, "class"), ColSpec(DataType.double, "probability")]
     answer = [ColSpec(Array(DataType.string), "classes")] if multi_label else single
+    probabilities = ColSpec(Map(DataType.double), "probabilities")
+    # Text and not binary: MLflow would decode base64 itself, and refuse a whole request for one value that is none.
     return ModelSignature(
-        inputs=Schema([ColSpec(DataType.binary, "image")]),
-        outputs=Schema([*answer, ColSpec(Map(DataType.double), "probabilities")]),
+        inputs=Schema([ColSpec(DataType.string, "image")]),
+        outputs=Schema([*answer, probabilities, ColSpec(DataType.string, "error", required=False)]),
     )
 
 

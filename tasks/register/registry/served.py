@@ -1,27 +1,31 @@
 """The model as MLflow loads it: images in, classes and probabilities out, by the code that fills the lake."""
 
-import base64
-import binascii
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from tasks.encoder.layers import open_layers
-from tasks.encoder.pack import open_images
+from tasks.encoder.pack import open_images, read_packed_recipe
+from tasks.encoder.pixels.decode import decode
+from tasks.encoder.pixels.picture import explain
 from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
 from tasks.heads.files import load_head
+from tasks.heads.heads import Floats
+from tasks.register.registry.request_images import RequestError, read_request_image
 
 
 class ImageClassifier(PythonModel):
-    """Classifies encoded images (JPEG, PNG, ...), given as bytes or as their base64 text."""
+    """Classifies encoded images (JPEG, PNG, ...), given as bytes, as base64 text or as data URIs."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Open the backbone and the head."""
         backbone = Path(context.artifacts["backbone"])
         self._embed = open_images(backbone, context.model_config["batch"], context.model_config["views"])
+        self._transform = read_packed_recipe(backbone).transform
         self._head = load_head(Path(context.artifacts["head"]), backbone, open_layers)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401, ARG002 - MLflow's signature
@@ -29,24 +33,60 @@ class ImageClassifier(PythonModel):
 
         The class is "neither" if no probability reaches the head's threshold. A multi-label head returns, in place of
         class and probability, the list of classes whose probabilities reach their thresholds.
+
+        An image that cannot be answered costs its own row only: if there are any, a column ``error`` says why, which is
+        null for the others; the columns of these rows are null.
         """
+        values = model_input["image"].tolist()
+        images, errors = _read(values)
+        try:
+            answers = self._answer(list(images.values()))
+        except Exception:
+            broken = self._find_broken(images)
+            if not broken:
+                raise
+            errors |= broken
+            answers = self._answer([data for row, data in images.items() if row not in broken])
+        if not errors:
+            return answers
+        rows = np.setdiff1d(np.arange(len(values)), list(errors))
+        failed = answers.astype(object).set_axis(rows).reindex(range(len(values)))
+        failed = failed.astype(object).where(failed.notna(), None)
+        failed["error"] = [errors.get(row) for row in range(len(values))]
+        return failed
+
+    def _find_broken(self, images: dict[int, bytes]) -> dict[int, str]:
+        """Return why images cannot be decoded, by row."""
+        broken = {}
+        for row, data in images.items():
+            try:
+                decode(data, self._transform)
+            except Exception as error:  # noqa: BLE001 - broken pixels raise anything; the row's answer says it
+                broken[row] = f"row {row}: {explain(error)}"
+        return broken
+
+    def _answer(self, images: list[bytes]) -> pd.DataFrame:
         head = self._head
-        probabilities = head.probabilities(self._embed([_to_bytes(value) for value in model_input["image"]]))
+        empty: Floats = np.empty((0, len(head.classes)))
+        probabilities = head.probabilities(self._embed(images)) if images else empty
         table = [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities]
         if is_multi_label(head):
-            labels = name_labels(head.classes, apply_thresholds(head, probabilities))
+            labels = name_labels(head.classes, apply_thresholds(head, probabilities)) if images else []
             return pd.DataFrame({"classes": labels, "probabilities": table})
-        names = predict_classes(head, probabilities).tolist()
-        return pd.DataFrame({"class": names, "probability": probabilities.max(axis=1), "probabilities": table})
+        names = predict_classes(head, probabilities).tolist() if images else []
+        largest = probabilities.max(axis=1) if images else []
+        return pd.DataFrame({"class": names, "probability": largest, "probabilities": table})
 
 
-def _to_bytes(value: bytes | str) -> bytes:
-    if isinstance(value, str):
-        value = value.encode()
-    try:  # no image format consists of base64 characters only
-        return base64.b64decode(value, validate=True)
-    except binascii.Error:
-        return bytes(value)
+def _read(values: list[object]) -> tuple[dict[int, bytes], dict[int, str]]:
+    """Return the images of a request, and why its other values are none, by row."""
+    images, errors = dict[int, bytes](), dict[int, str]()
+    for row, value in enumerate(values):
+        try:
+            images[row] = read_request_image(value)
+        except RequestError as error:
+            errors[row] = f"row {row}: {error}"
+    return images, errors
 
 
 mlflow.models.set_model(ImageClassifier())

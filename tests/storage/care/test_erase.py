@@ -98,7 +98,7 @@ def add_images(lake: Lake, image_ids: list[str], source: str, *, known: bool = F
 
     def write() -> None:
         if not known:
-            lake.execute("INSERT INTO images SELECT image_id, 'JPEG', 8, 8, 'RGB', 9, ? FROM _added", [NOW])
+            lake.execute("INSERT INTO images SELECT image_id, 'JPEG', 8, 8, 'RGB', 9, ?, 1 FROM _added", [NOW])
         files = "INSERT INTO files (source, path, bytes, mtime_ns, image_id)"
         lake.execute(f"{files} SELECT ?, path, 9, 1, image_id FROM _added", [source])
         lake.execute("INSERT INTO labels SELECT $1, image_id, 'red', $1, $2 FROM _added", [source, NOW])

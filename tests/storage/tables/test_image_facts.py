@@ -22,7 +22,7 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
 def add(lake: Lake, number: int, size: tuple[int, int], count: int, *sources: str) -> None:
     seen = datetime(2026, 1, 31, 23, 59, tzinfo=UTC)
     row = [name(number), *size, count, seen]
-    lake.commit(lambda: lake.execute("INSERT INTO images VALUES (?::UUID, 'JPEG', ?, ?, 'RGB', ?, ?)", row))
+    lake.commit(lambda: lake.execute("INSERT INTO images VALUES (?::UUID, 'JPEG', ?, ?, 'RGB', ?, ?, 1)", row))
     for source in sources:
         row = [source, f"{number}.jpg", count, name(number)]
         insert = "INSERT INTO files (source, path, bytes, image_id) VALUES (?, ?, ?, ?::UUID)"
