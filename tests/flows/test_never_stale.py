@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from storage.lake.attach import open_lake, read_lake
+from storage.lake.attach import read_lake
 from storage.locations.home import open_home
 from storage.tables.trainings import head_path
 from tasks.embed.settings import EmbedSettings
 from tasks.train.settings import TrainSettings
 from tests.counting import Tally
-from tests.encoder.test_decode import encode, photo
 
 if TYPE_CHECKING:
     from flows.embed import Embedded
@@ -91,38 +90,3 @@ def test_a_trainings_rows_can_be_restored_from_its_snapshot(
         sql = "SELECT image_id, class FROM training_sets WHERE training_id = ? ORDER BY image_id"
         assert now.rows(sql, [report["training"]]) == rows
         assert now.value("SELECT count(*) FROM labels") == 59
-
-
-def test_only_images_whose_pixels_a_release_changed_are_embedded_again(
-    run: Run, tally: Tally, photos: Path, home: Path
-) -> None:
-    from flows.operations.plan import make_plan
-    from flows.settings import RunSettings
-
-    xmp = b'<x tiff:Orientation="6"/>'
-    (photos / "red" / "turned.jpg").write_bytes(encode(photo(40, 60), "JPEG", xmp=xmp))
-    (photos / "red" / "upright.jpg").write_bytes(encode(photo(41, 60), "JPEG"))
-    first = run()
-    with open_lake(open_home(home)) as lake:  # as an earlier release left it
-        lake.commit(lambda: lake.execute("UPDATE images SET decoding = NULL"))
-    planned = make_plan(RunSettings(source=photos, home=home))
-    assert planned.reasons == {"pixels_changed": 1}
-    assert planned.reuse == 61
-    second, third = run(), run()
-    assert second["features"] == {"computed": 1, "reused": 61, "failed": 0}
-    assert (second["recipe"], third["backbone_calls"], third["files"]["opened"]) == (first["recipe"], 0, 0)
-    assert tally.images == 63
-
-
-def test_what_an_earlier_decoder_refused_is_tried_again_once(run: Run, photos: Path, home: Path) -> None:
-    from storage.lake.migrate import upgrade
-
-    (photos / "red" / "broken.png").write_bytes(b"no image")
-    run()
-    with open_lake(open_home(home)) as lake:
-        old = "ALTER TABLE images DROP COLUMN decoding; UPDATE lake_version SET version = 6"
-        lake.commit(lambda: lake.execute(old))
-        upgrade(lake)
-        assert lake.value("SELECT count(*) FROM failures") == 0
-    again = run()
-    assert (again["files"]["opened"], again["features"]["failed"], again["backbone_calls"]) == (61, 1, 0)

@@ -14,7 +14,7 @@ from tasks.encoder.pixels.transform import Pixels
 JPEG = b"\xff\xd8\xff"
 MAX_SCANS = 100
 """The most passes over the image that a progressive file may make; libtiff draws the same line."""
-PACE = 2e8
+PACE = 3e8
 """Samples of a scan that a core decodes a second, at least."""
 BLOCK = 64
 _START_OF_SCAN, _END = 0xDA, 0xD9

@@ -171,7 +171,8 @@ def load_picture(image: Image.Image, data: bytes) -> Picture:
     Raises:
         Exception: of any kind, where the pixels are broken or have no defined range.
     """
-    check_time = image.fp.check_time if isinstance(image.fp, TimedFile) else lambda: None
+    file = getattr(image, "fp", None)
+    check_time = file.check_time if isinstance(file, TimedFile) else lambda: None
     convert = _choose_conversion(image)  # before loading, which drops a TIFF's tags
     image.load()  # before the orientation, which may stand behind the pixels
     orientation = read_orientation(image)
