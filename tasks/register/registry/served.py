@@ -52,8 +52,8 @@ class ImageClassifier(PythonModel):
         rows = np.setdiff1d(np.arange(len(values)), list(errors))
         failed = answers.astype(object).set_axis(rows).reindex(range(len(values)))
         failed = failed.astype(object).where(failed.notna(), None)
-        failed["error"] = [errors.get(row) for row in range(len(values))]
-        return failed
+        reasons = [errors.get(row) for row in range(len(values))]
+        return failed.assign(error=pd.Series(reasons, dtype=object))  # objects: elsewhere null would become NaN
 
     def _find_broken(self, images: dict[int, bytes]) -> dict[int, str]:
         """Return why images cannot be decoded, by row."""
