@@ -21,14 +21,16 @@ from tasks.encoder.pixels.decode import decode
 
 ROWS = 1024
 NEIGHBOURS = 10
-MIN_COSINE = 0.5
-"""The minimum cosine of near-duplicates: unrelated images seldom reach it, and altered copies seldom fail to."""
+MIN_COSINE = 0.3
+"""The minimum cosine of near-duplicates, which spares comparing the looks of most pairs."""
 MIN_CORRELATION = 0.9
 """The minimum correlation of near-duplicates; benchmarks.duplicates measures what it finds and what it confuses."""
 SIDE, THUMBNAIL = 16, 48
 """Pixels along each side of a window, and of the thumbnail that it is cut from."""
 SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75)
 """The sizes of the windows, as shares of the image's sides."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""The weights of red, green and blue in grey (ITU-R BT.601), as in most grey copies."""
 CACHED = 4096
 """Images whose windows stay in memory, at 47 kB each."""
 _THUMBNAIL = Transform(
@@ -145,7 +147,7 @@ def make_thumbnail(data: bytes) -> Thumbnail:
     Raises:
         Exception: of any kind, if the image is broken.
     """
-    levels: Thumbnail = decode(data, _THUMBNAIL).astype(np.float32).mean(axis=2).astype(np.uint8)
+    levels: Thumbnail = (decode(data, _THUMBNAIL) @ LUMA).astype(np.uint8)
     return levels
 
 
