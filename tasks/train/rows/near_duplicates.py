@@ -23,7 +23,7 @@ ROWS = 1024
 NEIGHBOURS = 10
 MIN_COSINE = 0.3
 """The minimum cosine of near-duplicates, which spares comparing the looks of most pairs."""
-MIN_CORRELATION = 0.9
+MIN_CORRELATION = 0.92
 """The minimum correlation of near-duplicates; benchmarks.duplicates measures what it finds and what it confuses."""
 SIDE, THUMBNAIL = 16, 48
 """Pixels along each side of a window, and of the thumbnail that it is cut from."""
