@@ -98,7 +98,7 @@ def test_what_an_earlier_decoder_refused_is_tried_again_once(home: Home) -> None
     with open_lake(home) as lake:
         commit_scan(lake, scanned, NOW)
         assert look(home).reads.num_rows == 0
-        for sql in ("ALTER TABLE images DROP COLUMN decoding", "UPDATE lake_version SET version = 6"):
+        for sql in ("ALTER TABLE images DROP COLUMN decoding", "UPDATE lake_version SET version = 7"):
             lake.execute(sql)
         upgrade(lake)
         assert lake.value("SELECT count(*) FROM failures") == 0
