@@ -42,6 +42,8 @@ ROWS = {
     "predictions": 60,
 }
 NEWEST, TRAINED = 10, 4  # snapshots: the release's last, and the one from which it trained its first head
+TRIED_AGAIN = {"files": 31, "failures": 0}
+"""What the decoder of an earlier release refused is forgotten once, so that the next scan reads it again."""
 
 
 @pytest.fixture
@@ -84,7 +86,7 @@ def test_every_row_is_there_after_the_upgrade(first: Home) -> None:
     with open_raw(first) as lake:
         assert (read_version(lake), count_rows(lake)) == (1, ROWS)
     with read_lake(first) as lake:
-        assert (read_version(lake), count_rows(lake)) == (VERSION, ROWS)
+        assert (read_version(lake), count_rows(lake)) == (VERSION, ROWS | TRIED_AGAIN)
         assert lake.value("SELECT count(*) FROM heads WHERE code IS NULL") == 2
         assert lake.snapshot == NEWEST + VERSION - 1
     with open_lake(first) as lake:
