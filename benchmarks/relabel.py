@@ -22,9 +22,9 @@ from flows.progress import show_progress
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home, open_home
 from storage.names import LabelSetName, SourceName
+from storage.queries.image_facts import list_facts
 from storage.sources.open_image import folder_source
 from storage.tables.features import commit_shard
-from storage.tables.image_facts import list_facts
 from storage.tables.missing import FeatureRequest, list_missing
 from storage.tables.recipes import save_recipe
 from storage.tables.review_labels import save_decisions

@@ -41,7 +41,7 @@ def sql(
 def status(*, settings: HomeOptions = HomeSettings(), output: OutputOptions = OutputOptions()) -> None:
     """Show what the lake holds: its newest snapshot, sources, images, recipes, features, failures, models and tags."""
     from storage.lake.attach import read_existing_lake
-    from storage.tables.summary import summarize
+    from storage.queries.summary import summarize
 
     with read_existing_lake(settings.resolved_home) as lake:
         summary = summarize(lake)
@@ -63,7 +63,7 @@ def lineage(
         version: The model's version; by default its newest.
     """
     from storage.lake.attach import read_existing_lake
-    from storage.tables.lineage import trace
+    from storage.queries.lineage import trace
 
     with read_existing_lake(settings.resolved_home) as lake:
         traced = trace(lake, what, version)

@@ -16,10 +16,10 @@ from storage.errors import FrostlineError
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
 from storage.plural import pluralize
+from storage.queries.scan_effects import ScanEffects, find_effects
 from storage.recipe import Recipe
 from storage.tables.features import Pace, measure_pace
 from storage.tables.missing import FeatureRequest, Missing, count_present, explain_missing
-from storage.tables.scan_effects import ScanEffects, find_effects
 from storage.tables.scans import Scan, count_labels_after
 from tasks.embed.find_recipe import find_recorded_recipe
 from tasks.embed.foresee import foresee_recipe, needs_look

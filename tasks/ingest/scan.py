@@ -11,6 +11,7 @@ from storage.locations.home import Home
 from storage.names import LabelSetName, SourceName
 from storage.plural import pluralize
 from storage.progress import Progress
+from storage.queries.vanished import Vanished, find_vanished
 from storage.sources.open_image import Source
 from storage.tables.scans import (
     Listing,
@@ -22,7 +23,6 @@ from storage.tables.scans import (
     labels_after,
     list_below,
 )
-from storage.tables.vanished import Vanished, find_vanished
 from tasks.ingest.probe import read_files
 from tasks.ingest.settings import IngestSettings
 from tasks.ingest.sources.folder import join_unreadable, list_folder

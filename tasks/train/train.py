@@ -19,8 +19,8 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName
 from storage.progress import Progress, silent
+from storage.queries.image_facts import list_facts
 from storage.release import name_release
-from storage.tables.image_facts import list_facts
 from storage.tables.splits import list_given
 from storage.tables.trainings import (
     Training,
@@ -34,6 +34,8 @@ from storage.tables.trainings import (
 )
 from tasks.heads.answers import make_indicators
 from tasks.heads.files import save_head
+from tasks.train.calibrate.out_of_fold import Pool, calibrate_candidate, refit
+from tasks.train.calibrate.unknown_classes import Price, add_rejection, warn_price
 from tasks.train.cross_validate import (
     Folds,
     choose_folds,
@@ -44,8 +46,6 @@ from tasks.train.cross_validate import (
 )
 from tasks.train.fit.candidates import Candidate, TailContext, fit_heads
 from tasks.train.fit.multi_label import train_labels
-from tasks.train.fit.out_of_fold import Pool, calibrate_candidate, refit
-from tasks.train.fit.unknown_classes import Price, add_rejection, warn_price
 from tasks.train.measure.evaluate import Evaluation, evaluate
 from tasks.train.rows.assign import LabelledImages, SplitAssignment, SplitIdentity, place_images
 from tasks.train.rows.coverage import Coverage, check_coverage, warn_bridges, warn_left_out, warn_thin

@@ -21,7 +21,7 @@ from storage.errors import ReviewError
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
 from storage.names import LabelSetName, ModelName
-from storage.tables.lineage import trace
+from storage.queries.lineage import trace
 from storage.tables.trainings import head_path
 from tasks.heads.answers import is_multi_label
 from tasks.heads.files import load_head

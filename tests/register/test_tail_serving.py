@@ -15,10 +15,10 @@ from flows.settings import RunSettings
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
 from storage.names import LabelSetName, SourceName
+from storage.queries.lineage import trace
 from storage.sources.copies import find_copies
 from storage.sources.open_image import open_image
 from storage.tables.features import read_features
-from storage.tables.lineage import trace
 from storage.tables.models import list_predictable
 from storage.tables.trainings import find_training
 from tasks.encoder.layers import open_layers

@@ -15,8 +15,8 @@ from storage.errors import TrainError
 from storage.progress import Progress, silent
 from tasks.encoder.layers import open_layers
 from tasks.heads.heads import Classifier, DenseLayer, Head, Neighbours, Tail, count_views
+from tasks.train.calibrate.temperature import calibrate
 from tasks.train.fit.axes import PrincipalAxes, find_principal_axes
-from tasks.train.fit.calibrate import calibrate
 from tasks.train.fit.examples import Examples, LabelledFeatures, weigh_examples
 from tasks.train.fit.prototypes import fit_prototypes
 from tasks.train.fit.ridge import fit_ridge

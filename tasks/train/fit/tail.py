@@ -20,7 +20,7 @@ from storage.artifacts.head_files import Arrays
 from storage.errors import SettingsError
 from storage.progress import Advance
 from tasks.heads.heads import Head, TailLayers, tempered_softmax
-from tasks.train.fit.calibrate import find_temperature
+from tasks.train.calibrate.temperature import find_temperature
 from tasks.train.fit.examples import Examples
 from tasks.train.measure.metrics import compute_log_losses
 from tasks.train.search.budget import OutOfTimeError

@@ -10,7 +10,7 @@ import numpy as np
 from storage.errors import TrainError
 from storage.lake.lake import Lake
 from storage.locations.home import Home
-from storage.tables.image_facts import list_facts
+from storage.queries.image_facts import list_facts
 from storage.tables.trainings import Training, evaluation_path, head_path
 from tasks.encoder.layers import open_layers
 from tasks.heads.load import read_head

@@ -12,9 +12,9 @@ from storage.errors import TrainError
 from storage.lake.lake import Lake
 from storage.names import LabelSetName
 from storage.progress import Progress
+from storage.queries.image_facts import list_arrivals
 from storage.sources.copies import ImageCopy, choose_copies
 from storage.tables.features import read_features
-from storage.tables.image_facts import list_arrivals
 from storage.tables.label_sets import list_sources
 from storage.tables.scans import list_paths
 from tasks.train.rows.near_duplicates import MIN_COSINE, LooksSame, find_earlier_neighbours, make_file_comparison

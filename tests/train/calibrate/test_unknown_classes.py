@@ -9,14 +9,14 @@ from pydantic import ValidationError
 from storage.errors import TrainError
 from tasks.heads.answers import NEITHER, predict_classes
 from tasks.heads.files import load_head, save_head
-from tasks.train.fit.candidates import fit_heads
-from tasks.train.fit.unknown_classes import (
+from tasks.train.calibrate.unknown_classes import (
     Price,
     RejectionResult,
     add_rejection,
     choose_rejection_threshold,
     warn_price,
 )
+from tasks.train.fit.candidates import fit_heads
 from tasks.train.rows.assign import SplitAssignment
 from tasks.train.rows.coverage import check_coverage, find_conformal_rank
 from tasks.train.rows.splits import SPLITS

@@ -39,7 +39,7 @@ from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, train_head
 from tests.counting import decide_recipe
 from tests.first_run import copy_homes
-from tests.flows.test_cli import ROOT, CommandResult, refused
+from tests.flows.command.test_cli import ROOT, CommandResult, refused
 from tests.pictures import write_image
 from tests.storage.lake.test_migrate import first as first  # noqa: PLC0414 - a fixture
 from tests.test_layers import COMMAND, run_python

@@ -13,10 +13,10 @@ from storage.errors import QueryError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import open_home
+from storage.queries.lineage import trace
 from storage.recipe import read_recipe
 from storage.release import name_release
 from storage.tables.features import read_features
-from storage.tables.lineage import trace
 from tests.storage.lake.test_migrate import first as first  # noqa: PLC0414 - a fixture
 
 

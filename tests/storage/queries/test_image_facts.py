@@ -9,7 +9,7 @@ import pytest
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
-from storage.tables.image_facts import list_facts
+from storage.queries.image_facts import list_facts
 from tests.rows import name
 
 

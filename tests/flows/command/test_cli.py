@@ -21,7 +21,7 @@ from storage.locations.home import open_home
 from tests.counting import Tally
 from tests.pictures import write_folder, write_image
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)

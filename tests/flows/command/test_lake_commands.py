@@ -19,7 +19,7 @@ from tasks.encoder.backbone.weights import Weights
 from tests.counting import decide_recipe
 from tests.rows import DIM, NOW, add_features, label
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 

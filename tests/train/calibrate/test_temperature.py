@@ -8,7 +8,7 @@ from scipy.special import log_softmax
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Head
-from tasks.train.fit.calibrate import calibrate
+from tasks.train.calibrate.temperature import calibrate
 from tasks.train.measure.metrics import assign_bins
 from tests.train.answers import CLASSES, draw, make_head
 
