@@ -162,7 +162,7 @@ WAYS: dict[str, tuple[str, Callable[[Home], None]]] = {
     ),
     "foreign prediction": (
         "foreign image",
-        write(f"INSERT INTO predictions VALUES ('photos', 1, '{UNKNOWN_IMAGE}', 'red', 1, now())"),
+        write(f"INSERT INTO predictions SELECT * REPLACE ('{UNKNOWN_IMAGE}' AS image_id) FROM predictions LIMIT 1"),
     ),
     "foreign recipe": (
         "foreign recipe",

@@ -76,7 +76,10 @@ def test_an_image_leads_to_every_model_and_prediction_that_used_it(lake: Lake) -
     later = trace(lake, find_image(lake, "red/later.png"))["used_by"]
     assert [row["version"] for row in later] == [2]
     lake.commit(
-        lambda: lake.execute("INSERT INTO predictions SELECT 'photos', 1, ?::UUID, 'red', 0.9, now()", [later_id(lake)])
+        lambda: lake.execute(
+            "INSERT INTO predictions SELECT 'photos', 1, ?::UUID, 'red', 0.9, now(), registry FROM models",
+            [later_id(lake)],
+        )
     )
     scored, trained = trace(lake, later_id(lake))["used_by"]
     assert (scored["version"], scored["class"], scored["split"], scored["predicted"]) == (

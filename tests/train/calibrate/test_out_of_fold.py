@@ -7,9 +7,9 @@ from pydantic import ValidationError
 
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import tempered_softmax
+from tasks.train.calibrate import out_of_fold
 from tasks.train.calibrate.out_of_fold import Pool, Scores, calibrate_candidate, choose_temperature, deal_folds, refit
 from tasks.train.calibrate.temperature import find_likely_temperature
-from tasks.train.calibrate import out_of_fold
 from tasks.train.fit.candidates import fit_heads
 from tasks.train.measure.evaluate import log_loss
 from tasks.train.measure.metrics import index_classes
