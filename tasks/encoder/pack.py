@@ -28,14 +28,9 @@ def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
         shutil.copyfile(weights.path, unfinished / f"weights{mark}{weights.path.suffix}")
 
 
-def read_packed_recipe(folder: Path) -> Recipe:
-    """Read a packed backbone's recipe."""
-    return read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
-
-
 def read_packed(folder: Path) -> tuple[Recipe, Weights]:
     """Read a packed backbone's recipe, and find its weights."""
-    recipe = read_packed_recipe(folder)
+    recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
     path = next(folder.glob("weights*"))
     return recipe, Weights(path, digest_file(path), by_order=BY_ORDER in path.suffixes)
 

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from storage.recipe import read_recipe
 from tasks.encoder.layers import open_layers
-from tasks.encoder.pack import open_images, read_packed_recipe
+from tasks.encoder.pack import open_images
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.picture import explain
 from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
@@ -25,7 +26,7 @@ class ImageClassifier(PythonModel):
         """Open the backbone and the head."""
         backbone = Path(context.artifacts["backbone"])
         self._embed = open_images(backbone, context.model_config["batch"], context.model_config["views"])
-        self._transform = read_packed_recipe(backbone).transform
+        self._transform = read_recipe((backbone / "recipe.json").read_text(encoding="utf-8")).transform
         self._head = load_head(Path(context.artifacts["head"]), backbone, open_layers)
 
     def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: Any = None) -> pd.DataFrame:  # noqa: ANN401, ARG002 - MLflow's signature
