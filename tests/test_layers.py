@@ -5,7 +5,8 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,22 @@ def test_each_init_file_is_there_and_empty_but_for_the_public_one() -> None:
     filled = {path for path, text in list_modules().items() if path.endswith("__init__.py") and text}
     assert filled == {"frostline/__init__.py"}
     assert {folder for folder in folders if not (folder / "__init__.py").is_file()} == set()
+
+
+def test_no_folder_is_crowded() -> None:
+    assert find_crowded(list_modules()) == {}
+
+
+def test_a_planted_crowd_is_found() -> None:
+    paths = [f"tasks/room/file_{number}.py" for number in range(FULLEST_FOLDER + 1)]
+    assert find_crowded(paths) == {"tasks/room": FULLEST_FOLDER + 1}
+    assert find_crowded(paths[1:]) == {}
+
+
+def find_crowded(paths: Iterable[str]) -> dict[str, int]:
+    """Count the modules of each folder that has too many."""
+    folders = Counter(path.rpartition("/")[0] for path in paths)
+    return {folder: files for folder, files in folders.items() if files > FULLEST_FOLDER}
 
 
 def test_files_and_functions_are_short() -> None:

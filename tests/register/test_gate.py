@@ -110,7 +110,7 @@ def test_a_version_that_is_clearly_better_passes_with_the_reason(lake: Lake) -> 
     assert decision.promoted
     assert decision.reason == (
         "better: accuracy 1.0000 against 0.0000 on 8 images, "
-        "difference +100.0 points (90 % interval +53.5 to +100.0), p = 0.0039"
+        "difference +100.0 points (90 % interval +49.5 to +100.0), p = 0.0039"
     )
     assert dict(decision.rows) == {image(number): name for number, name, _ in TEST}
 

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from tasks.heads.answers import LabelIndicators, compute_average_precisions
 from tasks.heads.heads import Floats
+from tasks.statistics.paired import find_paired_interval
 
 RESAMPLES = 2000
 SEED = 0
@@ -45,7 +46,7 @@ def compare_accuracies(new: Correct, old: Correct, confidence: float) -> Compari
     """Compare the accuracies of two models on the same images.
 
     The test is McNemar's (1947), one-sided and exact: of the images that only one model gets right, does the new one
-    get more than half? The interval is Agresti and Min's (2005), which adds half an image to each of the four counts.
+    get more than half? The interval is Tango's (1998), which goes with this test.
 
     Args:
         new: Whether the new model is right about each image [n].
@@ -56,18 +57,8 @@ def compare_accuracies(new: Correct, old: Correct, confidence: float) -> Compari
 
     images, gained, lost = len(new), int((new & ~old).sum()), int((old & ~new).sum())
     p = binomtest(gained, gained + lost, alternative="greater").pvalue if gained + lost else 1.0
-    low, high = _bound_difference(gained, lost, images, confidence)
+    low, high = find_paired_interval(gained, lost, images, 2 * confidence - 1)
     return Comparison(float(new.mean()), float(old.mean()), low, high, float(p), images)
-
-
-def _bound_difference(gained: int, lost: int, images: int, confidence: float) -> tuple[float, float]:
-    from scipy.stats import norm
-
-    total = images + 2
-    center = (gained - lost) / total
-    deviation = float(np.sqrt((gained + lost + 1) / total - center**2) / np.sqrt(total))
-    reach = float(norm.ppf(confidence)) * deviation
-    return max(-1.0, center - reach), min(1.0, center + reach)
 
 
 def compare_mean_average_precisions(
