@@ -152,6 +152,7 @@ def make_plan(settings: RunSettings) -> Plan:
     missing, reuse, effects, pace = _compare(home, settings, recipes, scanned)
     room = measure_room(home, sum(part.images for part in missing), recipe, weights)
     refusals.check(room.check)
+    of_labels = refusals if not scanned.listing.doubt else _Refusals()  # which classes there are is in doubt, too
     return Plan(
         source,
         recipes[0].recipe_id if recipes[0] else None,
@@ -164,7 +165,7 @@ def make_plan(settings: RunSettings) -> Plan:
         effects,
         scanned.listing.layout,
         room,
-        (*_describe_layout(scanned), *(refusals.check(lambda: _check_labels(home, settings, scanned)) or ())),
+        (*_describe_layout(scanned), *(of_labels.check(lambda: _check_labels(home, settings, scanned)) or ())),
         tuple(refusals.messages),
     )
 
@@ -200,7 +201,8 @@ def _check_labels(home: Home, settings: RunSettings, scanned: Scan) -> tuple[str
 
 def _describe_layout(scanned: Scan) -> tuple[str, ...]:
     listing = scanned.listing
-    return (f"layout {listing.layout}: {listing.note}",) if listing.note else ()
+    note = "assumed in this plan, until you say which is meant" if listing.doubt else listing.note
+    return (f"layout {listing.layout}: {note}",) if note else ()
 
 
 def _sum_by_class(parts: Sequence[Missing]) -> tuple[Missing, ...]:

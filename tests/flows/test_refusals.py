@@ -11,6 +11,10 @@ from flows.settings import RunSettings
 from storage.errors import SourceError
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
+from storage.names import SourceName
+from storage.progress import silent
+from tasks.ingest.scan import ScanOptions, scan
+from tasks.ingest.settings import IngestSettings
 from tests.counting import Tally
 from tests.pictures import write_image
 
@@ -61,12 +65,42 @@ def test_plan_says_which_classes_are_too_small_and_what_the_folders_were_taken_f
     assert plan(photos, home, train={"leave_out": ("rare", "thin")}).to_json()["warnings"][1:] == []
 
 
-def test_plan_says_that_a_run_would_refuse_folders_named_like_splits(
-    tally: Tally,  # noqa: ARG001 - in place of a real backbone
-    photos: Path,
+@pytest.mark.parametrize(
+    ("folders", "doubt", "meant"),
+    [
+        (("cat", "dog", "test"), "the folder test may be a class or a split", "class"),
+        (("val/cat", "val/dog"), "the folder val may be a class or a split", "split/class"),
+        (
+            ("north/cat", "north/dog", "south/cat", "south/dog"),
+            "the folders north, south have the same folders in them, cat, dog: either may be the classes",
+            "*/class",
+        ),
+    ],
+)
+def test_plan_goes_on_where_a_run_refuses_folders_that_may_mean_something_else(
+    frostline_in: Callable[..., int],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     home: Path,
+    folders: tuple[str, ...],
+    doubt: str,
+    meant: str,
 ) -> None:
-    write_image(photos / "test" / "1.png", "blue", 90_000)
-    [refused] = plan(photos, home).to_json()["refusals"]
-    assert "the folder test may be a class or a split" in refused
-    assert plan(photos, home, ingest={"layout": "class"}).refusals == ()
+    photos = tmp_path / "pics"
+    for number, folder in enumerate(folders):
+        for image in range(8):
+            write_image(photos / folder / f"{image}.png", "red", 10 * number + image)
+    assert frostline_in(tmp_path, "plan", "pics", "--home", str(home)) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert f"compute   {8 * len(folders)}" in lines
+    assert "warning   layout class: assumed in this plan, until you say which is meant" in lines
+    [refused] = [line for line in lines if line.startswith("refused")]
+    assert doubt in refused
+    assert "Say which: --ingest.layout class" in refused
+    with pytest.raises(SourceError) as raised:
+        scan(open_home(home), SourceName("pics"), photos, IngestSettings(), silent, ScanOptions(strict=True))
+    assert str(raised.value) == refused.removeprefix("refused   ")
+
+    made = plan(photos, home, ingest={"layout": meant})
+    assert made.refusals == ()
+    assert {part.label for part in made.missing} == {folder.rpartition("/")[2] for folder in folders}
