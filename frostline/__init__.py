@@ -89,11 +89,12 @@ class Model:
         Raises:
             Exception: of any kind, at the first image that cannot be read or decoded.
         """
-        probabilities = self._head.probabilities(self._embed([_read(image) for image in images]))
+        features = self._embed([_read(image) for image in images])
+        probabilities = self._head.probabilities(features)
         if is_multi_label(self._head):
             names = name_labels(self.classes, apply_thresholds(self._head, probabilities))
         else:
-            names = [[name] for name in predict_classes(self._head, probabilities).tolist()]
+            names = [[name] for name in predict_classes(self._head, features, probabilities).tolist()]
         rows = (dict(zip(self.classes, map(float, row), strict=True)) for row in probabilities)
         return [Answer(tuple(chosen), row) for chosen, row in zip(names, rows, strict=True)]
 

@@ -103,13 +103,21 @@ def _describe_unknown(found: Mapping[str, Any]) -> list[Any]:
     if "refuse_below" not in found["metrics"]:
         return []
     rows = [row.values() for row in list_unknown(found)]
-    line = f"neither   if no class has a probability of {found['metrics']['refuse_below']:.4f}"
+    line = f"neither   {_describe_threshold(found['metrics'])}"
     prices = [row.values() for row in found.get("prices", ())]  # earlier releases have none
     return [
         line,
         *_table(("class", "images", "accepted", *ENDS), rows, "unknown classes"),
         *_table(("false accept", "refused"), prices, "what other rates would refuse of known classes (validation)"),
     ]
+
+
+def _describe_threshold(metrics: Mapping[str, float]) -> str:
+    threshold = f"{metrics['refuse_below']:.4f}"
+    if "refuse_nearest" not in metrics:  # a head of an earlier release
+        return f"if no class has a probability of {threshold}"
+    images = f"{metrics['refuse_nearest']:g} training images"
+    return f"if fewer than {images} have a cosine of at least {threshold} to the image"
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> list[Any]:

@@ -6,7 +6,9 @@ from typing import TypeGuard, cast
 import numpy as np
 import numpy.typing as npt
 
+from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Classifier, Floats, Head
+from tasks.heads.rejection import refuse
 
 NEITHER = "neither"
 SMALLEST_PROBABILITY = 1e-15
@@ -19,10 +21,16 @@ def is_multi_label(head: Classifier) -> TypeGuard[Head]:
     return isinstance(head, Head) and bool(head.thresholds)
 
 
-def predict_classes(head: Classifier, probabilities: Floats) -> npt.NDArray[np.str_]:
-    """Return the most probable class for each row [n, classes], or "neither" below the rejection threshold."""
-    refused = probabilities.max(axis=1) < head.refuse_below
-    return np.array([*head.classes, NEITHER])[np.where(refused, -1, probabilities.argmax(axis=1))]
+def predict_classes(head: Classifier, features: Matrix, probabilities: Floats) -> npt.NDArray[np.str_]:
+    """Return the most probable class of each image, or "neither" if the head refuses it.
+
+    Args:
+        head: The head.
+        features: What the probabilities were computed from [n, dim].
+        probabilities: The head's probabilities [n, classes].
+    """
+    answers = probabilities.argmax(axis=1)
+    return np.array([*head.classes, NEITHER])[np.where(refuse(head, features, probabilities), -1, answers)]
 
 
 def apply_thresholds(head: Head, probabilities: Floats) -> LabelIndicators:

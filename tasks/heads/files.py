@@ -29,6 +29,8 @@ def save_head(head: Classifier, path: Path) -> None:
     arrays["temperature"] = np.array([head.temperature])
     if head.refuse_below:
         arrays["refuse_below"] = np.array([head.refuse_below])
+    if head.known is not None:
+        arrays["known"] = np.ascontiguousarray(head.known)
     if head.views > 1:
         arrays["views"] = np.array([head.views])
     if isinstance(head, Head) and head.thresholds:
@@ -60,6 +62,7 @@ def load_head(path: Path, backbone: Path | None = None, open_layers: OpenLayers 
     own["temperature"] = float(arrays.get("temperature", np.ones(1))[0])
     own["views"] = int(arrays.get("views", np.ones(1))[0])
     own["refuse_below"] = float(arrays.get("refuse_below", np.zeros(1))[0])
+    own["known"] = arrays.get("known")
     if kind == "tail":
         if facts["opener"] != OPENER:
             raise TrainError(

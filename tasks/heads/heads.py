@@ -26,7 +26,8 @@ class Head:
 
     ``mean`` and ``scale`` are [dim], ``weights`` [dim, classes] and ``bias`` [classes] in the order of ``classes``, all
     float64. ``temperature`` divides the logits to calibrate the probabilities. ``views`` is the number of views of an
-    image over which predictions average. If no probability reaches ``refuse_below``, the answer is "neither".
+    image over which predictions average. If an image's nearness to the ``known`` training images [k, dim] is less than
+    ``refuse_below``, the answer is "neither" (see :mod:`tasks.heads.rejection`).
 
     With ``thresholds``, one for each class, the head is multi-label: each class has a sigmoid, and an image has all
     classes whose probability reaches the threshold.
@@ -40,6 +41,7 @@ class Head:
     temperature: float = 1.0
     hidden: tuple[DenseLayer, ...] = ()
     refuse_below: float = 0.0
+    known: npt.NDArray[np.float16] | None = None
     thresholds: tuple[float, ...] = ()
     views: int = 1
 
@@ -102,6 +104,7 @@ class Neighbours:
     nearest: npt.NDArray[np.int64]
     temperature: float = 1.0
     refuse_below: float = 0.0
+    known: npt.NDArray[np.float16] | None = None
     views: int = 1
 
     def logits(self, features: Matrix) -> Floats:

@@ -41,11 +41,13 @@ def predict_images(
 
 
 def _predict_chunk(lake: Lake, head: Classifier, training: Training, image_ids: list[str]) -> pa.Table:
-    probabilities = head.probabilities(read_head_inputs(lake, training, image_ids))
+    features = read_head_inputs(lake, training, image_ids)
+    probabilities = head.probabilities(features)
     if is_multi_label(head):
         images, labels = np.nonzero(apply_thresholds(head, probabilities))
         ids, names, best = np.array(image_ids)[images], np.array(head.classes)[labels], probabilities[images, labels]
     else:
-        ids, names, best = np.array(image_ids), predict_classes(head, probabilities), probabilities.max(axis=1)
+        names = predict_classes(head, features, probabilities)
+        ids, best = np.array(image_ids), probabilities.max(axis=1)
     columns = {"image_id": ids.astype(str), "class": names.astype(str), "probability": best.astype(np.float32)}
     return pa.table(columns)

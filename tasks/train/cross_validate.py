@@ -12,8 +12,7 @@ from tasks.heads.answers import LabelIndicators, compute_mean_average_precision
 from tasks.heads.heads import Floats
 from tasks.statistics.influences import find_mean_precision_influences
 from tasks.statistics.shares import find_figure_interval
-from tasks.train.calibrate.unknown_classes import fix_hyperparameters
-from tasks.train.fit.candidates import Hyperparameters, fit_heads
+from tasks.train.fit.candidates import Hyperparameters, fit_heads, fix_hyperparameters
 from tasks.train.fit.examples import ClassNames
 from tasks.train.fit.multi_label import fit_label_heads
 from tasks.train.measure.metrics import name_interval

@@ -287,7 +287,7 @@ def _fit_and_evaluate(
     candidates = (first, *others)
     if settings.false_accept is None:
         return candidates, evaluate(candidates[0].head, *test, facts)
-    rejection = add_rejection(candidates[0], train, validation, test, settings, settings.false_accept)
+    rejection = add_rejection(candidates[0], train, validation, test, settings.false_accept)
     evaluation = evaluate(rejection.candidate.head, *test, facts)
     metrics = {**evaluation.metrics, **rejection.metrics}
     return (rejection.candidate, *candidates[1:]), replace(

@@ -130,7 +130,15 @@ def test_a_deployment_has_its_schedule_and_runs_one_at_a_time(
 def test_the_run_form_has_a_help_text_for_every_setting(site: Site) -> None:
     schema = site.deployment()["parameter_openapi_schema"]
     models = {name: part for name, part in schema["definitions"].items() if "properties" in part}
-    steps = {"IngestSettings", "EmbedSettings", "TrainSettings", "TailSettings", "SearchSettings", "RegisterSettings"}
+    steps = {
+        "IngestSettings",
+        "EmbedSettings",
+        "TrainSettings",
+        "TailSettings",
+        "SearchSettings",
+        "RegisterSettings",
+        "GateSettings",
+    }
     assert set(models) == {"RunSettings", "LakeSettings", *steps}
     texts = {
         (name, key): row.get("description") or models[row["$ref"].rpartition("/")[2]]["description"]

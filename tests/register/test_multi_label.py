@@ -147,12 +147,14 @@ def test_a_model_that_may_answer_neither_does_so_when_served_and_in_the_lake(
 ) -> None:
     least = run(train={"false_accept": 0.4})["metrics"]["refuse_below"]
     strange = photos.parent / "strange.png"
-    Image.new("RGB", (8, 8), (110, 110, 110)).save(strange)
+    lit_corner = Image.new("RGB", (8, 8))
+    lit_corner.paste((250, 250, 250), (0, 0, 2, 2))
+    lit_corner.save(strange)
     paths = [*sorted(photos.rglob("*.png")), strange]
     answers, said = ask(load_model(home), paths), list_predictions(home)
     for path, name, chance, chances in zip(paths, *(answers[each] for each in answers), strict=True):
         assert chance == max(chances.values())
-        assert name == ("neither" if chance < least else max(chances, key=lambda each: chances[each]))
+        assert name in {"neither", max(chances, key=lambda each: chances[each])}
         if path != strange:
             assert said[str(path.relative_to(photos))] == [name]
     assert answers["class"].iloc[-1] == "neither"
@@ -161,4 +163,4 @@ def test_a_model_that_may_answer_neither_does_so_when_served_and_in_the_lake(
     assert {"false_accept", "false_accept_high", "refused", "refused_low"} <= set(found["metrics"])
     assert {row["class"] for row in found["unknown"]} <= {"blue", "green", "red"}
     told = describe(found)
-    assert f"neither   if no class has a probability of {least:.4f}" in told
+    assert f"neither   if fewer than 5 training images have a cosine of at least {least:.4f} to the image" in told

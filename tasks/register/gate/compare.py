@@ -138,7 +138,7 @@ def _compare_classes(
 
 def _predict(lake: Lake, contender: Contender, rows: Rows) -> npt.NDArray[np.str_]:
     inputs = read_head_inputs(lake, contender.training, [image_id for image_id, _ in rows])
-    return predict_classes(contender.head, contender.head.probabilities(inputs))
+    return predict_classes(contender.head, inputs, contender.head.probabilities(inputs))
 
 
 def _compare_labels(lake: Lake, new: Contender, old: Contender, rows: Rows, settings: GateSettings) -> tuple[bool, str]:

@@ -69,12 +69,13 @@ class ImageClassifier(PythonModel):
     def _answer(self, images: list[bytes]) -> pd.DataFrame:
         head = self._head
         empty: Floats = np.empty((0, len(head.classes)))
-        probabilities = head.probabilities(self._embed(images)) if images else empty
+        features = self._embed(images) if images else np.empty((0, 1), np.float32)
+        probabilities = head.probabilities(features) if images else empty
         table = [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities]
         if is_multi_label(head):
             labels = name_labels(head.classes, apply_thresholds(head, probabilities)) if images else []
             return pd.DataFrame({"classes": labels, "probabilities": table})
-        names = predict_classes(head, probabilities).tolist() if images else []
+        names = predict_classes(head, features, probabilities).tolist() if images else []
         largest = probabilities.max(axis=1) if images else []
         return pd.DataFrame({"class": names, "probability": largest, "probabilities": table})
 

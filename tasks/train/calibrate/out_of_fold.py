@@ -16,8 +16,7 @@ import numpy.typing as npt
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats, tempered_softmax
 from tasks.train.calibrate.temperature import find_likely_temperature
-from tasks.train.calibrate.unknown_classes import fix_hyperparameters
-from tasks.train.fit.candidates import Candidate, fit_heads
+from tasks.train.fit.candidates import Candidate, fit_heads, fix_hyperparameters
 from tasks.train.fit.examples import ClassNames, LabelledFeatures
 from tasks.train.measure.metrics import Indices, compute_log_losses, index_classes
 from tasks.train.settings import TrainSettings

@@ -30,6 +30,13 @@ if TYPE_CHECKING:
 Hyperparameters = dict[str, float | str]
 """The kind of head (under "head") and the values tuned for it."""
 
+SETTINGS_BY_HYPERPARAMETER = {
+    "l2": "l2",
+    "nearest": "nearest",
+    "learning_rate": "learning_rates",
+    "weight_decay": "weight_decays",
+}
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -103,6 +110,16 @@ def fit_heads(
         rates = f"train.learning_rates {settings.learning_rates} with weight_decays {settings.weight_decays}"
         raise TrainError(rates, "make every candidate diverge", "Lower --train.learning-rates or --train.weight-decays")
     return tuple(sorted(candidates, key=lambda candidate: candidate.loss))  # ties go to the one fitted first
+
+
+def fix_hyperparameters(settings: TrainSettings, hyperparameters: Hyperparameters) -> TrainSettings:
+    """Return settings that train this one candidate."""
+    values = {
+        SETTINGS_BY_HYPERPARAMETER[name]: (value,)
+        for name, value in hyperparameters.items()
+        if name in SETTINGS_BY_HYPERPARAMETER
+    }
+    return settings.model_copy(update={"heads": (hyperparameters["head"],), **values})
 
 
 def _prepare(

@@ -1,5 +1,6 @@
 """Rejection: the false accept rate of unknown classes, and the labels that it needs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 from storage.errors import TrainError
 from tasks.heads.answers import NEITHER, predict_classes
 from tasks.heads.files import load_head, save_head
+from tasks.heads.rejection import choose_known, measure_nearness
 from tasks.train.calibrate.unknown_classes import (
     Price,
     RejectionResult,
@@ -30,7 +32,7 @@ RATE = 0.1
 def add(kind: Kind = "softmax", rate: float = RATE, images: int = 900) -> RejectionResult:
     settings = TrainSettings(heads=(kind,), false_accept=rate, epochs=5, hidden=16)
     train, validation, test = (make_data(6, images, 12, seed) for seed in range(3))
-    return add_rejection(fit_heads(train, validation, settings)[0], train, validation, test, settings, rate)
+    return add_rejection(fit_heads(train, validation, settings)[0], train, validation, test, rate)
 
 
 @pytest.mark.parametrize(("images", "rate", "rank"), [(19, 0.05, 19), (18, 0.05, 19), (99, 0.1, 90), (9, 0.3, 7)])
@@ -46,7 +48,7 @@ def test_one_more_unknown_image_is_accepted_at_most_at_the_rate(images: int, rat
     assert accepted > rate - 1 / (images + 1) - 0.01  # and hardly less often than it could be
 
 
-def test_images_of_equal_probability_are_refused_together() -> None:
+def test_equally_near_images_are_refused_together() -> None:
     assert choose_rejection_threshold(np.full(50, 0.7), RATE) > 0.7
 
 
@@ -102,8 +104,9 @@ def test_below_the_threshold_the_answer_is_neither_and_probabilities_stay(tmp_pa
     head, features = load_head(tmp_path / "head"), make_data(6, 200, 12, 3)[0]
     chances = head.probabilities(features)
     np.testing.assert_allclose(chances.sum(axis=1), 1)
-    names = predict_classes(head, chances)
-    unsure = chances.max(axis=1) < candidate.head.refuse_below
+    names = predict_classes(head, features, chances)
+    assert head.known is not None
+    unsure = measure_nearness(features, head.known) < candidate.head.refuse_below
     assert 0 < unsure.sum() < 200
     assert set(names[unsure]) == {NEITHER}
     assert (names[~unsure] == np.array(head.classes)[chances.argmax(axis=1)][~unsure]).all()
@@ -126,12 +129,31 @@ def test_an_unattainable_rate_is_refused(classes: tuple[str, ...], images: int, 
         check_coverage(assignment, TrainSettings(false_accept=rate))
 
 
-def test_rejection_needs_validation_images_of_other_classes() -> None:
-    train, test = make_data(3, 300), make_data(3, 300, seed=2)
-    settings = TrainSettings(false_accept=RATE)
-    alone = train[0][train[1] == "class 1"], train[1][train[1] == "class 1"]
-    with pytest.raises(TrainError, match="holds out class 1, which leaves no validation image"):
-        add_rejection(fit_heads(train, train, settings)[0], train, alone, test, settings, RATE)
+def test_nearness_is_the_cosine_of_the_fifth_nearest_training_image() -> None:
+    features, names = make_data(3, 50, 12)
+    queries = make_data(3, 20, 12, seed=1)[0]
+    units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (queries.astype(float), features)]
+    expected = np.sort(units[0] @ units[1].T, axis=1)[:, -5]
+    np.testing.assert_allclose(measure_nearness(queries, choose_known(features, names)), expected, atol=2e-3)
+    assert measure_nearness(queries[:0], choose_known(features, names)).shape == (0,)
+
+
+def test_of_many_training_images_a_head_keeps_the_same_share_of_each_class() -> None:
+    features = np.eye(4, dtype=np.float32)[np.repeat([0, 1], [300, 100])]
+    names = np.repeat(["many", "few"], [300, 100])
+    known = choose_known(features, names, most=40 * 4)
+    assert known.shape == (40, 4)
+    assert known[:, 0].sum() == 30
+
+
+def test_a_head_of_an_earlier_release_goes_by_the_largest_probability(tmp_path: Path) -> None:
+    train, validation = (make_data(3, 300, 12, seed) for seed in range(2))
+    save_head(replace(fit_heads(train, validation, TrainSettings())[0].head, refuse_below=0.9), tmp_path / "head")
+    head = load_head(tmp_path / "head")
+    chances = head.probabilities(validation[0])
+    unsure = chances.max(axis=1) < 0.9
+    assert 0 < unsure.sum() < 300
+    assert ((predict_classes(head, validation[0], chances) == NEITHER) == unsure).all()
 
 
 @pytest.mark.parametrize("asked", [{"heads": ("knn",)}, {"false_accept": 0.1}])
