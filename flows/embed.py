@@ -16,6 +16,7 @@ from flows.runners import SequentialRunner, ShardRunner
 from flows.settings import RunSettings
 from storage.errors import FailureBudgetError, NumbersChangedError
 from storage.lake.attach import read_lake
+from storage.plural import pluralize
 from storage.recipe import Recipe
 from storage.sources.open_image import folder_source
 from storage.tables.features import count_failed
@@ -140,7 +141,8 @@ def _run_shards(
             added += committed
             advance(len(job.lease.items))
             shards.append(shard)
-            logger.info("shard %d: %d images · %s", job.number, len(job.lease.items), measure([shard]))
+            images = pluralize(len(job.lease.items), "image")
+            logger.info("shard %d: %s · %s", job.number, images, measure([shard]))
     return shards, added
 
 
@@ -159,7 +161,7 @@ def _check_budget(settings: RunSettings, embedded: Embedded) -> None:
     total = embedded.computed + embedded.reused + embedded.failed
     if embedded.failed > settings.embed.max_failed * total:
         raise FailureBudgetError(
-            f"{embedded.failed} of {total} images",
+            f"{embedded.failed:,} of {pluralize(total, 'image')}",
             f"failed, more than the share of {settings.embed.max_failed} that embed.max_failed allows",
             "See `frostline sql 'from failures'`, fix them, or raise --embed.max-failed",
         )

@@ -5,19 +5,20 @@ import sys
 import time
 from collections.abc import Iterator
 
+from storage.plural import pluralize
 from storage.progress import Advance
 
 SECONDS_PER_LINE = 10.0
 
 
 @contextlib.contextmanager
-def show_progress(what: str, total: int, unit: str = "images") -> Iterator[Advance]:
+def show_progress(what: str, total: int, unit: str = "image") -> Iterator[Advance]:
     """Show on stderr how many are done, how many per second, and how long the rest takes.
 
     Args:
         what: What is being done, such as "embed".
         total: How many there are; with none, nothing is shown.
-        unit: What is counted, in the plural.
+        unit: What is counted, in the singular.
     """
     if not total:
         yield lambda _: None
@@ -40,7 +41,7 @@ def _show_bar(what: str, total: int, unit: str) -> Iterator[Advance]:
 
         def advance(done: int) -> None:
             speed = progress.tasks[task].speed
-            progress.update(task, advance=done, rate=f"{speed:.0f} {unit}/s" if speed else "")
+            progress.update(task, advance=done, rate=f"{speed:.0f} {unit}s/s" if speed else "")
 
         yield advance
 
@@ -60,5 +61,6 @@ class _LineProgress:
         self.last_line = now
         rate = self.done / max(now - self.started, 1e-9)
         left = (self.total - self.done) / rate
-        line = f"{self.what} {self.done}/{self.total} {self.unit}, {rate:.0f} {self.unit}/s, {left:.0f} s left"
+        share = f"{self.done:,}/{pluralize(self.total, self.unit)}"
+        line = f"{self.what} {share}, {rate:.0f} {self.unit}s/s, {left:.0f} s left"
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - the command line's progress

@@ -44,7 +44,7 @@ def examine(home: Home, now: datetime, *, deep: bool = False, repair: bool = Fal
 
 def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
     """Check catalog, files, rows and heads; with ``deep`` also every page of the features and a sample of vectors."""
-    findings = check_lake(lake, now, partial(show_progress, unit="files"))
+    findings = check_lake(lake, now, partial(show_progress, unit="file"))
     if not _has(findings, "file"):
         findings += [*check_heads(lake, now), *check_models(lake)]
     if deep and not _has(findings, "file"):

@@ -112,7 +112,7 @@ def _confirm(surveyed: Erasure, *, yes: bool) -> None:
 
 
 def _describe(surveyed: Erasure, *, erased: bool) -> list[str]:
-    rows = ", ".join(f"{count} {table}" for table, count in surveyed.rows.items() if count) or "none"
+    rows = ", ".join(f"{table} {count}" for table, count in surveyed.rows.items() if count) or "none"
     lines = [
         f"{'Erased' if erased else 'Would erase'} {pluralize(surveyed.images, 'image')}",
         f"  rows       {rows}",

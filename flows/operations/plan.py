@@ -250,7 +250,7 @@ def _describe_reasons(plan: Plan) -> Iterator[str]:
         classes = [f"{part.label or 'no class'} {part.images}" for part in parts]
         hidden = len(classes) - MAX_CLASSES
         more = f", {pluralize(hidden, 'more class', 'more classes')}" if hidden > 0 else ""
-        yield f"why       {count} {reason.replace('_', ' ')} ({', '.join(classes[:MAX_CLASSES])}{more})"
+        yield f"why       {reason.replace('_', ' ')}: {count} ({', '.join(classes[:MAX_CLASSES])}{more})"
 
 
 def _describe_lost(plan: Plan) -> Iterator[str]:
@@ -268,7 +268,8 @@ def _describe_lost(plan: Plan) -> Iterator[str]:
     for path, reason in plan.unreadable[:MAX_CLASSES]:
         yield f"unread    {path or 'the folder itself'}: {reason}"
     if len(plan.unreadable) > MAX_CLASSES:
-        yield f"unread    {len(plan.unreadable) - MAX_CLASSES} more files and folders: see --json"
+        more = pluralize(len(plan.unreadable) - MAX_CLASSES, "more file or folder", "more files and folders")
+        yield f"unread    {more}: see --json"
     effects = plan.effects
     if effects.relabelled:
         yield f"labels    {pluralize(effects.relabelled, 'image')} moved to other classes"

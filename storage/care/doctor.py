@@ -139,7 +139,7 @@ def _check_files(lake: Lake, progress: Progress) -> Iterator[tuple[DataFile, str
 def _compare_size(sizes: Mapping[str, int], file: DataFile) -> str | None:
     if file.path not in sizes:
         return "is gone"
-    return None if sizes[file.path] == file.bytes else f"has {sizes[file.path]} bytes, not {file.bytes}"
+    return None if sizes[file.path] == file.bytes else f"has {pluralize(sizes[file.path], 'byte')}, not {file.bytes:,}"
 
 
 def _check_sums(lake: Lake, files: Sequence[DataFile], progress: Progress) -> Iterator[tuple[DataFile, str]]:
@@ -168,7 +168,7 @@ def _read_whole(lake: Lake, file: DataFile, ends: tuple[str, str] | None) -> str
     except (OSError, pa.ArrowException) as error:
         return f"cannot be read: {' '.join(str(error).split())}"
     if parquet.metadata.num_rows != file.rows:
-        return f"has {parquet.metadata.num_rows} rows, the catalog says {file.rows}"
+        return f"has {pluralize(parquet.metadata.num_rows, 'row')}, the catalog says {file.rows:,}"
     if ends and ids and not ends[0] <= min(ids) <= max(ids) <= ends[1]:
         return f"has images from {min(ids)} to {max(ids)}, the catalog says {' to '.join(ends)}"
     return None
@@ -193,7 +193,7 @@ def _run_check(lake: Lake, tables: Sequence[str], check: Callable[[], Iterable[F
 def _check_guard(lake: Lake) -> Iterator[Finding]:
     count = lake.value("SELECT count(*) FROM guard")
     if count != 1:
-        what = f"table guard: has {count} rows instead of the one that makes concurrent commits conflict"
+        what = f"table guard: has {pluralize(count, 'row')} instead of the one that makes concurrent commits conflict"
         yield Finding("guard", what, "one row is inserted", partial(_reset_guard, lake))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from storage.lake.lake import Lake
+from storage.plural import pluralize
 
 MAX_NAMED = 100
 REMOVED = "the row is deleted"
@@ -54,7 +55,7 @@ class RowCheck:
         )
         names = [f"{self.table} of {name}: {self.problem}" for name, _ in rows]
         more = rows[0][1] - len(rows) if rows else 0
-        return [*names, f"{self.table}: {more} more rows: {self.problem}"] if more > 0 else names
+        return [*names, f"{self.table}: {pluralize(more, 'more row')}: {self.problem}"] if more > 0 else names
 
     def fix(self, lake: Lake, now: datetime) -> None:
         """Delete the invalid rows."""

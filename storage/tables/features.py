@@ -15,6 +15,7 @@ from storage.lake.erased import list_survivors
 from storage.lake.lake import Lake
 from storage.locations.parquet_files import open_file
 from storage.names import SourceName
+from storage.plural import pluralize
 from storage.tables.leases import drop_lease
 from storage.vectors.feature_file import Matrix, Shard, to_uuids, write_rows
 from storage.vectors.gather import gather_vectors, locate_rows
@@ -100,7 +101,8 @@ def read_features(lake: Lake, recipe_id: str, image_ids: Sequence[str]) -> Matri
         )
     found = sum(len(piece.rows) for piece in pieces)
     if found != len(image_ids):
-        raise KeyError(f"{len(image_ids) - found} images have no feature under recipe {recipe_id}")
+        images = pluralize(len(image_ids) - found, "image has", "images have")
+        raise KeyError(f"{images} no feature under recipe {recipe_id}")
     dim = int(lake.value("SELECT len(vector) FROM features WHERE recipe_id = ? LIMIT 1", [recipe_id]))
     return gather_vectors(lake, None, pieces, dim)
 

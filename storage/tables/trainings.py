@@ -18,6 +18,7 @@ from storage.lake.erased import list_survivors
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName
+from storage.plural import pluralize
 from storage.vectors.feature_file import to_uuids
 
 HEAD = "head.safetensors"
@@ -224,7 +225,8 @@ def _refuse_erased(lake: Lake, training_id: str) -> None:
     gone = lake.value(f"SELECT count(*) FROM _rows WHERE NOT ({list_survivors(lake, 'image_id::UUID')})")
     if gone:
         shutil.rmtree(head_path(lake.home, training_id).parent, ignore_errors=True)
-        raise TrainError(f"{gone} images", "were erased while a head was trained on them", "Run again")
+        rule = f"{'was' if gone == 1 else 'were'} erased while a head was trained on {'it' if gone == 1 else 'them'}"
+        raise TrainError(pluralize(gone, "image"), rule, "Run again")
 
 
 def list_split(lake: Lake, training_id: str, split: str) -> list[tuple[str, str]]:

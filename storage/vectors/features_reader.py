@@ -14,6 +14,7 @@ from storage.lake.lake import Lake
 from storage.lake.snapshots import find_snapshot
 from storage.locations.parquet_files import open_data
 from storage.names import LabelSetName
+from storage.plural import pluralize
 from storage.recipe import Recipe, read_recipe
 from storage.vectors.feature_file import Matrix
 from storage.vectors.gather import (
@@ -246,7 +247,7 @@ def _find_recipe(lake: Lake, recipe: str, at: int | None) -> Recipe:
         remedy = "See `frostline sql \"select snapshot_id from ducklake_snapshots('lake')\"`"
         raise QueryError(f"snapshot {at}", _first_line(error), remedy) from error
     if len(found) != 1:
-        rule = f"begins {len(found)} recipes' ids" if found else "begins no recipe's id"
+        rule = f"begins the ids of {pluralize(len(found), 'recipe')}" if found else "begins no recipe's id"
         raise QueryError(f"recipe {recipe!r}", rule, "See `frostline sql 'from recipes'`")
     return read_recipe(found[0][0])
 

@@ -20,6 +20,7 @@ from pyarrow import fs
 from storage.errors import LakeError
 from storage.lake.lake import Lake
 from storage.locations.parquet_files import explain_unreachable, open_data
+from storage.plural import pluralize
 from storage.vectors.feature_file import Matrix, pack_uuids
 
 Indices = npt.NDArray[np.int64]
@@ -169,7 +170,7 @@ def read_rows(system: fs.FileSystem, group: RowGroups, dim: int) -> Matrix:
     parts = [chunk.flatten().to_numpy() for chunk in vectors.chunks]
     flat = parts[0] if len(parts) == 1 else np.concatenate(parts)
     if len(flat) != len(vectors) * dim:
-        raise _unreadable(group.file, f"its vectors do not have {dim} numbers each")
+        raise _unreadable(group.file, f"its vectors do not have {pluralize(dim, 'number')} each")
     return cast("Matrix", flat.reshape(len(vectors), dim)[_slice(group.rows)])
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+from storage.plural import pluralize
 from storage.recipe import Transform
 from tasks.embed.read_chunk import Chunk, Order, fail, read_chunk
 from tasks.embed.reader_process import DIED, ReaderProcess, map_rows
@@ -44,9 +45,8 @@ class Readers:
         try:
             return process.read(order)
         except DIED:
-            logger.warning(
-                "a reader process %s: reading its %d images again, one by one", self._reap(), len(order.items)
-            )
+            images = pluralize(len(order.items), "image")
+            logger.warning("a reader process %s: reading its %s again, one by one", self._reap(), images)
             singles = [
                 replace(order, items=(item,), start=order.start + number) for number, item in enumerate(order.items)
             ]

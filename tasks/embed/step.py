@@ -8,6 +8,7 @@ from storage.care.lost_features import drop_files, find_lost
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
 from storage.names import SourceName
+from storage.plural import pluralize
 from storage.sources.open_image import Source
 from storage.tables import missing, recipes
 from storage.tables.features import commit_shard
@@ -67,8 +68,8 @@ def drop_lost(home: Home, recipe_id: str) -> int:
     with read_lake(home) as lake:
         lost = find_lost(lake, recipe_id)
     if lost:
-        rows = sum(file.rows for file in lost)
-        logger.warning("%d features in %d files are lost: computing them again", rows, len(lost))
+        rows, files = pluralize(sum(file.rows for file in lost), "feature"), pluralize(len(lost), "file")
+        logger.warning("lost %s in %s: computing them again", rows, files)
         with open_lake(home) as lake:
             drop_files(lake, [file.path for file in lost])
     return sum(file.rows - file.deleted for file in lost)

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from storage.errors import BackboneError
+from storage.plural import pluralize
 from storage.recipe import Recipe
 from storage.vectors.feature_file import Matrix
 from tasks.encoder.pixels.decode import decode
@@ -138,4 +139,5 @@ def _halve(embedder: Embedder, size: int, error: MemoryError) -> None:
         ) from error
     if embedder.batch == size:
         embedder.batch = size // 2
-        logger.warning("a batch of %d images does not fit in memory: continuing with %d", size, size // 2)
+        batch = pluralize(size, "image")
+        logger.warning("a batch of %s does not fit in memory: continuing with %d", batch, size // 2)

@@ -8,6 +8,7 @@ import pyarrow as pa
 from PIL import Image
 
 from storage.errors import ImageError
+from storage.plural import pluralize
 from storage.progress import Advance
 from storage.sources.open_image import Locator, Source, hash_image, open_image
 from storage.tables.scans import READS
@@ -66,13 +67,15 @@ def _probe_header(path: str, data: bytes, max_pixels: int) -> ProbedFile:
             format_, mode, (width, height) = image.format, image.mode, image.size
             decoding = find_decoding_version(image, data)
     except Image.DecompressionBombError:
-        return ProbedFile(path, stage="probe", reason=f"more than {max_pixels} pixels: may be a decompression bomb")
+        return ProbedFile(
+            path, stage="probe", reason=f"more than {pluralize(max_pixels, 'pixel')}: may be a decompression bomb"
+        )
     except BudgetError as error:
         return ProbedFile(path, stage="probe", reason=str(error))
     except Exception as error:  # noqa: BLE001 - a broken header raises anything; the failure is recorded
         reason = explain(error) if data else "empty file"
         return ProbedFile(path, stage="probe", reason=reason if reason in SHORT else f"broken header: {reason}")
     if width * height > max_pixels:
-        reason = f"{width} x {height} is more than {max_pixels} pixels: may be a decompression bomb"
+        reason = f"{width} x {height} is more than {pluralize(max_pixels, 'pixel')}: may be a decompression bomb"
         return ProbedFile(path, stage="probe", reason=reason)
     return ProbedFile(path, hash_image(data).bytes, format_, width, height, mode, len(data), decoding=decoding)

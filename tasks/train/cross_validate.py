@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.errors import TrainError
+from storage.plural import pluralize
 from storage.vectors.feature_file import Matrix
 from tasks.heads.answers import LabelIndicators, compute_mean_average_precision
 from tasks.heads.heads import Floats
@@ -74,8 +75,8 @@ def assign_folds(keys: Sequence[str], count: int, settings: TrainSettings) -> Fo
     groups = np.unique(np.array(keys), return_inverse=True)[1]
     folds = np.array([assign_fold(key, count, settings) for key in keys], np.int64)
     if len(np.unique(folds)) < count:
-        rule = f"leave a fold empty, with {groups.max() + 1} groups in training and validation"
-        raise TrainError(f"{count} folds", rule, "Reduce --train.folds, or add groups")
+        rule = f"leave a fold empty, with {pluralize(groups.max() + 1, 'group')} in training and validation"
+        raise TrainError(pluralize(count, "fold"), rule, "Reduce --train.folds, or add groups")
     return Folds(count, folds, groups)
 
 
@@ -98,7 +99,7 @@ def cross_validate(
     for train, validation, test in folds.split():
         if len(np.unique(names[train])) < 2:  # noqa: PLR2004 - a choice needs two
             rule = f"leave one class to train on, {names[train][0]}" if train.any() else "leave none to train on"
-            raise TrainError(f"{folds.count} folds", rule, "Raise --train.folds, or set it to 0")
+            raise TrainError(pluralize(folds.count, "fold"), rule, "Raise --train.folds, or set it to 0")
         head = fit_heads((features[train], names[train]), (features[validation], names[validation]), fixed)[0].head
         predicted = np.array(head.classes)[head.probabilities(features[test]).argmax(axis=1)]
         correct[test] = predicted == names[test]

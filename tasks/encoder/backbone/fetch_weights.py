@@ -10,6 +10,7 @@ from pathlib import Path
 from storage.errors import WeightsError
 from storage.locations.atomic import write_file
 from storage.locations.home import Home
+from storage.plural import pluralize
 from tasks.encoder.backbone.weights import Weights, digest_file, name_local_file
 
 Download = Callable[[Path], object]
@@ -75,7 +76,7 @@ def _download(url: str, to: Path) -> None:
         shutil.copyfileobj(response, file)
         expected = response.headers.get("Content-Length")
     if expected and to.stat().st_size != int(expected):
-        raise OSError(f"received {to.stat().st_size} of {expected} bytes")
+        raise OSError(f"received {to.stat().st_size:,} of {pluralize(int(expected), 'byte')}")
     prefix = re.search(r"-([0-9a-f]{8,})\.\w+$", url)
     if prefix and not digest_file(to).startswith(prefix[1]):
         raise OSError(f"its SHA-256 does not start with {prefix[1]}")

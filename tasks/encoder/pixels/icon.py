@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from storage.plural import pluralize
 from tasks.encoder.pixels.budget import BudgetError
 from tasks.encoder.pixels.png import SIGNATURE
 
@@ -19,7 +20,7 @@ def check_icon(data: bytes) -> None:
     for width, height in _list_sizes(data):
         if width * height > MAX_PIXELS:
             raise BudgetError(
-                f"an image of {width} x {height} inside the icon is more than {MAX_PIXELS} pixels: "
+                f"an image of {width} x {height} inside the icon is more than {pluralize(MAX_PIXELS, 'pixel')}: "
                 "may be a decompression bomb"
             )
 

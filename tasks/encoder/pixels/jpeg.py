@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from storage.plural import pluralize
 from tasks.encoder.pixels.budget import Budget, BudgetError
 from tasks.encoder.pixels.transform import Pixels
 
@@ -76,14 +77,16 @@ def check_jpeg(data: bytes, frame: Frame, budget: Budget) -> None:
     """
     blocks = math.ceil(frame.height / 8) * math.ceil(frame.width / 8)
     if blocks > 8 * len(data) and frame.kind not in _ARITHMETIC:
-        raise ValueError(f"truncated: {len(data):,} bytes cannot hold {frame.width} x {frame.height} pixels")
+        raise ValueError(f"truncated: {pluralize(len(data), 'byte')} cannot hold {frame.width} x {frame.height} pixels")
     scans = data.count(b"\xff\xda")  # thumbnails count as well, so that many are counted again with care
     if scans > MAX_SCANS:
         scans = sum(marker == _START_OF_SCAN for marker, _, _ in list_segments(data))
     if scans > MAX_SCANS:
-        raise BudgetError(f"{scans:,} scans are more than {MAX_SCANS}: may be made to take hours")
+        raise BudgetError(f"{pluralize(scans, 'scan')} are more than {MAX_SCANS}: may be made to take hours")
     if scans > 1 and scans * frame.height * frame.width * frame.samples > budget.seconds * PACE:
-        raise BudgetError(f"{scans} scans of {frame.width} x {frame.height} pixels take more than {budget.seconds:g} s")
+        raise BudgetError(
+            f"{pluralize(scans, 'scan')} of {frame.width} x {frame.height} pixels take more than {budget.seconds:g} s"
+        )
 
 
 def decode_jpeg(data: bytes, frame: Frame, smallest: int | None) -> Pixels | None:

@@ -97,8 +97,8 @@ def _compare(lake: Lake, new: Contender, old: Contender, settings: GateSettings)
         return _refuse(f"the two models share no test images: {BY_HAND}")
     images = len(dict(rows))
     if images < settings.min_images:
-        least = settings.min_images
-        reason = f"too few images: {images} that neither model was trained on, {least} are needed ({BY_HAND})"
+        least = pluralize(settings.min_images, "is needed", "are needed")
+        reason = f"too few images: {images} that neither model was trained on, {least} ({BY_HAND})"
         return GateDecision(promoted=False, reason=reason, rows=tuple(rows))
     measure = _compare_labels if is_multi_label(new.head) else _compare_classes
     promoted, reason = measure(lake, new, old, rows, settings)

@@ -17,6 +17,7 @@ from typing import ClassVar, Protocol, TypeVar, cast
 import numpy as np
 import numpy.typing as npt
 
+from storage.plural import pluralize
 from storage.vectors.feature_file import Matrix
 from tasks.heads.heads import Floats
 from tasks.train.fit.axes import PrincipalAxes, list_parts
@@ -163,7 +164,8 @@ def minimise(objective: Objective, start: Point, penalty: Floats, max_steps: int
         point, taken = _descend(objective, point, penalty, pairs, tolerance, max_steps - steps)
         steps += taken
     if steps == max_steps:
-        logger.warning("L-BFGS stopped after %d steps, before the minimum: raise train.iterations", steps)
+        count = pluralize(steps, "step")
+        logger.warning("L-BFGS stopped after %s, before the minimum: raise train.iterations", count)
     return point
 
 

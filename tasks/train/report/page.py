@@ -9,6 +9,7 @@ from storage.errors import TrainError
 from storage.lake.attach import read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.plural import pluralize
 from storage.tables.recipes import get_recipe
 from storage.tables.trainings import Training, find_training
 from tasks.train.report.gallery import group_mistakes
@@ -19,7 +20,6 @@ from tasks.train.report.render import render
 from tasks.train.report.stored_evaluation import count_images, list_unknown, read_evaluation
 from tasks.train.report.thumbnails import to_uri
 from tasks.train.report.verdict import gives_several_labels, list_confusions, reach_verdict
-from tasks.train.report.wording import count
 
 MAX_ROWS = 20
 """Rows of a table of slices or confusions."""
@@ -113,9 +113,11 @@ def _list_facts(lake: Lake, training: Training, evaluation: Mapping[str, Any]) -
 
 
 def _describe_shown(shown: int, mistakes: int) -> str:
+    if mistakes == 1:
+        return "The only mistake"
     if shown == mistakes:
-        return f"{'All' if mistakes > 1 else 'The only one of'} {count(mistakes, 'mistake')}, most confident first"
-    return f"The {shown} most confident of {count(mistakes, 'mistake')}"
+        return f"All {pluralize(mistakes, 'mistake')}, most confident first"
+    return f"The {shown} most confident of {pluralize(mistakes, 'mistake')}"
 
 
 def _embed_chart(chart: bytes) -> dict[str, object]:

@@ -4,7 +4,8 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tasks.train.report.wording import count, interval, percent
+from storage.plural import pluralize
+from tasks.train.report.wording import interval, percent
 
 
 def render(template: str, **values: object) -> str:
@@ -22,6 +23,6 @@ def _open_templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"percent": percent, "count": count}
+    templates.filters |= {"percent": percent, "count": pluralize}
     templates.globals |= {"interval": interval}
     return templates

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from storage.plural import pluralize
 from tasks.train.report.stored_evaluation import count_measured
-from tasks.train.report.wording import count, interval, percent
+from tasks.train.report.wording import interval, percent
 
 WIDE = 0.1
 """Width of an accuracy's interval from which more test images are worth their while."""
@@ -56,24 +57,24 @@ def find_weakest_class(evaluation: Mapping[str, Any]) -> Mapping[str, Any] | Non
 def _summarise(evaluation: Mapping[str, Any]) -> str:
     images, right, metrics = count_measured(evaluation), count_right(evaluation), evaluation["metrics"]
     what = "Every label right on" if gives_several_labels(evaluation) else "Right on"
-    some = f"{right:,} of {images:,}"
-    how_many = some if images == 1 else {0: f"none of {images:,}", images: f"all {images:,}"}.get(right, some)
+    number = pluralize(images, "test image")
+    some = f"{right:,} of {number}"
+    how_many = some if images == 1 else {0: f"none of {number}", images: f"all {number}"}.get(right, some)
     ends = interval(metrics["accuracy_low"], metrics["accuracy_high"], images)
-    test_images = "test image" if images == 1 else "test images"
-    return f"{what} {how_many} {test_images} (accuracy {percent(right / images, images)}, 95 % interval {ends})."
+    return f"{what} {how_many} (accuracy {percent(right / images, images)}, 95 % interval {ends})."
 
 
 def _name_basis(evaluation: Mapping[str, Any]) -> str:
     images, classes = count_measured(evaluation), len(evaluation["classes"])
-    which = count(classes, "label") if gives_several_labels(evaluation) else count(classes, "class", "classes")
-    return f"Measured on {count(images, 'image')} of {which}. The head was not trained on any of them."
+    which = pluralize(classes, "label") if gives_several_labels(evaluation) else pluralize(classes, "class", "classes")
+    return f"Measured on {pluralize(images, 'image')} of {which}. The head was not trained on any of them."
 
 
 def _describe_weakest(evaluation: Mapping[str, Any], weakest: Mapping[str, Any]) -> str:
     images, share = weakest["images"], weakest["recall"]
     what = "Weakest label" if gives_several_labels(evaluation) else "Weakest class"
     ends = interval(weakest["recall_low"], weakest["recall_high"], images)
-    right = f"right on {round(share * images):,} of {count(images, 'image')}"
+    right = f"right on {round(share * images):,} of {pluralize(images, 'image')}"
     line = f'{what}: "{weakest["class"]}", {right} (recall {percent(share, images)}, 95 % interval {ends})'
     confused = [row for row in list_confusions(evaluation) if row["label"] == weakest["class"]]
     often = f', most often mistaken for "{confused[0]["predicted"]}"' if confused else ""

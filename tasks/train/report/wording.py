@@ -1,4 +1,4 @@
-"""Numbers as people read them: percentages, intervals and counts."""
+"""Shares as people read them: percentages and intervals."""
 
 FINE = 1000
 """Number of images from which a tenth of a percent is worth showing."""
@@ -18,8 +18,3 @@ def percent(share: float, images: int) -> str:
 def interval(low: float, high: float, images: int) -> str:
     """Format the ends of an interval: "88 to 97 %"."""
     return f"{percent(low, images).removesuffix(' %')} to {percent(high, images)}"
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Format a count with its noun: "1 image", "1,200 images"."""
-    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

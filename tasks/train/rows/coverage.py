@@ -119,8 +119,10 @@ def _name_classes(classes: Mapping[str, int]) -> str:
 
 def warn_bridges(images: int) -> tuple[str, ...]:
     """Warn about images that were left out because they belong to several splits."""
-    words = f"{images} images were left out because their groups or near-duplicates are in several splits"
-    return (words,) if images else ()
+    if not images:
+        return ()
+    number, whose = pluralize(images, "image was", "images were"), "its group" if images == 1 else "their groups"
+    return (f"{number} left out because {whose} or near-duplicates are in several splits",)
 
 
 def _check_labels_vary(counts: Mapping[str, Mapping[str, int]], images: int) -> None:
@@ -128,7 +130,9 @@ def _check_labels_vary(counts: Mapping[str, Mapping[str, int]], images: int) -> 
         if row["train"] == images:
             remedy = "Add images without it, or leave it out with --train.leave-out"
             raise TrainError(
-                f"label {name}", f"is on all {images} training images, so that it cannot be learned", remedy
+                f"label {name}",
+                f"is on all {pluralize(images, 'training image')}, so that it cannot be learned",
+                remedy,
             )
 
 
@@ -152,7 +156,8 @@ def check_false_accept(images: Mapping[str, int], rate: float) -> None:
     check_unknown_classes(list(images), rate)
     setting, count = f"false_accept {rate:g}", sum(images.values())
     if find_conformal_rank(count, rate) > count:
-        rule = f"needs {ceil(1 / Fraction(str(rate))) - 1} training images, and there are {count}"
+        needed = pluralize(ceil(1 / Fraction(str(rate))) - 1, "training image")
+        rule = f"needs {needed}, and there are {count:,}"
         raise TrainError(setting, rule, "Add images, or raise --train.false-accept")
 
 

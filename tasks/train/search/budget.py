@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from storage.plural import pluralize
 from tasks.train.settings import SearchSettings
 
 
@@ -41,7 +42,7 @@ class Budget:
         """
         left, room = max(share * self.seconds_left, 0.0), max(self.settings.bytes - self.spent, 0)
         if size > room:
-            return f"not tried: its features take {size:,} bytes, and search.bytes leaves {room:,}"
+            return f"not tried: its features take {pluralize(size, 'byte')}, and search.bytes leaves {room:,}"
         if seconds > left or not left:
             return f"not tried: would take about {seconds:,.0f} s, and search.minutes leaves {left:,.0f} s"
         return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storage.plural import pluralize
 from tasks.heads.heads import Floats
 from tasks.statistics.bootstrap import draw_bootstrap_counts, find_percentile_interval
 from tasks.statistics.paired import find_paired_interval
@@ -110,7 +111,7 @@ def advise(labels: int, more: Gain | None, cut: str | None, unfrozen: Gain | Non
 
     The advice says "perhaps" if the intervals overlap, and that neither is known to help if both contain 0.
     """
-    many, deeper = f"{labels:,} more labels", _name_unfreezing(cut)
+    many, deeper = pluralize(labels, "more label"), _name_unfreezing(cut)
     if more is None or unfrozen is None:
         return _advise_one(many, more, deeper, unfrozen)
     words = {many: f"{many} ({more})", deeper: f"{deeper} ({unfrozen})"}
@@ -118,7 +119,7 @@ def advise(labels: int, more: Gain | None, cut: str | None, unfrozen: Gain | Non
         return f"Neither {words[many]} nor {words[deeper]} is known to change the accuracy"
     better, worse = (many, deeper) if more.value >= unfrozen.value else (deeper, many)
     first, second = (more, unfrozen) if better == many else (unfrozen, more)
-    verb = "are" if better == many else "is"
+    verb = "are" if better == many and labels != 1 else "is"
     if first.low > second.high:
         return f"{_capitalise(words[better])} {verb} worth more than {words[worse]}"
     return f"Perhaps {words[better]} {verb} worth more than {words[worse]}: the intervals overlap"

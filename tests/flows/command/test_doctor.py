@@ -364,7 +364,7 @@ def test_a_damaged_catalog_is_found(home: Home) -> None:
 
 def test_checksums_show_their_progress(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     examine(home, NOW)
-    assert "checksums 1/1 files" in capsys.readouterr().err
+    assert "checksums 1/1 file," in capsys.readouterr().err
 
 
 def test_an_altered_recipe_is_left_to_a_person(home: Home) -> None:

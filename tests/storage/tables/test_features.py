@@ -119,7 +119,7 @@ def test_an_empty_request_gives_no_rows(lake: Lake) -> None:
 
 def test_a_missing_feature_is_a_key_error(lake: Lake) -> None:
     commit(lake, IDS[:2])
-    with pytest.raises(KeyError, match=f"1 images .*{RECIPE}"):
+    with pytest.raises(KeyError, match=f"1 image has no feature .*{RECIPE}"):
         read_features(lake, RECIPE, IDS[:3])
     with pytest.raises(KeyError):
         read_features(lake, OTHER, IDS[:1])

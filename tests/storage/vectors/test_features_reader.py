@@ -109,7 +109,7 @@ def test_a_recipe_is_found_by_its_id_or_a_unique_prefix(lake: Lake) -> None:
     assert first[0] != second[0]
     assert find_features(lake, first[:1]).recipe == RECIPE
     assert len(find_features(lake, second[:4])) == 3
-    with pytest.raises(QueryError, match="begins 2 recipes' ids"):
+    with pytest.raises(QueryError, match="begins the ids of 2 recipes"):
         find_features(lake, "")
     with pytest.raises(QueryError, match=r"'xyz'.*begins no recipe's id.*from recipes"):
         find_features(lake, "xyz")

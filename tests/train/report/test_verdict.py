@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from storage.plural import pluralize
 from tasks.statistics.shares import find_wilson_interval
 from tasks.train.measure.evaluate import tabulate_classes
 from tasks.train.report.metrics import describe_metrics
 from tasks.train.report.verdict import find_weakest_class, list_confusions, reach_verdict
-from tasks.train.report.wording import count, interval, percent
+from tasks.train.report.wording import interval, percent
 
 
 def evaluation(confusion: list[list[int]], *, several_labels: bool = False) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def test_a_percentage_is_as_precise_as_its_number_of_images(share: float, images
 
 def test_intervals_and_counts_are_worded() -> None:
     assert interval(0.88, 0.97, 100) == "88 to 97 %"
-    assert [count(number, "class", "classes") for number in (1, 1200)] == ["1 class", "1,200 classes"]
+    assert [pluralize(number, "class", "classes") for number in (1, 1200)] == ["1 class", "1,200 classes"]
 
 
 def test_metrics_are_percentages_with_a_meaning_but_log_loss_is_in_nats() -> None:

@@ -236,7 +236,7 @@ def test_patients_stay_in_one_split_and_images_between_splits_are_reported(clini
     after = clinic.splits(grown)
     assert before.items() <= after.items()
     assert {path: split for path, split in after.items() if path not in before} == {"red/copy_0.png": "test"}
-    words = "1 images were left out because their groups or near-duplicates are in several splits"
+    words = "1 image was left out because its group or near-duplicates are in several splits"
     assert first.warnings == ()
     assert grown.warnings == (words,)
     again = clinic.train(**SEEN)
