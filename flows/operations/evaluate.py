@@ -10,6 +10,7 @@ from storage.lake.attach import read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName, ModelName
+from storage.plural import pluralize
 from storage.tables.models import find_registered
 from storage.tables.trainings import Training, find_newest
 from tasks.train.report.metrics import list_metrics
@@ -116,8 +117,8 @@ def _describe_threshold(metrics: Mapping[str, float]) -> str:
     threshold = f"{metrics['refuse_below']:.4f}"
     if "refuse_nearest" not in metrics:  # a head of an earlier release
         return f"if no class has a probability of {threshold}"
-    images = f"{metrics['refuse_nearest']:g} training images"
-    return f"if fewer than {images} have a cosine of at least {threshold} to the image"
+    images = pluralize(int(metrics["refuse_nearest"]), "training image has", "training images have")
+    return f"if fewer than {images} a cosine of at least {threshold} to the image"
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> list[Any]:
