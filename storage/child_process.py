@@ -26,7 +26,7 @@ class ChildProcess:
             answers: Whether the child's standard output is read, by :meth:`take`; discarded by default.
         """
         self._process = subprocess.Popen(  # noqa: S603 - this interpreter, and a constant of ours
-            [sys.executable, "-c", BOOTSTRAP],
+            [sys.executable, "-P", "-c", BOOTSTRAP],  # -P: no module of the working directory hides what it imports
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if answers else subprocess.DEVNULL,
             pass_fds=pass_fds,
