@@ -55,7 +55,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class _ViewResult:
+class RecipeResult:
     """The result under one recipe: of the ``present`` features, ``added`` are new."""
 
     recipe_id: str
@@ -79,13 +79,13 @@ def embed(settings: RunSettings, recipes: tuple[ResolvedRecipe, ...] | None = No
     """
     with forward_logs():
         recipes = recipes or resolve_recipes(settings.resolved_home, settings.embed)
-        results = [_embed_view(settings, resolved) for resolved in recipes]
+        results = [embed_recipe(settings, resolved) for resolved in recipes]
     embedded = _sum_results(results)
     _check_budget(settings, embedded)
     return embedded
 
 
-def _sum_results(results: list[_ViewResult]) -> Embedded:
+def _sum_results(results: list[RecipeResult]) -> Embedded:
     recipe_id, *view_recipe_ids = (result.recipe_id for result in results)
     added = sum(result.added for result in results)
     reused = sum(result.present for result in results) - added
@@ -94,8 +94,13 @@ def _sum_results(results: list[_ViewResult]) -> Embedded:
     return Embedded(recipe_id, tuple(view_recipe_ids), added, reused, failed, throughput)
 
 
-def _embed_view(settings: RunSettings, resolved: ResolvedRecipe) -> _ViewResult:
-    """Compute what is missing under one recipe, shard by shard."""
+def embed_recipe(settings: RunSettings, resolved: ResolvedRecipe) -> RecipeResult:
+    """Compute what is missing under one recipe, shard by shard, within a flow.
+
+    Raises:
+        NumbersChangedError: if this machine computes other vectors than the recipe's.
+        NoSpaceError: if the features would fill the disk.
+    """
     home = settings.resolved_home
     packed = (home.backbones / resolved.recipe.recipe_id).exists()  # another home may share the lake
     if resolved.new or not packed:
@@ -110,7 +115,7 @@ def _embed_view(settings: RunSettings, resolved: ResolvedRecipe) -> _ViewResult:
         wanted = replace(wanted, recipe_id=recipe.recipe_id)
         shards, added = _run_shards(SequentialRunner(), settings, wanted, counts.missing, compiled=compiled)
         counts = count_images(home, wanted)
-    return _ViewResult(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
+    return RecipeResult(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
 
 
 def _check_numbers(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, bool]:

@@ -18,12 +18,14 @@ from flows.reports.draft import RunDraft, drafting
 from flows.reports.run_report import RunReport, lines_to_markdown, to_markdown
 from flows.reports.saved import Save, open_report
 from flows.reports.unfinished import UnfinishedReport, classify_error, explain_error
+from flows.score import Scored, score
 from flows.settings import RunSettings
 from flows.train import train
 from storage.errors import explain_os_errors
 from storage.lake.attach import read_lake
 from storage.tables.trainings import count_conflicts
 from tasks.embed.step import resolve_recipes
+from tasks.register.register import RegisteredVersion
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ logger = logging.getLogger(__name__)
     on_crashed=[explain_state],
 )
 def pipeline(settings: RunSettings) -> RunReport:
-    """Ingest, embed what is missing, train where anything changed, register what is new."""
+    """Ingest, embed what is missing, train where anything changed, register what is new, predict every image."""
     draft = RunDraft(settings.source_name)
     with _leave_report(settings, draft) as save:
         report = _run(settings, draft)
@@ -57,9 +59,26 @@ def _run(settings: RunSettings, draft: RunDraft) -> RunReport:
         draft.trained = train(settings, snapshot, (embedded.recipe_id, *embedded.view_recipe_ids))
     with draft.time("register"):
         registered = register(settings, draft.trained.training.training_id)
+    scored = _score(settings, registered, draft)
     return RunReport(
-        settings.source_name, snapshot, conflicts, draft.seen, embedded, draft.trained, registered, draft.seconds
+        settings.source_name,
+        snapshot,
+        conflicts,
+        draft.seen,
+        embedded,
+        draft.trained,
+        registered,
+        scored,
+        draft.seconds,
     )
+
+
+def _score(settings: RunSettings, registered: RegisteredVersion, draft: RunDraft) -> Scored | None:
+    """Let the champion predict the images that it could not; None if there are none, which is the rule."""
+    if registered.gap is None:
+        return None
+    with draft.time("score"):
+        return score(settings, registered.gap)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from storage.queries.scan_effects import ScanEffects, find_effects
 from storage.recipe import Recipe
 from storage.tables.features import Pace, measure_pace
 from storage.tables.missing import FeatureRequest, Missing, count_present, explain_missing
+from storage.tables.models import find_champions_training
 from storage.tables.scans import Scan, count_labels_after
 from tasks.embed.find_recipe import find_recorded_recipe
 from tasks.embed.foresee import foresee_recipe, needs_look
@@ -39,6 +40,21 @@ UNSUPPORTED = (
 
 
 @dataclass(frozen=True)
+class ChampionWork:
+    """How many features a run would compute under the recipes of the champion, if it stays the champion.
+
+    Attributes:
+        version: The champion.
+        compute: How many features of images and views it lacks.
+        seconds: About how long that takes; None if the pace is not known.
+    """
+
+    version: int
+    compute: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """How many vectors a run would compute and reuse, of images and of their views, why, and at what cost.
 
@@ -51,6 +67,7 @@ class Plan:
         pace: What recent images took; None if nothing was embedded yet.
         skipped: How many files would be ignored, by suffix.
         unreadable: Folders and files that cannot be read, with the reasons.
+        champion: What the run would embed for the champion, besides; None if it uses the same features.
         effects: What would change in the labels, and the files that add nothing.
         layout: What the folders of the source mean.
         room: The disk space that is needed and free.
@@ -64,6 +81,7 @@ class Plan:
     reuse: int
     failed: int
     pace: Pace | None
+    champion: ChampionWork | None
     skipped: Mapping[str, int]
     unreadable: tuple[tuple[str, str], ...]
     effects: ScanEffects
@@ -100,6 +118,7 @@ class Plan:
                 "seconds": round(self.compute / pace.images_per_second, 3) if pace else None,
                 "bytes": round(self.compute * pace.bytes_per_image) if pace else None,
             },
+            "champion": asdict(self.champion) if self.champion else None,
             "layout": self.layout,
             "disk": self.room.to_json(),
             "skipped": dict(self.skipped),
@@ -150,6 +169,7 @@ def make_plan(settings: RunSettings) -> Plan:
     refused = list_refusals(home, scanned, settings.ingest, accept_gone=settings.accept_gone)
     refusals.messages += map(str, refused)
     missing, reuse, effects, pace = _compare(home, settings, recipes, scanned)
+    champion = _compare_champion(home, settings, recipes, scanned)
     room = measure_room(home, sum(part.images for part in missing), recipe, weights)
     refusals.check(room.check)
     of_labels = refusals if not scanned.listing.doubt else _Refusals()  # which classes there are is in doubt, too
@@ -160,6 +180,7 @@ def make_plan(settings: RunSettings) -> Plan:
         reuse,
         _count_failed(scanned),
         pace,
+        champion,
         scanned.listing.skipped,
         (*scanned.listing.unreadable, *_list_unread(scanned)),
         effects,
@@ -186,6 +207,26 @@ def _compare(
         if settings.train.multi_label:
             effects = replace(effects, conflicting=0)
         return missing, reuse, effects, measure_pace(lake, recipe_ids[0] or None)
+
+
+def _compare_champion(
+    home: Home, settings: RunSettings, recipes: Sequence[Recipe | None], scanned: Scan
+) -> ChampionWork | None:
+    """Count what the run would compute so that the champion predicts every image of the source."""
+    with read_lake(home) as lake:
+        champion = find_champions_training(lake, settings.model_name)
+        if champion is None or settings.registry.champion_predicts == "embedded":
+            return None
+        version, training = champion
+        others = set(training.input_recipes) - {recipe.recipe_id for recipe in recipes if recipe}
+        requests = [
+            FeatureRequest(recipe_id, settings.source_name, settings.retry, lost=locate_lost(lake, recipe_id))
+            for recipe_id in sorted(others)
+        ]
+        compute = sum(part.images for request in requests for part in explain_missing(lake, request, scanned))
+        pace = measure_pace(lake, training.recipe_id)
+    seconds = round(compute / pace.images_per_second, 3) if pace else None
+    return ChampionWork(version, compute, seconds) if compute else None
 
 
 def _check_labels(home: Home, settings: RunSettings, scanned: Scan) -> tuple[str, ...]:
@@ -236,11 +277,19 @@ def describe_plan(plan: Plan) -> list[str]:
         f"reuse     {plan.reuse}",
         *_describe_reasons(plan),
         f"cost      {cost}",
+        *_describe_champion(plan.champion),
         f"disk      at least {format_bytes(plan.room.needed)} needed · {format_bytes(plan.room.free)} free",
         *_describe_lost(plan),
         *(f"warning   {warning}" for warning in plan.warnings),
         *(f"refused   {message}" for message in plan.refusals),
     ]
+
+
+def _describe_champion(work: ChampionWork | None) -> Iterator[str]:
+    """Describe what the champion needs, in one line; nothing if it needs nothing."""
+    if work:
+        cost = "" if work.seconds is None else f", about {work.seconds:.0f} s"
+        yield f"champion  {work.compute} more for version {work.version}, unless it is replaced{cost}"
 
 
 def _describe_reasons(plan: Plan) -> Iterator[str]:

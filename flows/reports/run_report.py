@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from flows.embed import Embedded
 from flows.reports.escape import escape_markdown
+from flows.score import Scored
 from storage.plural import pluralize
 from storage.tables.scans import ScanCounts
 from storage.tables.trainings import Training
@@ -25,7 +26,18 @@ class RunReport:
     embedded: Embedded
     trained: Trained
     registered: RegisteredVersion
+    scored: Scored | None
     seconds: dict[str, float]
+
+    @property
+    def backbone_calls(self) -> int:
+        """How many images went through a backbone, under the run's recipes and the champion's."""
+        return self.embedded.throughput.images + (self.scored.images if self.scored else 0)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the training and the champion's predictions warn about."""
+        return (*self.trained.warnings, *(self.scored.warnings if self.scored else ()))
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that ``frostline run --json`` prints."""
@@ -38,7 +50,7 @@ class RunReport:
             **seen_to_json(self.seen),
             "conflicts": self.conflicts,
             "features": {"computed": embedded.computed, "reused": embedded.reused, "failed": embedded.failed},
-            "backbone_calls": embedded.throughput.images,
+            "backbone_calls": self.backbone_calls,
             "pace": embedded.throughput.to_json(),
             "trained": self.trained.new,
             "training": self.trained.training.training_id,
@@ -53,7 +65,8 @@ class RunReport:
                 "gate": registered.reason,
                 "url": model_url(registered),
             },
-            "warnings": list(self.trained.warnings),
+            "champion": self.scored.to_json() if self.scored else None,
+            "warnings": list(self.warnings),
             "seconds": self.seconds,
         }
 
@@ -147,12 +160,14 @@ def describe_run(report: RunReport) -> list[str]:
     ]
     if embedded.throughput.images:
         lines.insert(2, f"pace      {embedded.throughput}")
+    if report.scored and report.scored.images:
+        lines.append(f"champion  {report.scored}")
     if report.conflicts:
         images = pluralize(report.conflicts, "image")
         lines.append(f"conflicts {images} in several classes, left out: see frostline sql 'from conflicts'")
     if embedded.failed:
         lines.append(f"failures  {embedded.failed}: see frostline sql 'from failures'")
-    return lines + [f"warning   {warning}" for warning in report.trained.warnings]
+    return lines + [f"warning   {warning}" for warning in report.warnings]
 
 
 def to_markdown(report: RunReport) -> str:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from storage.lake.erased import list_survivors
 from storage.lake.lake import Lake
 from storage.names import ModelName, SourceName
-from storage.tables.trainings import Training, list_trainings
+from storage.tables.trainings import Training, find_training, list_trainings
 from storage.vectors.feature_file import to_uuids
 
 KEY = "name = ? AND registry = ? AND version = ?"
@@ -39,35 +39,51 @@ def find_registered(lake: Lake, name: ModelName, version: int) -> Training | Non
     return next(iter(list_trainings(lake, condition, [name, version])), None)
 
 
-def list_predictable(lake: Lake, sources: Sequence[SourceName], recipe_id: str) -> list[str]:
-    """List the images of some sources that have a feature, ordered by image_id."""
-    return lake.column(
-        """SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source IN (SELECT unnest(?))
-           AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?) ORDER BY id""",
-        [list(sources), recipe_id],
-    )
+def list_predictable(lake: Lake, sources: Sequence[SourceName], recipe_id: str, views: Sequence[str] = ()) -> list[str]:
+    """List the images of some sources that a head can predict, ordered by image_id.
 
-
-def list_unpredicted(lake: Lake, sources: Sequence[SourceName], recipe_id: str, version: Version) -> list[str]:
-    """List the images of some sources that have a feature, but no prediction of a version, ordered by image_id."""
+    They have a feature under its recipe and, for each of the ``views`` that its answers average over, one as well or a
+    failure: the image's own vector stands in for a view that failed, but not for one that nobody has computed.
+    """
     return lake.column(
         f"""SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source IN (SELECT unnest(?))
-            AND image_id IN (SELECT image_id FROM features WHERE recipe_id = ?)
-            AND image_id NOT IN (SELECT image_id FROM predictions WHERE {KEY}) ORDER BY id""",
-        [list(sources), recipe_id, *version.key],
+            AND {_is_ready(views)} ORDER BY id""",
+        [list(sources), recipe_id, *_repeat(views)],
     )
 
 
-def count_without_feature(lake: Lake, sources: Sequence[SourceName], recipe_id: str) -> int:
-    """Count the images of some sources that have no feature under a recipe and did not fail under it."""
+def list_unpredicted(lake: Lake, sources: Sequence[SourceName], training: Training, version: Version) -> list[str]:
+    """List the images that :func:`list_predictable` lists for a training, less those that a version has predicted."""
+    return lake.column(
+        f"""SELECT DISTINCT image_id::VARCHAR AS id FROM files WHERE source IN (SELECT unnest(?))
+            AND {_is_ready(training.averaged)}
+            AND image_id NOT IN (SELECT image_id FROM predictions WHERE {KEY}) ORDER BY id""",
+        [list(sources), training.recipe_id, *_repeat(training.averaged), *version.key],
+    )
+
+
+def count_unpredictable(lake: Lake, sources: Sequence[SourceName], training: Training) -> int:
+    """Count the images of some sources that a training's head cannot predict, although none of them failed."""
     return int(
         lake.value(
-            """SELECT count(DISTINCT image_id) FROM files WHERE source IN (SELECT unnest($1)) AND image_id IS NOT NULL
-               AND image_id NOT IN (SELECT image_id FROM features WHERE recipe_id = $2)
-               AND image_id NOT IN (SELECT image_id FROM failures WHERE recipe_id = $2 AND image_id IS NOT NULL)""",
-            [list(sources), recipe_id],
+            f"""SELECT count(DISTINCT image_id) FROM files WHERE source IN (SELECT unnest(?)) AND image_id IS NOT NULL
+                AND NOT ({_is_ready(training.averaged)})
+                AND image_id NOT IN (SELECT image_id FROM failures WHERE recipe_id = ? AND image_id IS NOT NULL)""",
+            [list(sources), training.recipe_id, *_repeat(training.averaged), training.recipe_id],
         )
     )
+
+
+def _is_ready(views: Sequence[str]) -> str:
+    """Return the SQL condition of :func:`list_predictable`; its parameters are the recipe, then each view twice."""
+    computed = "image_id IN (SELECT image_id FROM features WHERE recipe_id = ?)"
+    tried = """image_id IN (SELECT image_id FROM features WHERE recipe_id = ? UNION ALL
+                            SELECT image_id FROM failures WHERE recipe_id = ? AND image_id IS NOT NULL)"""
+    return " AND ".join([computed, *(tried for _ in views)])
+
+
+def _repeat(views: Sequence[str]) -> list[str]:
+    return [view for view in views for _ in range(2)]
 
 
 def find_version(lake: Lake, name: ModelName, registry: str, training_id: str) -> Version | None:
@@ -84,6 +100,17 @@ def find_champion(lake: Lake, name: ModelName) -> tuple[str, int] | None:
     """Find the registry and the version of a model's champion, as far as the lake has recorded it."""
     rows = lake.rows("SELECT registry, version FROM champions WHERE name = ? AND until IS NULL", [name])
     return rows[0] if rows else None
+
+
+def find_champions_training(lake: Lake, name: ModelName) -> tuple[int, Training] | None:
+    """Find the version and the training of a model's champion, as far as the lake has recorded it."""
+    rows = lake.rows(
+        """SELECT version, training_id FROM models JOIN champions USING (name, registry, version)
+           WHERE name = ? AND until IS NULL""",
+        [name],
+    )
+    training = find_training(lake, rows[0][1]) if rows else None
+    return (rows[0][0], training) if training else None
 
 
 def list_registries(lake: Lake, name: ModelName) -> dict[str, set[str]]:

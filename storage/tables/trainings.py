@@ -54,6 +54,11 @@ class Training:
         return self.views if self.settings.get("average_views") else ()
 
     @property
+    def input_recipes(self) -> tuple[str, ...]:
+        """The recipes whose features it needs for an answer: the images', and those of the views it averages over."""
+        return self.recipe_id, *self.averaged
+
+    @property
     def chosen(self) -> dict[str, object]:
         """What was chosen on validation, as commands print it: the kind of head, and its hyperparameters."""
         return {"head": self.kind, **self.hyperparameters}

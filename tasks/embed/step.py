@@ -22,6 +22,7 @@ from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import count_cores
 from tasks.encoder.pack import open_packed, pack_backbone
+from tasks.encoder.repack import repack
 from tasks.step_task import step_task
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,18 @@ class ShardJob:
 def resolve_recipes(home: Home, settings: EmbedSettings) -> tuple[ResolvedRecipe, ...]:
     """Find or decide the recipes of the images and of their views, in order; writes nothing to the lake."""
     return resolve_all(home, settings)
+
+
+@step_task("reopen recipe {recipe_id}")
+def reopen_recipe(home: Home, recipe_id: str) -> ResolvedRecipe:
+    """Open a recipe of the lake again by its id, whatever settings once led to it.
+
+    Raises:
+        WeightsError: if its weights are not on this machine any more.
+    """
+    with read_lake(home) as lake:
+        recipe = recipes.get_recipe(lake, recipe_id)
+    return ResolvedRecipe(recipe, {}, repack(home, recipe), new=False)
 
 
 @step_task("record recipe")

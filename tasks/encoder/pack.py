@@ -9,6 +9,7 @@ from threading import Lock
 
 import numpy as np
 
+from storage.errors import WeightsError
 from storage.locations.atomic import write_folder
 from storage.recipe import Recipe, read_recipe
 from storage.vectors.feature_file import Matrix
@@ -29,9 +30,19 @@ def pack_backbone(recipe: Recipe, weights: Weights, folder: Path) -> None:
 
 
 def read_packed(folder: Path) -> tuple[Recipe, Weights]:
-    """Read a packed backbone's recipe, and find its weights."""
-    recipe = read_recipe((folder / "recipe.json").read_text(encoding="utf-8"))
-    path = next(folder.glob("weights*"))
+    """Read a packed backbone's recipe, and find its weights.
+
+    Raises:
+        WeightsError: if one of the two is not in the folder.
+    """
+    description, path = folder / "recipe.json", next(folder.glob("weights*"), None)
+    if path is None or not description.is_file():
+        raise WeightsError(
+            f"backbone {folder}",
+            f"has lost its {'weights' if path is None else description.name}",
+            "Delete the folder and run again: what is needed of it is copied there anew",
+        )
+    recipe = read_recipe(description.read_text(encoding="utf-8"))
     return recipe, Weights(path, digest_file(path), by_order=BY_ORDER in path.suffixes)
 
 

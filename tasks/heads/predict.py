@@ -19,8 +19,8 @@ CHUNK_VALUES = 1 << 26
 
 
 def predict_stored(lake: Lake, home: Home, training: Training, open_layers: OpenLayers) -> pa.Table:
-    """Predict every image of the label set's sources that has a feature; see :func:`predict_images`."""
-    image_ids = list_predictable(lake, list_sources(lake, training.label_set), training.recipe_id)
+    """Predict every image of the label set's sources that has its features; see :func:`predict_images`."""
+    image_ids = list_predictable(lake, list_sources(lake, training.label_set), training.recipe_id, training.averaged)
     return predict_images(lake, home, training, open_layers, image_ids)
 
 

@@ -1,6 +1,6 @@
 """From a training to a registered version: log it, register it, compare it with the champion, record it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from tasks.encoder.pack import open_images
 from tasks.heads.answers import is_multi_label
 from tasks.heads.load import read_head, read_head_inputs
 from tasks.heads.predict import predict_stored
-from tasks.register.champion import follow_champion
+from tasks.register.champion import ChampionGap, follow_champion
 from tasks.register.gate.compare import GateDecision, compare_with_champion
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_alias, find_registered, open_registry
 from tasks.register.registry.identity import resolve_registry
@@ -47,6 +47,7 @@ class RegisteredVersion:
         tracking_uri: MLflow's tracking URI.
         new: Whether it was registered now.
         reason: Why it has the alias or not.
+        gap: What keeps the champion, this version or another, from predicting every image; None if nothing does.
     """
 
     name: ModelName
@@ -57,6 +58,7 @@ class RegisteredVersion:
     tracking_uri: str
     new: bool
     reason: str
+    gap: ChampionGap | None = None
 
 
 def register_head(
@@ -91,7 +93,7 @@ def register_head(
 def decide_promotion(
     home: Home, name: ModelName, training_id: str, settings: RegisterSettings, now: datetime
 ) -> RegisteredVersion:
-    """Make a version champion if it passes the gate, once per version; then let the champion predict every image.
+    """Make a version champion if it passes the gate, once per version; then let the champion predict new images.
 
     Raises:
         RegistryError: if MLflow does not answer, has no version of the training, or is not the registry of the lake's
@@ -107,8 +109,8 @@ def decide_promotion(
             registered = _describe(client, home, settings, version, new=False, reason="registered before")
         else:
             registered = _pass_gate(client, lake, home, settings, version, registry, training_id, now)
-        follow_champion(client, lake, home, name, registry, settings.alias, now)
-    return registered
+        gap = follow_champion(client, lake, home, name, registry, settings.alias, now)
+    return replace(registered, gap=gap)
 
 
 def _pass_gate(

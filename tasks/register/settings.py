@@ -43,6 +43,11 @@ class RegisterSettings(BaseModel):
         False,
         description="Continue with this MLflow store, although the lake's versions of the model are of another.",
     )
+    champion_predicts: Literal["all", "embedded"] = Field(
+        "all",
+        description="The images that the champion predicts: 'all', for which a run with other --embed settings than "
+        "the champion's embeds images under those as well; or only those 'embedded' under them anyway.",
+    )
     gate: GateSettings = Field(GateSettings(), description="When a new version replaces the champion.")
 
 
