@@ -59,6 +59,8 @@ FIRST_SETTINGS = {"seed", "validation", "test", "l2", "class_weights", "leave_ou
 PLACEMENT_SETTINGS = {"device"}
 """Settings that do not affect the head."""
 REQUEST_FILE = "asked"
+CROSS_VALIDATED = "cv_"
+"""What the names of cross-validated figures begin with."""
 MIN_STRENGTHS = 3
 """Of fewer strengths of L2 each is at an edge."""
 
@@ -132,7 +134,8 @@ def train_head(
             return recorded
         images = LabelledImages(data.label_set, data.recipe_id, _number(lake, data))
         assignment = place_images(home, lake, images, settings, request.grouping, now, progress)
-        training_id = identify(lake, data, settings, assignment.identity)
+        skips_folds = _skips_folds(home, lake, data, settings, assignment)
+        training_id = identify(lake, data, settings, assignment.identity, skips_folds=skips_folds)
         recorded = _find_training(home, lake, training_id)
         if recorded:
             _save_request(home, training_id, request)
@@ -172,17 +175,22 @@ def split_rows(assignment: SplitAssignment, settings: TrainSettings) -> tuple[li
     return rows, coverage
 
 
-def identify(lake: Lake, data: TrainingData, settings: TrainSettings, splits: SplitIdentity) -> str:
+def identify(
+    lake: Lake, data: TrainingData, settings: TrainSettings, splits: SplitIdentity, *, skips_folds: bool = False
+) -> str:
     """Hash everything that decides a head: the label set, the recipes, the settings, the rows and their splits.
 
     A setting newer than the first release counts only if it differs from its default, and splits only if they do not
-    follow from the rows, so that ids of older trainings stay the same.
+    follow from the rows, so that ids of older trainings stay the same. ``skips_folds`` says that there are no folds
+    where there would be some by default.
     """
     chosen = settings.model_dump(include=FIRST_SETTINGS) | settings.model_dump(
         exclude=FIRST_SETTINGS | PLACEMENT_SETTINGS, exclude_defaults=True
     )
     if not settings.folds:
-        chosen.pop("folds", None)  # 0 was the default, and folds do not change the head
+        chosen.pop("folds", None)  # often there would be none by default, either
+    if skips_folds:
+        chosen["folds"] = 0
     leave_out = (*settings.leave_out, *splits.left_out)
     rows = {
         recipe_id: digest_labelled(lake, data.label_set, recipe_id, leave_out, several=settings.multi_label)
@@ -207,12 +215,40 @@ def warn_edge(training: Training) -> tuple[str, ...]:
     return (f"the best l2, {chosen:g}, is the {which} that was tried: add --train.l2 {beyond:g}",)
 
 
+def _skips_folds(
+    home: Home, lake: Lake, data: TrainingData, settings: TrainSettings, assignment: SplitAssignment
+) -> bool:
+    """Return whether the settings leave out folds that these images would have by default.
+
+    A training of an earlier release, whose default was no folds, counts as the same one.
+    """
+    if settings.folds != 0:
+        return False
+    by_default = settings.model_copy(update={"folds": None})
+    rows, coverage = split_rows(assignment, settings)
+    if _choose_folds(rows, coverage, assignment, by_default)[1] is None:
+        return False
+    with read_lake(home) as newest:  # the lake itself may be at an earlier snapshot
+        recorded = find_training(newest, identify(lake, data, by_default, assignment.identity))
+    return recorded is None or any(name.startswith(CROSS_VALIDATED) for name in recorded.metrics)
+
+
+def _choose_folds(
+    rows: Sequence[TrainingRow], coverage: Coverage, assignment: SplitAssignment, settings: TrainSettings
+) -> tuple[tuple[str, ...], Folds | None]:
+    """Name the groups of the training and validation images, and assign these to folds, if there are any."""
+    pool = {image_id: name for image_id, name, split in rows if split != "test"}
+    keys = tuple(assignment.groups[image_id] for image_id in pool)
+    return keys, choose_folds(keys, np.array(list(pool.values())), coverage.images["test"], settings)
+
+
 def _make_request(lake: Lake, data: TrainingData, settings: TrainSettings) -> _Request:
     grouping = read_grouping_inputs(lake, data.label_set, data.recipe_id, settings)
     given = sorted(list_given(lake, data.label_set).items())
     deciding = [grouping and grouping.identity, given]
     plain = grouping.identity if grouping else None
-    return _Request(identify(lake, data, settings, SplitIdentity(digest(deciding) if given else plain)), grouping)
+    splits = SplitIdentity(digest(deciding) if given else plain)
+    return _Request(identify(lake, data, settings, splits, skips_folds=settings.folds == 0), grouping)
 
 
 def _number(lake: Lake, data: TrainingData) -> int:
@@ -263,9 +299,7 @@ def _read_inputs(
     images: dict[str, Split] = {image_id: split for image_id, _, split in rows}
     features = read_split_features(lake, data.recipe_id, images, data.views, average=settings.average_views)
     facts = list_facts(lake, [image_id for image_id, split in images.items() if split == "test"])
-    pool = {image_id: name for image_id, name, split in rows if split != "test"}
-    keys = tuple(assignment.groups[image_id] for image_id in pool)
-    folds = choose_folds(keys, np.array(list(pool.values())), coverage.images["test"], settings)
+    keys, folds = _choose_folds(rows, coverage, assignment, settings)
     number, left_out = _number(lake, data), assignment.left_out
     return _TrainingInputs(number, rows, coverage, assignment.bridges, left_out, features, facts, folds, keys)
 

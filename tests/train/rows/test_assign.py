@@ -1,5 +1,6 @@
 """Splits of a lake's images: recorded when first placed, kept as the lake grows, and read from given folders."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -27,6 +28,7 @@ from tests.rows import NOW, add_features, label, name
 PHOTOS = LabelSetName("photos")
 RECIPE: Recipe = decide_recipe(EmbedSettings(), Weights(Path(), "0" * 64))
 SETTINGS = TrainSettings(l2=(0.1,))
+SKIPPING = TrainSettings(l2=(0.1,), folds=0)
 
 
 @pytest.fixture
@@ -200,6 +202,32 @@ def test_an_image_in_several_given_splits_is_left_out_with_a_warning(home: Home,
 
 def test_with_few_test_images_the_head_is_cross_validated_unless_told_not_to(home: Home, lake: Lake) -> None:
     fill(lake, {"a": range(30), "b": range(100, 130)})
-    assert "cv_accuracy" in train(home).training.metrics
-    skipped = train(home, settings=TrainSettings(l2=(0.2,), folds=0))
+    validated, skipped = train(home), train(home, settings=SKIPPING)
+    assert "cv_accuracy" in validated.training.metrics
     assert "cv_accuracy" not in skipped.training.metrics
+    assert skipped.training.training_id != validated.training.training_id
+    again = train(home), train(home, settings=SKIPPING)
+    assert [each.new for each in again] == [False, False]
+    assert [each.training.training_id for each in again] == [each.training.training_id for each in (validated, skipped)]
+
+
+def test_no_folds_are_the_default_with_many_test_images_and_then_the_same_training(home: Home, lake: Lake) -> None:
+    fill(lake, {"a": range(400), "b": range(1000, 1400)})
+    trained = train(home)
+    assert "cv_accuracy" not in trained.training.metrics
+    again = train(home, settings=SKIPPING)
+    assert (again.new, again.training.training_id) == (False, trained.training.training_id)
+    assert not train(home).new
+
+
+def test_a_training_of_a_release_whose_default_was_no_folds_is_found_by_no_folds(home: Home, lake: Lake) -> None:
+    fill(lake, {"a": range(30), "b": range(100, 130)})
+    snapshot = lake.snapshot
+    trained = train(home).training
+    metrics = json.dumps({name: value for name, value in trained.metrics.items() if not name.startswith("cv_")})
+    lake.commit(lambda: lake.execute("UPDATE heads SET metrics = ?", [metrics]))
+    again = train(home, settings=SKIPPING)
+    assert (again.new, again.training.training_id) == (False, trained.training_id)
+    head_path(home, trained.training_id).unlink()
+    repaired = train(home, snapshot, SKIPPING)
+    assert (repaired.new, repaired.training.training_id) == (True, trained.training_id)
