@@ -25,9 +25,9 @@ def write_page(home: Home, training_id: str, folder: Path) -> None:
 def register(settings: RunSettings, training_id: str | None = None) -> RegisteredVersion:
     """Register a training's model, by default the newest, and make it champion if it is the best."""
     training_id = training_id or _find_newest(settings)
-    batch = settings.embed.batch
-    register_model(settings.resolved_home, settings.model_name, training_id, write_page, batch, settings.registry)
-    return promote_model(settings.resolved_home, settings.model_name, training_id, settings.registry)
+    home, name, embed = settings.resolved_home, settings.model_name, settings.embed
+    register_model(home, name, training_id, write_page, embed.batch, settings.registry, embed.budget)
+    return promote_model(home, name, training_id, settings.registry)
 
 
 def _find_newest(settings: RunSettings) -> str:

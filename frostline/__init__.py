@@ -22,6 +22,7 @@ from storage.tables.trainings import Training, find_training
 from storage.vectors.feature_file import Matrix
 from storage.vectors.features_reader import Features, find_features
 from tasks.embed.settings import EmbedSettings
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
 from tasks.heads.heads import Classifier
 from tasks.ingest.settings import IngestSettings
@@ -147,6 +148,8 @@ def open_model(
     lake: LakeSettings | None = None,
     registry: RegisterSettings | None = None,
     batch: int | None = None,
+    max_bytes: int = DEFAULT.bytes,
+    max_seconds: float = DEFAULT.seconds,
 ) -> Model:
     """Open a registered model from its home, without an MLflow server and without loading MLflow's copy.
 
@@ -157,6 +160,8 @@ def open_model(
         lake: A catalog or a data folder outside the home.
         registry: The registry of the alias, if it is neither the home's own nor MLFLOW_TRACKING_URI.
         batch: ``embed.batch`` of the runs that filled the lake, if it was set.
+        max_bytes: Memory that decoding one image may take, as ``embed.max_bytes``.
+        max_seconds: CPU seconds that decoding one image may take, as ``embed.max_seconds``.
 
     Raises:
         LakeError: if the home has no lake, or it cannot be opened.
@@ -170,7 +175,7 @@ def open_model(
     with read_existing_lake(where) as opened:
         training = _find_version(opened, ModelName(name), version, registry or RegisterSettings())
     head = read_head(where, training, open_layers)
-    embed = open_images(where.backbones / training.recipe_id, batch, head.views)
+    embed = open_images(where.backbones / training.recipe_id, batch, head.views, Budget(max_bytes, max_seconds))
     return Model(head.classes, training.training_id, training.recipe_id, head, embed)
 
 

@@ -17,6 +17,7 @@ from storage.vectors.feature_file import Matrix
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.embedder import Backbone, Embedder, Lanes, embed_images
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.pixels.transform import Pixels
 
 if TYPE_CHECKING:
@@ -107,11 +108,13 @@ def collect_counting_code() -> "ServingCode":
     return replace(code, package=package, modules=modules)
 
 
-def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
+def open_images(
+    folder: Path, batch: int | None, views: int = 1, budget: Budget = DEFAULT
+) -> Callable[[Sequence[bytes]], Matrix]:
     """Open the backbone for a served model, whose answers the tally of the embed runs leaves out."""
     recipe = read_recipe((folder / "recipe.json").read_text())
     embedder = Embedder(recipe, Tally(folder / "served-calls").embed, batch or 8)
-    return lambda images: np.hstack([embed_images(embedder, images, view) for view in range(views)])
+    return lambda images: np.hstack([embed_images(embedder, images, view, budget) for view in range(views)])
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from storage.vectors.feature_file import Matrix, measure_distances, write_featur
 from tasks.embed.canaries import get_tolerance
 from tasks.encoder.embedder import embed_images
 from tasks.encoder.pack import open_packed
+from tasks.encoder.pixels.budget import PROVEN
 
 SAMPLE = 16
 """The number of images per recipe that are embedded again."""
@@ -51,7 +52,7 @@ def draw_images(lake: Lake, recipe_id: str, seed: int) -> dict[str, bytes]:
 
 def _compare(lake: Lake, recipe_id: str, folder: Path, images: dict[str, bytes], now: datetime) -> Iterator[Finding]:
     tolerance = get_tolerance(get_recipe(lake, recipe_id))
-    current = embed_images(open_packed(folder, None, "auto", compiled=False), list(images.values()))
+    current = embed_images(open_packed(folder, None, "auto", compiled=False), list(images.values()), budget=PROVEN)
     stored = read_features(lake, recipe_id, list(images))
     distances = measure_distances(stored, current)
     for row, image_id in enumerate(images):

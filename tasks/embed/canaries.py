@@ -13,6 +13,7 @@ from storage.recipe import Recipe
 from storage.tables.canaries import Canaries, Probe
 from storage.vectors.feature_file import measure_distances
 from tasks.encoder.embedder import Embedder, embed_images
+from tasks.encoder.pixels.budget import PROVEN
 
 LIBRARIES = ("torch", "torchvision", "timm", "numpy", "pillow", "simplejpeg")
 ROUNDOFF = {"float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -51,7 +52,7 @@ def make_canaries(embedder: Embedder, images: Sequence[tuple[Probe, bytes]]) -> 
         embedder: The recipe's embedder.
         images: The probes with their encoded images.
     """
-    vectors = embed_images(embedder, [data for _, data in images])
+    vectors = embed_images(embedder, [data for _, data in images], budget=PROVEN)
     finite = [bool(np.isfinite(vector).all()) for vector in vectors]
     probes = tuple(probe for (probe, _), ok in zip(images, finite, strict=True) if ok)
     return Canaries(
@@ -66,7 +67,7 @@ def compare(embedder: Embedder, canaries: Canaries, images: Sequence[tuple[Probe
         NumbersChangedError: if a vector differs by more than the tolerance; its message names what changed.
     """
     rows = {probe.name: index for index, probe in enumerate(canaries.probes)}
-    vectors = embed_images(embedder, [data for _, data in images])
+    vectors = embed_images(embedder, [data for _, data in images], budget=PROVEN)
     expected = canaries.vectors[[rows[probe.name] for probe, _ in images]]
     distances = measure_distances(vectors, expected)
     worst = int(np.argmax(distances))

@@ -16,6 +16,7 @@ from tasks.embed.canaries import compare, make_canaries, make_probes, measure_pa
 from tasks.embed.find_recipe import is_compiling_worthwhile
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.pack import open_packed
+from tasks.encoder.pixels.budget import Budget
 from tasks.encoder.pixels.decode import decode
 
 FIRST_IMAGES = 4
@@ -44,7 +45,8 @@ def verify_canaries(home: Home, source: SourceName, recipe_id: str, images: int,
     embedder = open_packed(folder, settings.batch, settings.device, compiled=False)
     with read_lake(home) as lake:
         canaries = find_canaries(lake, recipe_id)
-        probes = list(_read_probes(lake, canaries) if canaries else _choose_probes(lake, source, embedder.recipe))
+        chosen = _choose_probes(lake, source, embedder.recipe, settings.budget)
+        probes = list(_read_probes(lake, canaries) if canaries else chosen)
     if canaries:
         compare(embedder, canaries, probes)
     else:
@@ -63,13 +65,13 @@ def verify_canaries(home: Home, source: SourceName, recipe_id: str, images: int,
     return settings.compile == "on" or measure_pace(compiled) > uncompiled_pace
 
 
-def _choose_probes(lake: Lake, source: SourceName, recipe: Recipe) -> Iterator[tuple[Probe, bytes]]:
+def _choose_probes(lake: Lake, source: SourceName, recipe: Recipe, budget: Budget) -> Iterator[tuple[Probe, bytes]]:
     """Yield the drawn probes, then the first of the source's images that can be decoded."""
     yield from make_probes()
     for image_id in find_first_images(lake, source, FIRST_IMAGES):
         try:
             data = read_image(lake, image_id)
-            decode(data, recipe.transform)
+            decode(data, recipe.transform, budget=budget)
         except Exception:  # noqa: BLE001, S112 - decoders may raise anything; the run records the failure
             continue
         yield Probe(image_id, None), data

@@ -83,7 +83,8 @@ class EmbedSettings(BaseModel):
     max_bytes: int = Field(
         DEFAULT.bytes,
         ge=1_000_000,
-        description="Memory that decoding one image may take, in bytes; larger images fail with that reason.",
+        description="Memory that decoding one image may take, in bytes, in runs and in the models that they register;"
+        " larger images fail with that reason.",
     )
     max_seconds: float = Field(
         DEFAULT.seconds, gt=0, description="CPU seconds that decoding one image may take; slower ones fail."

@@ -13,6 +13,7 @@ from storage.errors import BackboneError
 from storage.plural import pluralize
 from storage.recipe import Recipe
 from storage.vectors.feature_file import Matrix
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.transform import Pixels
 from tasks.encoder.stages import Meter, group, map_ahead
@@ -75,8 +76,14 @@ class Embedder:
         self.pool = ThreadPoolExecutor(self.lanes.count, "lane", self.lanes.enter)
 
 
-def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> Matrix:
+def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0, budget: Budget = DEFAULT) -> Matrix:
     """Embed encoded images, or a view of each, with the same code and lanes that fill the lake.
+
+    Args:
+        embedder: The backbone.
+        images: The encoded images.
+        view: The view; 0 for the images themselves.
+        budget: What decoding one of them may take.
 
     Returns:
         Vectors [n, dim], float32, rounded to the recipe's stored precision.
@@ -84,7 +91,7 @@ def embed_images(embedder: Embedder, images: Sequence[bytes], view: int = 0) -> 
     Raises:
         Exception: of any kind, if an image cannot be decoded.
     """
-    pixels = (decode(data, embedder.recipe.transform, view) for data in images)
+    pixels = (decode(data, embedder.recipe.transform, view, budget) for data in images)
     batches = (np.stack(batch) for batch in group(pixels, embedder.batch))
     parts = map_ahead(
         embedder.pool, partial(run_backbone, embedder), batches, embedder.lanes.count, Meter(), "backbone"

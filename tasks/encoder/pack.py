@@ -15,6 +15,7 @@ from storage.recipe import Recipe, read_recipe
 from storage.vectors.feature_file import Matrix
 from tasks.encoder.backbone.weights import Weights, digest_file
 from tasks.encoder.embedder import Embedder, embed_images
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 
 BY_ORDER = ".by-order"
 
@@ -72,10 +73,13 @@ def open_once(recipe: Recipe, weights: Weights, batch: int | None, device: str, 
     return Embedder(recipe, backbone, batch or lanes.batch, lanes)
 
 
-def open_images(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
+def open_images(
+    folder: Path, batch: int | None, views: int = 1, budget: Budget = DEFAULT
+) -> Callable[[Sequence[bytes]], Matrix]:
     """Open a packed backbone as a function from encoded images to the vectors that the lake would store.
 
-    The vectors are [n, views * dim], float32: those of the images themselves, followed by those of their views.
+    The vectors are [n, views * dim], float32: those of the images themselves, followed by those of their views. Each
+    image may take what the budget allows.
     """
     embedder = open_packed(folder, batch, "auto", compiled=False)
-    return lambda images: np.hstack([embed_images(embedder, images, view) for view in range(views)])
+    return lambda images: np.hstack([embed_images(embedder, images, view, budget) for view in range(views)])

@@ -9,6 +9,7 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import ModelName
+from storage.recipe import Transform
 from storage.sources.copies import read_image
 from storage.tables.canaries import Canaries, find_canaries
 from storage.tables.models import Version, find_champion, find_version, save_promotion, save_version
@@ -17,7 +18,10 @@ from storage.tables.trainings import Training, find_training, list_split
 from storage.vectors.feature_file import Matrix, measure_distances
 from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
+from tasks.encoder.pixels.budget import DEFAULT, Budget, BudgetError
+from tasks.encoder.pixels.decode import decode
 from tasks.heads.answers import is_multi_label
+from tasks.heads.heads import Classifier
 from tasks.heads.load import read_head, read_head_inputs
 from tasks.heads.predict import predict_stored
 from tasks.register.champion import ChampionGap, follow_champion
@@ -62,7 +66,13 @@ class RegisteredVersion:
 
 
 def register_head(
-    home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
+    home: Home,
+    name: ModelName,
+    training_id: str,
+    write_page: WritePage,
+    batch: int | None,
+    settings: RegisterSettings,
+    budget: Budget = DEFAULT,
 ) -> str:
     """Log a training as a model and register it, unless it is registered; returns the version.
 
@@ -73,6 +83,7 @@ def register_head(
         write_page: Writes the training's evaluation page and plots.
         batch: The fixed batch size of the lake's vectors.
         settings: Where the registry is.
+        budget: What decoding one image may take when the model is served.
 
     Raises:
         RegistryError: if MLflow does not answer, this machine computes other vectors than the lake has, or the logged
@@ -85,7 +96,10 @@ def register_head(
         if existing:
             return str(existing.version)
         with read_lake(home) as lake:
-            package = _make_package(lake, home, name, training_id, write_page, batch)
+            training = _get_training(lake, training_id)
+            head = read_head(home, training, open_layers)
+            encoder = ServedEncoder(home.backbones / training.recipe_id, batch, head.views, budget)
+            package = _make_package(lake, name, training, head, encoder, write_page)
         run_id = log_run(client, home, package)
         return _register(client, package, run_id)
 
@@ -136,20 +150,18 @@ def _pass_gate(
 
 
 def _make_package(
-    lake: Lake, home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None
+    lake: Lake, name: ModelName, training: Training, head: Classifier, encoder: ServedEncoder, write_page: WritePage
 ) -> ModelPackage:
-    training = _get_training(lake, training_id)
-    examples = _read_examples(lake, name, training)
-    head = read_head(home, training, open_layers)
-    encoder = ServedEncoder(home.backbones / training.recipe_id, batch, head.views)
+    recipe = get_recipe(lake, training.recipe_id)
+    examples = _read_examples(lake, name, training, recipe.transform, encoder.budget)
     images = tuple(examples.values())
-    vectors: Matrix = open_images(encoder.backbone, encoder.batch, encoder.views)(images)
+    vectors: Matrix = open_images(encoder.backbone, encoder.batch, encoder.views, encoder.budget)(images)
     stored = read_head_inputs(lake, training, list(examples))
     _check_vectors(name, vectors, stored, find_canaries(lake, training.recipe_id))
     return ModelPackage(
         name=name,
         training=training,
-        recipe=get_recipe(lake, training.recipe_id),
+        recipe=recipe,
         encoder=encoder,
         write_page=write_page,
         examples=images,
@@ -170,8 +182,12 @@ def _check_vectors(name: ModelName, vectors: Matrix, stored: Matrix, canaries: C
         )
 
 
-def _read_examples(lake: Lake, name: ModelName, training: Training) -> dict[str, bytes]:
-    """Read the first test images by id; those whose files are gone or hold other bytes now are left out.
+def _read_examples(
+    lake: Lake, name: ModelName, training: Training, transform: Transform, budget: Budget
+) -> dict[str, bytes]:
+    """Read the first test images by id.
+
+    Left out are those whose files are gone or hold other bytes now, and those that only a larger budget could decode.
 
     Raises:
         RegistryError: if no test image can be read.
@@ -179,9 +195,14 @@ def _read_examples(lake: Lake, name: ModelName, training: Training) -> dict[str,
     examples, reason = dict[str, bytes](), "it has none"
     for image_id in dict(list_split(lake, training.training_id, "test")):
         try:
-            examples[image_id] = read_image(lake, image_id)
+            data = read_image(lake, image_id)
+            decode(data, transform, budget=budget)
         except ImageError as error:
             reason = f"{error.value}: {error.rule}"
+        except BudgetError as error:
+            reason = f"image {image_id} {error}"
+        else:
+            examples[image_id] = data
         if len(examples) == EXAMPLES:
             break
     if not examples:

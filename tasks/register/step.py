@@ -7,6 +7,7 @@ from storage.lake.attach import open_lake
 from storage.locations.home import Home
 from storage.names import ModelName
 from storage.tables.models import Version
+from tasks.encoder.pixels.budget import Budget
 from tasks.register.champion import ChampionGap, predict_rest
 from tasks.register.register import RegisteredVersion, decide_promotion, register_head
 from tasks.register.registry.package import WritePage
@@ -16,10 +17,16 @@ from tasks.step_task import step_task
 
 @step_task("register {name}", retry_on=RegistryUnreachableError)
 def register_model(
-    home: Home, name: ModelName, training_id: str, write_page: WritePage, batch: int | None, settings: RegisterSettings
+    home: Home,
+    name: ModelName,
+    training_id: str,
+    write_page: WritePage,
+    batch: int | None,
+    settings: RegisterSettings,
+    budget: Budget,
 ) -> str:
     """Log and register a training's model, unless it is registered; returns the version."""
-    return register_head(home, name, training_id, write_page, batch, settings)
+    return register_head(home, name, training_id, write_page, batch, settings, budget)
 
 
 @step_task("promote {name}", retry_on=RegistryUnreachableError)

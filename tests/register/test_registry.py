@@ -23,6 +23,7 @@ from storage.tables.canaries import Canaries, Probe, save_canaries
 from storage.tables.trainings import head_path
 from storage.vectors.feature_file import Matrix
 from tasks.encoder.pack import open_images
+from tasks.encoder.pixels.budget import Budget
 from tasks.register.register import RegisteredVersion, register_head
 from tasks.register.registry.client import open_registry
 from tasks.register.settings import RegisterSettings, configure_mlflow, resolve_tracking_uri
@@ -117,8 +118,10 @@ def test_a_machine_registers_only_within_the_recipes_tolerance(
         save_canaries(lake, recipe_id, probes, datetime.now(UTC))
     original = open_images
 
-    def open_with_error(folder: Path, batch: int | None, views: int = 1) -> Callable[[Sequence[bytes]], Matrix]:
-        embed = original(folder, batch, views)
+    def open_with_error(
+        folder: Path, batch: int | None, views: int, budget: Budget
+    ) -> Callable[[Sequence[bytes]], Matrix]:
+        embed = original(folder, batch, views, budget)
         return lambda images: embed(images) * np.float32(1 + off)
 
     monkeypatch.setattr("tasks.register.register.open_images", open_with_error)

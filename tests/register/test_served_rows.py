@@ -11,14 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.models.utils import _enforce_schema
+from mlflow.pyfunc.model import PythonModelContext
 from mlflow.pyfunc.scoring_server import infer_and_parse_data, predictions_to_json
 from mlflow.types import ColSpec, DataType, Schema
 
 from storage.recipe import Transform
 from storage.vectors.feature_file import Matrix
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.pixels.decode import decode
 from tasks.heads.heads import Head
+from tasks.register.registry import served
+from tasks.register.registry.package import ServedEncoder
 from tasks.register.registry.served import ImageClassifier
+from tests.embed.test_pipeline import RECIPE
 from tests.encoder.test_decode import encode, photo
 
 SCHEMA = Schema([ColSpec(DataType.string, "image")])
@@ -42,6 +47,25 @@ def model(request: pytest.FixtureRequest) -> ImageClassifier:
     classifier._head = Head(("cat", "dog"), np.zeros(5), np.ones(5), weights, bias, thresholds=request.param)
     classifier._embed, classifier._transform = embed, TRANSFORM
     return classifier
+
+
+@pytest.mark.parametrize(
+    "limits", [{}, {"budget_bytes": 900_000_000, "budget_seconds": 20.0, "budget_together": 10**10}]
+)
+def test_a_model_decodes_within_the_budget_of_its_run_and_by_default_as_models_of_earlier_releases(
+    limits: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = list[Budget]()
+    monkeypatch.setattr(served, "open_images", lambda *arguments: opened.append(arguments[-1]))
+    monkeypatch.setattr(served, "load_head", lambda *_: None)
+    (tmp_path / "recipe.json").write_text(RECIPE.text)
+    classifier, artifacts = ImageClassifier(), {"backbone": str(tmp_path), "head": str(tmp_path)}
+    config = {"batch": None, "views": 1, **limits}
+    classifier.load_context(PythonModelContext(artifacts, config))  # type: ignore[no-untyped-call]
+    budget = Budget(900_000_000, 20.0, 10**10) if limits else DEFAULT
+    assert opened == [classifier._budget] == [budget]
+    made = ServedEncoder(tmp_path, None, 1, budget).to_config()
+    assert {name: made[name] for name in limits} == limits
 
 
 def ask(model: ImageClassifier, body: dict[str, Any]) -> list[dict[str, Any]]:

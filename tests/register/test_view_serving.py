@@ -21,6 +21,9 @@ from storage.tables.models import list_predictable
 from storage.tables.trainings import find_training
 from tasks.encoder.layers import open_layers
 from tasks.heads.load import read_head, read_head_inputs
+from tests.encoder.test_decode import encode, photo
+
+MOST = 1_000_000
 
 
 def test_a_model_trains_on_views_and_averages_over_them(
@@ -28,7 +31,7 @@ def test_a_model_trains_on_views_and_averages_over_them(
 ) -> None:
     beside = run(embed={"views": 2})
     assert beside["training"] != first_report["training"]
-    averaged = run(embed={"views": 2}, train={"average_views": True})
+    averaged = run(embed={"views": 2, "max_bytes": MOST}, train={"average_views": True})
     assert averaged["backbone_calls"] == 0
     place = open_home(home)
     with read_lake(place) as lake:
@@ -45,8 +48,12 @@ def test_a_model_trains_on_views_and_averages_over_them(
     recorded: dict[str, float] = dict(said)
     assert [recorded[each] for each in image_ids] == pytest.approx(expected.max(axis=1), rel=1e-5)
     images = [open_image(*copies[image_id][0]) for image_id in image_ids]
-    served = mlflow.pyfunc.load_model(str(find_model(home))).predict(pd.DataFrame({"image": images}))["probabilities"]
+    model = mlflow.pyfunc.load_model(str(find_model(home)))
+    served = model.predict(pd.DataFrame({"image": images}))["probabilities"]
     assert np.array([list(answer.values()) for answer in served]) == pytest.approx(expected, abs=1e-5)
+    large = encode(photo(900, 900), "PNG")
+    answer = model.predict(pd.DataFrame({"image": [images[0], large]}))["error"].tolist()
+    assert answer == [None, "row 1: needs 2 MB to decode; embed.max_bytes allows 1 MB"]  # the budget of its run
 
 
 def find_model(home: Path) -> Path:

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +36,8 @@ class Budget:
 
 
 DEFAULT = Budget()
+PROVEN = Budget(sys.maxsize, math.inf)
+"""For images that have features: some run decoded them within its own budget, which may have been a larger one."""
 
 
 class TimedFile(io.BytesIO):

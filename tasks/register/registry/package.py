@@ -17,6 +17,7 @@ from storage.locations.home import Home
 from storage.names import ModelName
 from storage.recipe import Recipe
 from storage.tables.trainings import Training, evaluation_path, head_path
+from tasks.encoder.pixels.budget import Budget
 from tasks.heads.heads import Floats
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_experiment
 from tasks.register.registry.code import collect_code, forget_package
@@ -40,11 +41,18 @@ class ServedEncoder:
         backbone: The folder of the packed backbone.
         batch: The fixed batch size of the lake's vectors.
         views: How many views an answer averages over; the first is the image itself.
+        budget: What decoding one image may take: as much as for the lake's vectors.
     """
 
     backbone: Path
     batch: int | None
     views: int
+    budget: Budget
+
+    def to_config(self) -> dict[str, int | float | None]:
+        """Return what a served model reads when it is loaded."""
+        budget = {"bytes": self.budget.bytes, "seconds": self.budget.seconds, "together": self.budget.together}
+        return {"batch": self.batch, "views": self.views, **{f"budget_{name}": most for name, most in budget.items()}}
 
 
 @dataclass(frozen=True)
@@ -132,7 +140,7 @@ def _log_model(home: Home, package: ModelPackage) -> None:
             python_model=str(code.write(Path(folder))),
             artifacts={"backbone": str(encoder.backbone), "head": str(head_path(home, package.training.training_id))},
             code_paths=[str(Path(folder) / code.package)],
-            model_config={"batch": encoder.batch, "views": encoder.views},
+            model_config=encoder.to_config(),
             signature=_make_signature(multi_label=package.multi_label),
             input_example=pd.DataFrame({"image": [base64.b64encode(package.examples[0]).decode()]}),
             pip_requirements=code.list_requirements(),

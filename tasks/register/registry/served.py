@@ -1,5 +1,6 @@
 """The model as MLflow loads it: images in, classes and probabilities out, by the code that fills the lake."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from storage.recipe import read_recipe
 from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
+from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.picture import explain
 from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
@@ -22,10 +24,14 @@ from tasks.register.registry.request_images import RequestError, read_request_im
 class ImageClassifier(PythonModel):
     """Classifies encoded images (JPEG, PNG, ...), given as bytes, as base64 text or as data URIs."""
 
+    _budget: Budget = DEFAULT
+
     def load_context(self, context: PythonModelContext) -> None:
         """Open the backbone and the head."""
         backbone = Path(context.artifacts["backbone"])
-        self._embed = open_images(backbone, context.model_config["batch"], context.model_config["views"])
+        config = context.model_config
+        self._budget = _read_budget(config)
+        self._embed = open_images(backbone, config["batch"], config["views"], self._budget)
         self._transform = read_recipe((backbone / "recipe.json").read_text(encoding="utf-8")).transform
         self._head = load_head(Path(context.artifacts["head"]), backbone, open_layers)
 
@@ -61,7 +67,7 @@ class ImageClassifier(PythonModel):
         broken = {}
         for row, data in images.items():
             try:
-                decode(data, self._transform)
+                decode(data, self._transform, budget=self._budget)
             except Exception as error:  # noqa: BLE001 - broken pixels raise anything; the row's answer says it
                 broken[row] = f"row {row}: {explain(error)}"
         return broken
@@ -78,6 +84,12 @@ class ImageClassifier(PythonModel):
         names = predict_classes(head, features, probabilities).tolist() if images else []
         largest = probabilities.max(axis=1) if images else []
         return pd.DataFrame({"class": names, "probability": largest, "probabilities": table})
+
+
+def _read_budget(config: Mapping[str, Any]) -> Budget:
+    """Read what decoding one image may take; the configuration of earlier releases does not say it."""
+    prefix = "budget_"
+    return Budget(**{name.removeprefix(prefix): most for name, most in config.items() if name.startswith(prefix)})
 
 
 def _read(values: list[object]) -> tuple[dict[int, bytes], dict[int, str]]:

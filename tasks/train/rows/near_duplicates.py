@@ -17,6 +17,7 @@ from storage.recipe import Transform
 from storage.sources.copies import ImageCopy
 from storage.sources.open_image import open_image
 from storage.vectors.feature_file import Matrix
+from tasks.encoder.pixels.budget import PROVEN
 from tasks.encoder.pixels.decode import decode
 
 ROWS = 1024
@@ -147,7 +148,7 @@ def make_thumbnail(data: bytes) -> Thumbnail:
     Raises:
         Exception: of any kind, if the image is broken.
     """
-    levels: Thumbnail = (decode(data, _THUMBNAIL) @ LUMA).astype(np.uint8)
+    levels: Thumbnail = (decode(data, _THUMBNAIL, budget=PROVEN) @ LUMA).astype(np.uint8)
     return levels
 
 
