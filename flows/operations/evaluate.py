@@ -10,10 +10,9 @@ from storage.lake.attach import read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.names import LabelSetName, ModelName
-from storage.plural import pluralize
 from storage.tables.models import find_registered
 from storage.tables.trainings import Training, find_newest
-from tasks.train.report.metrics import list_metrics
+from tasks.train.report.metrics import describe_rejection, list_metrics
 from tasks.train.report.mistakes import find_mistakes, predict_test_images
 from tasks.train.report.stored_evaluation import list_classes, list_unknown, read_evaluation
 from tasks.train.report.verdict import reach_verdict
@@ -104,21 +103,13 @@ def _describe_unknown(found: Mapping[str, Any]) -> list[Any]:
     if "refuse_below" not in found["metrics"]:
         return []
     rows = [row.values() for row in list_unknown(found)]
-    line = f"neither   {_describe_threshold(found['metrics'])}"
+    line = f"neither   {describe_rejection(found['metrics'])}"
     prices = [row.values() for row in found.get("prices", ())]  # earlier releases have none
     return [
         line,
         *_table(("class", "images", "accepted", *ENDS), rows, "unknown classes"),
         *_table(("false accept", "refused"), prices, "what other rates would refuse of known classes (validation)"),
     ]
-
-
-def _describe_threshold(metrics: Mapping[str, float]) -> str:
-    threshold = f"{metrics['refuse_below']:.4f}"
-    if "refuse_nearest" not in metrics:  # a head of an earlier release
-        return f"if no class has a probability of {threshold}"
-    images = pluralize(int(metrics["refuse_nearest"]), "training image has", "training images have")
-    return f"if fewer than {images} a cosine of at least {threshold} to the image"
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[object]], title: str | None = None) -> list[Any]:

@@ -52,8 +52,9 @@ def test_a_model_trains_on_views_and_averages_over_them(
     served = model.predict(pd.DataFrame({"image": images}))["probabilities"]
     assert np.array([list(answer.values()) for answer in served]) == pytest.approx(expected, abs=1e-5)
     large = encode(photo(900, 900), "PNG")
-    answer = model.predict(pd.DataFrame({"image": [images[0], large]}))["error"].tolist()
-    assert answer == [None, "row 1: needs 2 MB to decode; embed.max_bytes allows 1 MB"]  # the budget of its run
+    first, second = model.predict(pd.DataFrame({"image": [images[0], large]}))["error"]
+    assert first is None
+    assert "embed.max_bytes allows 1 MB" in second  # the budget of its run
 
 
 def find_model(home: Path) -> Path:

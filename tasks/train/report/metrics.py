@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.train.report.stored_evaluation import count_measured
+from storage.plural import pluralize
+from tasks.train.report.stored_evaluation import count_images, count_measured
 from tasks.train.report.verdict import gives_several_labels
 from tasks.train.report.wording import interval, percent
 
@@ -78,6 +79,33 @@ def describe_calibration(evaluation: Mapping[str, Any]) -> str:
         f"Dividing the logits by a temperature of {temperature:.2f} changed the calibration error from {before} to "
         f"{after}."
     )
+
+
+def describe_rejection(metrics: Mapping[str, float]) -> str:
+    """Describe when the head answers "neither"; empty if it never does."""
+    if "refuse_below" not in metrics:
+        return ""
+    threshold = f"{metrics['refuse_below']:.4f}"
+    if "refuse_nearest" not in metrics:  # a head of an earlier release
+        return f"if no class has a probability of {threshold}"
+    images = pluralize(int(metrics["refuse_nearest"]), "training image has", "training images have")
+    return f"if fewer than {images} a cosine of at least {threshold} to the image"
+
+
+def describe_prices(evaluation: Mapping[str, Any], rate: float | None) -> list[dict[str, Any]]:
+    """Describe what each false accept rate costs: ``false_accept`` and ``refused`` in words, and if it is ``chosen``.
+
+    Empty for heads that never answer "neither", and for those of earlier releases, which did not measure it.
+    """
+    images = count_images(evaluation)["validation"]
+    return [
+        {
+            "false_accept": f"{100 * price['false_accept']:g} %",
+            "refused": percent(price["refused"], images),
+            "chosen": price["false_accept"] == rate,
+        }
+        for price in evaluation.get("prices", ())
+    ]
 
 
 def name_metric(key: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from storage.errors import TrainError
 from storage.lake.attach import read_lake
@@ -13,7 +13,7 @@ from storage.plural import pluralize
 from storage.tables.recipes import get_recipe
 from storage.tables.trainings import Training, find_training
 from tasks.train.report.gallery import group_mistakes
-from tasks.train.report.metrics import describe_calibration, describe_metrics
+from tasks.train.report.metrics import describe_calibration, describe_metrics, describe_prices, describe_rejection
 from tasks.train.report.mistakes import find_mistakes, predict_test_images
 from tasks.train.report.plots import PIXELS_PER_CSS_PIXEL, draw_confusion, draw_reliability
 from tasks.train.report.render import render
@@ -64,7 +64,8 @@ def make_page(home: Home, training_id: str) -> Page:
         facts = _list_facts(lake, training, evaluation)
     charts = {} if gives_several_labels(evaluation) else _draw_charts(evaluation)
     shown = _describe_shown(len(mistakes), int((~predictions.right).sum()))
-    values = list_values(training.label_set, evaluation, charts)
+    rate = cast("float | None", training.settings.get("false_accept"))
+    values = list_values(training.label_set, evaluation, charts, rate)
     return Page(
         render("report/templates/evaluation.html.j2", **values, groups=groups, mistakes_shown=shown, facts=facts),
         charts,
@@ -78,8 +79,10 @@ def _draw_charts(evaluation: Mapping[str, Any]) -> dict[str, bytes]:
     }
 
 
-def list_values(name: str, evaluation: Mapping[str, Any], charts: Mapping[str, bytes]) -> dict[str, object]:
-    """List what the template shows of an evaluation."""
+def list_values(
+    name: str, evaluation: Mapping[str, Any], charts: Mapping[str, bytes], rate: float | None = None
+) -> dict[str, object]:
+    """List what the template shows of an evaluation; ``rate`` is the false accept rate of its settings."""
     several_labels, metrics = gives_several_labels(evaluation), evaluation["metrics"]
     return {
         "name": name,
@@ -95,7 +98,9 @@ def list_values(name: str, evaluation: Mapping[str, Any], charts: Mapping[str, b
         "most_classes": MAX_CLASSES,
         "confusions": list_confusions(evaluation)[:MAX_ROWS],
         "slices": evaluation["slices"][:MAX_ROWS],
+        "rejection": describe_rejection(metrics),
         "unknown": list_unknown(evaluation),
+        "prices": describe_prices(evaluation, rate),
         "calibration": describe_calibration(evaluation),
         "charts": {file.removesuffix(".png"): _embed_chart(chart) for file, chart in charts.items()},
     }

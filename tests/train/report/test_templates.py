@@ -69,6 +69,23 @@ def test_empty_tables_are_left_out() -> None:
     assert not re.search(r"<tbody>\s*</tbody>", page)
 
 
+def test_a_page_of_a_head_that_may_answer_neither_says_when_and_what_other_rates_cost() -> None:
+    found = {**evaluation([[48, 2], [4, 46]]), "images": {"train": 70, "validation": 200, "test": 100}, "slices": ()}
+    found["metrics"] |= {"refuse_below": 0.81, "refuse_nearest": 3.0}
+    found["prices"] = [{"false_accept": 0.05, "refused": 0.62}, {"false_accept": 0.2, "refused": 0.085}]
+    values = list_values("photos", found, {}, rate=0.2)
+    page = render("report/templates/evaluation.html.j2", **values, groups=[], mistakes_shown="", facts=[])
+    assert "answers &#34;neither&#34;" not in page
+    assert 'answers "neither" if fewer than 3 training images have a cosine of at least 0.8100 to the image.' in page
+    rows = re.findall(r'<th scope="row" class="number">(.*?)</th><td class="number">(.*?)</td>', page)
+    assert rows == [("5 %", "62 %"), ("20 %<small>this head</small>", "8 %")]
+    found["metrics"].pop("refuse_nearest")
+    found.pop("prices")  # a head of an earlier release
+    page = render_page(found, [])
+    assert 'answers "neither" if no class has a probability of 0.8100.' in page
+    assert "What other limits would cost" not in page
+
+
 def test_the_contact_sheet_shows_each_pair_once_and_no_empty_section(tmp_path: Path) -> None:
     one, other = (f"00000000-0000-0000-0000-00000000000{number}" for number in range(2))
     items = [ReviewItem("duplicate", one, "a", "b", 0.99, other), ReviewItem("duplicate", other, "b", "a", 0.99, one)]
