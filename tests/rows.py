@@ -1,6 +1,6 @@
 """Lakes with rows in them, made without a backbone: image number n has the id n and a vector of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 import numpy as np
@@ -38,13 +38,19 @@ def add_features(lake: Lake, numbers: Iterable[int], recipe: str = RECIPE) -> No
 
 def label(lake: Lake, numbers: Iterable[int], class_: str) -> None:
     """Commit files, images and labels of one class."""
-    ids = pa.table({"id": [name(number) for number in numbers]})
+    label_all(lake, {class_: numbers})
+
+
+def label_all(lake: Lake, classes: Mapping[str, Iterable[int]]) -> None:
+    """Commit files, images and labels of several classes at once; an image is in one of them."""
+    rows = [(name(number), class_) for class_, numbers in classes.items() for number in numbers]
+    ids = pa.table({"id": [image_id for image_id, _ in rows], "class": [class_ for _, class_ in rows]})
 
     def write() -> None:
         lake.execute("INSERT INTO images SELECT id::UUID, 'PNG', 8, 8, 'RGB', 99, ?, 1 FROM _ids", [NOW])
-        rows = "SELECT 'photos', ? || '/' || id, 99, 1, id::UUID FROM _ids"
-        lake.execute(f"INSERT INTO files (source, path, bytes, mtime_ns, image_id) {rows}", [class_])
-        lake.execute("INSERT INTO labels SELECT 'photos', id::UUID, ?, 'photos', ? FROM _ids", [class_, NOW])
+        files = "SELECT 'photos', class || '/' || id, 99, 1, id::UUID FROM _ids"
+        lake.execute(f"INSERT INTO files (source, path, bytes, mtime_ns, image_id) {files}")
+        lake.execute("INSERT INTO labels SELECT 'photos', id::UUID, class, 'photos', ? FROM _ids", [NOW])
 
     with lake.temporary_tables(_ids=ids):
         lake.commit(write)

@@ -23,7 +23,7 @@ from tasks.train.rows.assign import SplitIdentity
 from tasks.train.settings import TrainSettings
 from tasks.train.train import Trained, TrainingData, identify, train_head
 from tests.counting import decide_recipe
-from tests.rows import NOW, add_features, label, name
+from tests.rows import NOW, add_features, label_all, name
 
 PHOTOS = LabelSetName("photos")
 RECIPE: Recipe = decide_recipe(EmbedSettings(), Weights(Path(), "0" * 64))
@@ -45,8 +45,7 @@ def lake(home: Home) -> Iterator[Lake]:
 
 def fill(lake: Lake, classes: Mapping[str, range]) -> None:
     """Give a lake labelled images of some classes, by number, with features."""
-    for class_, numbers in classes.items():
-        label(lake, numbers, class_)
+    label_all(lake, classes)
     add_features(lake, [number for numbers in classes.values() for number in numbers], RECIPE.recipe_id)
 
 
@@ -70,17 +69,17 @@ def give(lake: Lake, splits: Mapping[str, range]) -> None:
 
 
 def test_many_small_classes_train_and_one_warning_names_all_that_are_too_small(home: Home, lake: Lake) -> None:
-    classes = {f"class {at:02}": range(100 * at, 100 * at + 10) for at in range(40)}
-    fill(lake, {**classes, "one": range(9000, 9001), "two": range(9100, 9102)})
+    classes = {f"class {at:03}": range(100 * at, 100 * at + 10) for at in range(150)}
+    fill(lake, {**classes, "one": range(20_000, 20_001), "two": range(20_100, 20_102)})
     trained = train(home)
     assert trained.new
     left_out, thin = trained.warnings
     assert left_out == "2 classes were left out, with too few images to train and measure on: one (1), two (2)"
-    assert thin.startswith("40 classes have fewer than 3 images in validation or test")
+    assert thin.startswith("150 classes have fewer than 3 images in validation or test")
     splits = read_splits(home, trained)
     for numbers in classes.values():
         assert {splits[name(number)] for number in numbers} == {"train", "validation", "test"}
-    assert not {name(9000), name(9100), name(9101)} & splits.keys()
+    assert not {name(20_000), name(20_100), name(20_101)} & splits.keys()
     again = train(home)
     assert (again.new, again.warnings) == (False, trained.warnings)
 
