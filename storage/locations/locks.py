@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from storage.locations.home import Home
 
@@ -48,10 +49,13 @@ def list_lockers(home: Home) -> list[int]:
 
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Iterator[None]:
-    """Lock a file or folder for the length of a block; wait while another process has it locked."""
+    """Lock a file or folder for the length of a block; wait while another process has it locked.
+
+    Proceeds without a lock where the file system has none, as some network file systems.
+    """
     handle = os.open(path, os.O_RDONLY)
     try:
-        while not _try_lock(handle):
+        while _request_lock(handle) == "taken":
             time.sleep(POLL)
         yield
     finally:
@@ -73,12 +77,19 @@ def try_lock(path: Path) -> Iterator[bool]:
 
 
 def _try_lock(handle: int) -> bool:
+    return _request_lock(handle) == "held"
+
+
+def _request_lock(handle: int) -> Literal["held", "taken", "unsupported"]:
+    """Lock an open file or folder; "taken" if another process has it locked."""
     try:
         import fcntl
     except ImportError:  # no locks on this system
-        return True
+        return "held"
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # locked by another process, or no locks on this file system
-        return False
-    return True
+    except BlockingIOError:
+        return "taken"
+    except OSError:
+        return "unsupported"
+    return "held"

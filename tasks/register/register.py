@@ -1,5 +1,7 @@
 """From a training to a registered version: log it, register it, compare it with the champion, record it."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -8,13 +10,14 @@ from storage.errors import ImageError, RegistryError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
+from storage.locations.locks import hold_lock
 from storage.names import ModelName
 from storage.recipe import Transform
 from storage.sources.copies import read_image
 from storage.tables.canaries import Canaries, find_canaries
 from storage.tables.models import Version, find_champion, find_version, save_promotion, save_version
 from storage.tables.recipes import get_recipe
-from storage.tables.trainings import Training, find_training, list_split
+from storage.tables.trainings import Training, find_training, head_path, list_split
 from storage.vectors.feature_file import Matrix, measure_distances
 from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
@@ -76,6 +79,8 @@ def register_head(
 ) -> str:
     """Log a training as a model and register it, unless it is registered; returns the version.
 
+    Of several runs of a home that register the same training at once, one does it and the others wait.
+
     Args:
         home: The home of lake, head and backbone.
         name: The registered model's name.
@@ -89,7 +94,7 @@ def register_head(
         RegistryError: if MLflow does not answer, this machine computes other vectors than the lake has, or the logged
             model gives other probabilities than its head.
     """
-    with open_registry(home, settings) as client:
+    with open_registry(home, settings) as client, _lock_training(home, training_id):
         with open_lake(home) as lake:
             resolve_registry(client, lake, name, take_over=settings.take_over)
         existing = find_registered(client, name, training_id)
@@ -113,7 +118,7 @@ def decide_promotion(
         RegistryError: if MLflow does not answer, has no version of the training, or is not the registry of the lake's
             versions.
     """
-    with open_registry(home, settings) as client, open_lake(home) as lake:
+    with open_registry(home, settings) as client, _lock_training(home, training_id), open_lake(home) as lake:
         version = find_registered(client, name, training_id)
         if version is None:
             raise RegistryError(f"model {name}", "has no version of this training", "Run again")
@@ -125,6 +130,14 @@ def decide_promotion(
             registered = _pass_gate(client, lake, home, settings, version, registry, training_id, now)
         gap = follow_champion(client, lake, home, name, registry, settings.alias, now)
     return replace(registered, gap=gap)
+
+
+@contextlib.contextmanager
+def _lock_training(home: Home, training_id: str) -> Iterator[None]:
+    """Let one process of a home at a time register a training or promote its version."""
+    folder = head_path(home, training_id).parent
+    with hold_lock(folder) if folder.is_dir() else contextlib.nullcontext():
+        yield
 
 
 def _pass_gate(
