@@ -20,10 +20,13 @@ MEANINGS = {
     "macro_f1": "mean F1 of the classes",
     "log_loss": "mean negative log probability of the label, in nats; lower is better",
     CALIBRATION: "mean distance between stated probability and accuracy, less what chance adds; lower is better",
+    "cv_accuracy": "share right by heads that never saw the image's group, over training and validation images",
     "false_accept": "share of images accepted as another class by a head that never saw their own",
     "refused": 'share of test images answered "neither"',
 }
 MEANINGS_OF_LABELS = {
+    "cv_mean_average_precision": "area under precision over recall, averaged over the labels, by heads that never saw"
+    " the image's group",
     "mean_average_precision": "area under precision over recall, averaged over the labels",
     "accuracy": "share of images with every label right, and no other",
     "micro_f1": "F1 over all pairs of image and label",

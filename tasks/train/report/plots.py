@@ -6,9 +6,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 MAX_NAMES = 40
 """Classes whose names and counts fit into a confusion matrix."""
+MARGIN = 0.02
+"""Room beyond 0 and 1 for the markers of these."""
+MAX_LETTERS, INCHES_PER_LETTER = 20, 0.08
+"""A confusion matrix cuts off longer names, and has room for these beside it."""
 PIXELS_PER_CSS_PIXEL = 2
 """Charts stay sharp on screens with twice the pixels."""
 
@@ -17,14 +22,14 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
     """Draw a confusion matrix as a PNG: labels down, predictions across, each row shaded by its shares."""
     counts = np.array(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = min(12.0, 3 + 0.4 * len(classes))
+    names = [_shorten(name).replace("$", r"\$") for name in classes[:MAX_NAMES]]  # no math text
+    side = min(12.0, 2.5 + 0.4 * len(classes) + INCHES_PER_LETTER * max(map(len, names)))
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     if len(classes) <= MAX_NAMES:
-        names = [name.replace("$", r"\$") for name in classes]  # no math text
         axes.set_xticks(range(len(names)), names, rotation=90)
         axes.set_yticks(range(len(names)), names)
         for (row, column), count in np.ndenumerate(counts):
@@ -32,6 +37,10 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -
                 color = "white" if shares[row, column] > 0.5 else "black"  # noqa: PLR2004 - half shaded
                 axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=8)
     return _to_png(figure)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1]}…"
 
 
 def draw_reliability(reliability: Mapping[str, Sequence[Mapping[str, Any]]]) -> bytes:
@@ -50,9 +59,10 @@ def draw_reliability(reliability: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
             columns["probability"], share, ends, color=color, marker=marker, capsize=2, label=f"{when} scaling"
         )
         below.step(columns["probability"], columns["images"], where="mid", color=color)
-    above.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    above.set(xlim=(-MARGIN, 1 + MARGIN), ylim=(-MARGIN, 1 + MARGIN), ylabel="accuracy")
     above.legend()
     below.set(xlabel="probability of the predicted class", ylabel="images")
+    below.yaxis.set_major_locator(MaxNLocator(integer=True))
     return _to_png(figure)
 
 

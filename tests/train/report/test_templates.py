@@ -9,6 +9,7 @@ import pytest
 
 from tasks.train.report.gallery import MistakeCard, MistakeGroup
 from tasks.train.report.page import list_values
+from tasks.train.report.plots import MAX_LETTERS, draw_confusion
 from tasks.train.report.render import render
 from tasks.train.report.thumbnails import Thumbnail
 from tasks.train.review.contact_sheet import ContactSheet, ReviewItem, write_sheet
@@ -109,6 +110,12 @@ def test_more_than_30_classes_fold_away(classes: int) -> None:
     page = render_page(found, [])
     assert page.count('<th scope="row"><div>class ') == classes
     assert ("Show the other 1 class" in page) == (classes > 30)
+
+
+def test_long_names_take_no_more_room_from_a_confusion_matrix_than_their_first_letters() -> None:
+    confusion = [[3, 1], [0, 4]]
+    cut_off, longer = (draw_confusion(confusion, ["a" * letters, "b"]) for letters in (MAX_LETTERS, 500))
+    assert longer[16:24] == cut_off[16:24]  # width and height in the header of a PNG
 
 
 def test_a_wheel_contains_the_templates() -> None:
