@@ -8,7 +8,6 @@ embed are compared by themselves, as the run's own report times them. With ``--q
 import argparse
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from benchmarks.measure import (
     obey_frostline,
     run_benchmark,
     run_frostline,
-    share_prefect,
 )
 from benchmarks.photos import make_photos
 
@@ -43,7 +41,7 @@ def measure(options: argparse.Namespace) -> list[Ratio]:
     files, runs = (QUICK_FILES, 1) if options.quick else (options.files, options.runs)
     more = files // SHARE
     paths = make_photos(files + runs * more)
-    with tempfile.TemporaryDirectory() as folder, share_prefect() if options.quick else nullcontext():
+    with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "photos"
         add(source, paths[:files])
         arguments = ("run", str(source), "--home", f"{folder}/home", "--embed.crop", str(options.crop))

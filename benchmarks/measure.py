@@ -9,9 +9,8 @@ import platform
 import resource
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -117,22 +116,6 @@ def obey_frostline(*arguments: str) -> Run:
         run_command([*arguments, "--json"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Run(json.loads(printed.getvalue()), time.perf_counter() - began, peak)
-
-
-@contextlib.contextmanager
-def share_prefect() -> Iterator[None]:
-    """Let all runs have one Prefect server, in this process and others, until it ends: starting one takes seconds."""
-    from flows.orchestrator.server import orchestrate, start_server
-    from flows.settings import configure_prefect
-    from storage.locations.home import open_home
-
-    configure_prefect(debug=False)
-    with tempfile.TemporaryDirectory() as folder, orchestrate(start_server(open_home(Path(folder)))):
-        from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
-
-        for setting in (PREFECT_API_URL, PREFECT_API_AUTH_STRING):
-            os.environ[setting.name] = str(setting.value())
-        yield
 
 
 def run_python(*arguments: str) -> Run:

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from benchmarks.measure import (
     make_parser,
     run_benchmark,
     run_frostline,
-    share_prefect,
     time_seconds,
 )
 
@@ -44,18 +42,17 @@ def main() -> None:
 def measure(options: argparse.Namespace) -> list[Ratio]:
     """Embed both folders as processes of their own, then look at them again and again in this one."""
     files, runs = (QUICK_FILES, 1) if options.quick else (options.files, options.runs)
-    with tempfile.TemporaryDirectory() as folder, share_prefect() if options.quick else nullcontext():
+    with tempfile.TemporaryDirectory() as folder:
         large, small = write_images(Path(folder) / "large", files), write_images(Path(folder) / "small", SMALL)
         with ThreadPoolExecutor(2 if options.quick else 1) as pool:
             list(pool.map(lambda source: report_whole("first run", source), (large, small)))
-        if not options.quick:  # the start of Prefect's server is nearly all of it
+        if not options.quick:
             report_whole("nothing to do", small)
             report_whole("nothing to do", large)
-        with share_prefect():
-            sides = (lambda: time_run(large), lambda: time_run(small), lambda: scan_bare(large))
-            if not options.quick:
-                interleave(1, *sides)
-            turns = interleave(runs, *sides)
+        sides = (lambda: time_run(large), lambda: time_run(small), lambda: scan_bare(large))
+        if not options.quick:
+            interleave(1, *sides)
+        turns = interleave(runs, *sides)
     refuse_torch()
     for run, few, bare in turns:
         print(f"large {run:.3f} s, small {few:.3f} s, bare {bare:.3f} s")

@@ -3,7 +3,6 @@
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -78,11 +77,10 @@ def _summarize(report: RunReport) -> str:
 
 def _describe_next_steps(demo_home: Path) -> str:
     bin_folder = Path(sys.executable).parent
-    records = open_home(demo_home.parent).prefect / version("prefect")
     uri = resolve_tracking_uri(open_home(demo_home), RunSettings().registry)
     return f"""
 Look around:
-  Prefect UI   PREFECT_HOME={records} {bin_folder / "prefect"} server start   then open http://127.0.0.1:4200
   MLflow UI    {bin_folder / "mlflow"} ui --backend-store-uri {uri}   then open http://127.0.0.1:5000
   SQL          {bin_folder / "frostline"} sql --home {demo_home} "select class, count(*) from labels group by class"
+  Prefect UI   {bin_folder / "prefect"} server start   then run again with PREFECT_API_URL=http://127.0.0.1:4200/api
 """

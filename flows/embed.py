@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from prefect import flow
-
 from flows.operations.space import measure_room
+from flows.orchestrator.flow import flow
 from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
 from flows.reports.draft import note_features
@@ -65,7 +64,7 @@ class RecipeResult:
     shards: list[Shard]
 
 
-@flow(flow_run_name="embed {settings.source}", persist_result=False)
+@flow("embed {settings.source}")
 def embed(settings: RunSettings, recipes: tuple[ResolvedRecipe, ...] | None = None) -> Embedded:
     """Compute the missing features of the images, then of each view.
 

@@ -1,8 +1,7 @@
 """The ingest flow: scan a source and commit what changed."""
 
-from prefect import flow
-
 from flows.operations.space import check_room
+from flows.orchestrator.flow import flow
 from flows.progress import show_progress
 from flows.settings import RunSettings
 from storage.tables.scans import ScanCounts
@@ -13,7 +12,7 @@ from tasks.train.rows.coverage import check_classes
 from tasks.train.rows.splits import select_rows
 
 
-@flow(flow_run_name="ingest {settings.source}", persist_result=False)
+@flow("ingest {settings.source}")
 def ingest(
     settings: RunSettings, *, for_training: bool = False, recipes: tuple[ResolvedRecipe, ...] = ()
 ) -> ScanCounts:

@@ -2,17 +2,17 @@
 
 import logging
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.runtime import flow_run
 
 from flows.embed import embed
 from flows.ingest import ingest
-from flows.orchestrator.final_state import explain_state
+from flows.orchestrator.flow import flow
 from flows.register import register
 from flows.reports.draft import RunDraft, drafting
 from flows.reports.run_report import RunReport, lines_to_markdown, to_markdown
@@ -26,16 +26,12 @@ from storage.lake.attach import read_lake
 from storage.tables.trainings import count_conflicts
 from tasks.embed.step import resolve_recipes
 from tasks.register.register import RegisteredVersion
+from tasks.step_task import is_orchestrated
 
 logger = logging.getLogger(__name__)
 
 
-@flow(
-    flow_run_name="pipeline {settings.source}",
-    persist_result=False,
-    on_failure=[explain_state],
-    on_crashed=[explain_state],
-)
+@flow("pipeline {settings.source}", explained=True)
 def pipeline(settings: RunSettings) -> RunReport:
     """Ingest, embed what is missing, train where anything changed, register what is new, predict every image."""
     draft = RunDraft(settings.source_name)
@@ -89,7 +85,7 @@ def _leave_report(settings: RunSettings, draft: RunDraft) -> Iterator[Save]:
         OperatingSystemError: if the system refuses something within the block, such as space on the disk.
     """
     home = settings.resolved_home
-    with open_report(home, datetime.now(UTC), str(flow_run.id)) as save:
+    with open_report(home, datetime.now(UTC), str(flow_run.id or uuid.uuid4())) as save:
         draft.on_step = lambda: save(UnfinishedReport(draft, "running").to_json())
         try:
             with drafting(draft), explain_os_errors(f"home {home.root}"):
@@ -111,6 +107,9 @@ def _try_artifact(settings: RunSettings, text: str) -> None:
 
 
 def _create_artifact(settings: RunSettings, text: str) -> None:
+    """Create the artifact of a run that Prefect watches; each run's report is in the home."""
+    if not is_orchestrated():
+        return
     create_markdown_artifact(text, key=_artifact_key(settings.source_name), description="What the run did")
 
 

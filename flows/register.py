@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from prefect import flow
-
+from flows.orchestrator.flow import flow
 from flows.settings import RunSettings
 from flows.train import find_recipe_id
 from storage.errors import RegistryError
@@ -21,7 +20,7 @@ def write_page(home: Home, training_id: str, folder: Path) -> None:
     page.write_page(home, training_id, folder)
 
 
-@flow(flow_run_name="register {settings.source}", persist_result=False)
+@flow("register {settings.source}")
 def register(settings: RunSettings, training_id: str | None = None) -> RegisteredVersion:
     """Register a training's model, by default the newest, and make it champion if it is the best."""
     training_id = training_id or _find_newest(settings)

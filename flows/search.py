@@ -4,9 +4,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from prefect import flow
-
 from flows.embed import embed
+from flows.orchestrator.flow import flow
 from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
 from flows.reports.search_report import SearchReport, write_plot
@@ -44,7 +43,7 @@ EMBEDDING_SHARE = 0.5
 """Embedding at one more cut may take half of the time that is left, so that the rest is for training."""
 
 
-@flow(flow_run_name="search {settings.source}", persist_result=False)
+@flow("search {settings.source}")
 def search(settings: RunSettings) -> SearchReport:
     """Try heads at several cuts by successive halving, then tails at the best cuts, and train the best.
 

@@ -162,6 +162,7 @@ def configure_prefect(*, debug: bool) -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(PROJECT_LOGGERS),
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "DEBUG" if debug else "CRITICAL",
         "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "DEBUG" if debug else "CRITICAL",
     }.items():

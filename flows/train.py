@@ -1,7 +1,6 @@
 """The train flow: train a head on the labelled features of one snapshot."""
 
-from prefect import flow
-
+from flows.orchestrator.flow import flow
 from flows.orchestrator.run_log import forward_logs
 from flows.progress import show_progress
 from flows.settings import RunSettings
@@ -16,7 +15,7 @@ from tasks.train.train import Trained, TrainingData
 EMBED = "Compute them first: `frostline run FOLDER` with the same --embed settings"
 
 
-@flow(flow_run_name="train {settings.source}", persist_result=False)
+@flow("train {settings.source}")
 def train(settings: RunSettings, at: int | str | None = None, recipe_ids: tuple[str, ...] | None = None) -> Trained:
     """Train a head on the lake's features.
 

@@ -6,7 +6,6 @@ distribution, is internal and may change in any release. Importing this module i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,6 @@ from tasks.train.settings import SearchSettings, TailSettings, TrainSettings
 
 if TYPE_CHECKING:
     from flows.operations.plan import Plan
-    from flows.orchestrator.server import PrivateServer
     from flows.reports.run_report import RunReport
 
 __all__ = [
@@ -114,18 +112,16 @@ def plan(settings: RunSettings) -> "Plan":
 def run(settings: RunSettings) -> "RunReport":
     """Ingest, embed what is missing, train if anything changed and register what is new, as ``frostline run``.
 
-    The flow runs under the Prefect server that PREFECT_API_URL names. Without one the first call for
-    a home starts a private server, which ends with this process.
+    With a Prefect server in PREFECT_API_URL this is a flow run, without one a plain call.
 
     Raises:
         FrostlineError: if the settings, the source, the lake, the registry or Prefect do not allow the run.
     """
     flows.settings.configure_prefect(debug=False)
-    private = _start_server_once(settings.resolved_home)
-    from flows.orchestrator.server import orchestrate
+    from flows.orchestrator.server import explain_server_errors
     from flows.pipeline import pipeline
 
-    with orchestrate(private):
+    with explain_server_errors():
         return pipeline(settings)
 
 
@@ -177,13 +173,6 @@ def open_model(
     head = read_head(where, training, open_layers)
     embed = open_images(where.backbones / training.recipe_id, batch, head.views, Budget(max_bytes, max_seconds))
     return Model(head.classes, training.training_id, training.recipe_id, head, embed)
-
-
-@cache
-def _start_server_once(home: Home) -> "PrivateServer | None":
-    from flows.orchestrator.server import start_server
-
-    return start_server(home)
 
 
 def _open_home(root: str | Path, lake: LakeSettings | None) -> Home:

@@ -1,11 +1,18 @@
 """The decorator that makes a function a Prefect task. Only the step.py of a step uses it."""
 
+import functools
+import logging
+import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_API_URL
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -14,23 +21,58 @@ RETRY_DELAYS = [1.0, 5.0]
 """Seconds before each retry."""
 
 
-def step_task(run_name: str, *, retry_on: type[Exception] | None = None) -> Callable[[Callable[P, R]], Task[P, R]]:
+def is_orchestrated() -> bool:
+    """Return whether Prefect runs flows and tasks: if a server is named, or from within a flow's run.
+
+    Otherwise nobody could watch a run, so that flows and tasks are plain calls; starting a server for one run takes
+    longer than most runs.
+    """
+    return bool(PREFECT_API_URL.value()) or FlowRunContext.get() is not None
+
+
+def step_task(run_name: str, *, retry_on: type[Exception] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a task that Prefect neither caches nor persists: the lake remembers what was done.
+
+    Without Prefect the function is called, and tried again, just the same.
 
     Args:
         run_name: The name of the task's runs; ``{argument}`` stands for the value of an argument.
         retry_on: A passing error after which the task is tried again; by default it is not.
     """
 
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        orchestrated = _make_task(function, run_name, retry_on)
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            if is_orchestrated():
+                return orchestrated(*args, **kwargs)
+            return _call(lambda: function(*args, **kwargs), retry_on)
+
+        return run
+
+    return decorate
+
+
+def _call(function: Callable[[], R], retry_on: type[Exception] | None) -> R:
+    if retry_on is None:
+        return function()
+    for delay in RETRY_DELAYS:
+        try:
+            return function()
+        except retry_on as error:
+            logger.info("tried again in %g s: %s", delay, error)
+            time.sleep(delay)
+    return function()
+
+
+def _make_task(function: Callable[P, R], run_name: str, retry_on: type[Exception] | None) -> Task[P, R]:
     async def has_passing_error(_: Task[..., object], __: TaskRun, state: State[object]) -> bool:
         return retry_on is not None and isinstance(await state.aresult(raise_on_failure=False), retry_on)
 
-    def decorate(function: Callable[P, R]) -> Task[P, R]:
-        once = task(task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)(function)
-        if retry_on is None:
-            return once
-        return once.with_options(
-            retries=len(RETRY_DELAYS), retry_delay_seconds=RETRY_DELAYS, retry_condition_fn=has_passing_error
-        )
-
-    return decorate
+    once = task(task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)(function)
+    if retry_on is None:
+        return once
+    return once.with_options(
+        retries=len(RETRY_DELAYS), retry_delay_seconds=RETRY_DELAYS, retry_condition_fn=has_passing_error
+    )

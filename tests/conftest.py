@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tests.counting import Tally, install
 from tests.first_run import first_report, first_run  # noqa: F401 - fixtures
 from tests.lakes import one_thread, place, postgres, s3  # noqa: F401 - fixtures
 from tests.pictures import write_folder
-from tests.servers import outlived
+from tests.servers import outlived, without_server
 
 if TYPE_CHECKING:
     from flows.embed import Embedded
@@ -91,6 +92,13 @@ def prefect_api() -> Iterator[str]:
             yield str(PREFECT_API_URL.value())
 
 
+@pytest.fixture(autouse=True)
+def no_server_unless_requested(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let flows be plain calls, which is faster, in all tests that do not request ``prefect_api``."""
+    with nullcontext() if "prefect_api" in request.fixturenames else without_server():
+        yield
+
+
 @pytest.fixture
 def tally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tally:
     """The counting backbone in place of a real one."""
@@ -125,7 +133,7 @@ def home(tmp_path: Path, registry_template: Path) -> Path:
 
 
 @pytest.fixture
-def run(prefect_api: str, tally: Tally, photos: Path, home: Path) -> Callable[..., dict[str, Any]]:  # noqa: ARG001
+def run(tally: Tally, photos: Path, home: Path) -> Callable[..., dict[str, Any]]:  # noqa: ARG001
     """The pipeline over ``photos`` with the counting backbone; keywords are settings; gives the report."""
     from flows.pipeline import pipeline
     from flows.settings import RunSettings
@@ -134,7 +142,7 @@ def run(prefect_api: str, tally: Tally, photos: Path, home: Path) -> Callable[..
 
 
 @pytest.fixture
-def embed_photos(prefect_api: str, tally: Tally, photos: Path, home: Path) -> Callable[..., "Embedded"]:  # noqa: ARG001
+def embed_photos(tally: Tally, photos: Path, home: Path) -> Callable[..., "Embedded"]:  # noqa: ARG001
     """The flows up to features, for tests that look at no model; takes and does what ``run`` does until then."""
     from flows.embed import embed
     from flows.ingest import ingest

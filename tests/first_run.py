@@ -14,6 +14,7 @@ from storage.lake.attach import open_lake
 from storage.locations.home import open_home
 from tests.counting import Tally, install
 from tests.pictures import write_folder
+from tests.servers import without_server
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class FirstRun:
 
 
 @pytest.fixture(scope="session")
-def first_run(prefect_api: str, tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> FirstRun:  # noqa: ARG001
+def first_run(tmp_path_factory: pytest.TempPathFactory, registry_template: Path) -> FirstRun:
     """One run with default settings, made once: it takes seconds. Tests change copies of it."""
     from flows.pipeline import pipeline
     from flows.settings import RunSettings
@@ -33,7 +34,7 @@ def first_run(prefect_api: str, tmp_path_factory: pytest.TempPathFactory, regist
     folder = tmp_path_factory.mktemp("first-run")
     (folder / "home" / "mlflow").mkdir(parents=True)
     shutil.copy(registry_template, folder / "home" / "mlflow" / "mlflow.db")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_server():
         install(patch, Tally(folder / "backbone-calls"))
         report = pipeline(RunSettings(source=write_folder(folder / "photos"), home=folder / "home"))
     # Copies of the photos have other inodes and times of change.

@@ -160,3 +160,12 @@ def _list_descendants(pid: int) -> list[int]:
 def _signal(send: Callable[[int, int], None], pid: int, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         send(pid, number)
+
+
+@contextlib.contextmanager
+def without_server() -> Iterator[None]:
+    """Let flows be plain calls within a block."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield

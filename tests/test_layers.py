@@ -272,11 +272,8 @@ def test_plan_sql_and_status_load_neither_torch_nor_prefect_nor_mlflow(tmp_path:
         run_python(COMMAND, unwanted, *command, "--home", home)
 
 
-def test_a_run_with_nothing_to_do_never_loads_torch(
-    first_report: dict[str, Any], photos: Path, home: Path, prefect_api: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_with_nothing_to_do_never_loads_torch(first_report: dict[str, Any], photos: Path, home: Path) -> None:
     first = first_report
-    monkeypatch.setenv("PREFECT_API_URL", prefect_api)
     second = json.loads(run_python(COMMAND, "torch,torchvision,timm", "run", photos, "--home", home, "--json"))
     assert (first["backbone_calls"], second["backbone_calls"]) == (60, 0)
     assert second["model"] == {**first["model"], "new": False, "gate": "registered before"}

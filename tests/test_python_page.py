@@ -44,10 +44,10 @@ def run_python(folder: Path, code: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_the_code_runs_and_a_model_answers_as_the_lake_predicts(prefect_api: str, tmp_path: Path) -> None:
+def test_the_code_runs_and_a_model_answers_as_the_lake_predicts(tmp_path: Path) -> None:
     write_folder(tmp_path / "photos")
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    printed = run_python(tmp_path, "\n".join([*blocks, MODELS]), PREFECT_API_URL=prefect_api).splitlines()
+    printed = run_python(tmp_path, "\n".join([*blocks, MODELS])).splitlines()
     assert printed[0] == "60 images to embed because of {'new_image': 60}"
     assert printed[1].startswith("{'computed': 60, 'reused': 0, 'failed': 0}")
     assert "no-such-folder | does not exist | " in printed[2]

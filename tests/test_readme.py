@@ -31,7 +31,7 @@ def block_after(mark: str) -> str:
     return found[1]
 
 
-@pytest.mark.usefixtures("prefect_api", "tally")
+@pytest.mark.usefixtures("tally")
 def test_the_commands_run_one_after_the_other_and_plain_duckdb_reads_the_lake(
     frostline_in: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,6 @@ def run_python(folder: Path, code: str) -> str:
 
 
 def test_the_tour_runs_one_command_after_the_other(
-    prefect_api: str,  # noqa: ARG001
     tally: Tally,
     frostline_in: Callable[..., int],
     tmp_path: Path,
@@ -83,7 +82,7 @@ def test_the_commands_run_and_the_table_is_what_the_first_prints(
     assert len(rows(REFERENCE, "|")) == 20
 
 
-def test_the_tail_takes_what_the_lake_holds(prefect_api: str, tmp_path: Path) -> None:  # noqa: ARG001
+def test_the_tail_takes_what_the_lake_holds(tmp_path: Path) -> None:
     flags = re.search(r"--embed\.cut (\S+) --embed\.pooling (\w+)", REFERENCE)
     code = re.search(r"```python\n(.*?)```", REFERENCE, re.DOTALL)
     assert flags

@@ -1,14 +1,12 @@
 """The commands that run the pipeline, or show what a run would do."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 from flows.command.options import RunOptions, check_settings, set_source
-from flows.orchestrator.server import orchestrate, start_server
+from flows.orchestrator.server import explain_server_errors
 from flows.reports.output import OutputOptions, print_result
 from flows.settings import HOME, RunSettings, configure_prefect
-from storage.locations.home import open_home
 
 REFUSED = 2
 """Exit code of a plan that a run would refuse, as the run's own."""
@@ -21,10 +19,9 @@ def demo(*, home: Path = HOME, output: OutputOptions = OutputOptions()) -> None:
         home: Where to create the demo's own home, a folder named "demo"; an earlier one is replaced.
     """
     configure_prefect(debug=output.debug)
-    private = start_server(open_home(home), debug=output.debug)
     from flows.demo import run_demo
 
-    with orchestrate(private):
+    with explain_server_errors():
         reports = [report.to_json() for report in run_demo(home)]
     print_result(output, {"runs": reports}, list)
 
@@ -40,13 +37,10 @@ def run(
     settings = set_source(settings, source)
     _check_before_prefect(settings)
     configure_prefect(debug=output.debug)
-    private = start_server(settings.resolved_home, debug=output.debug)
-    from flows.orchestrator.warm_up import warm_up
     from flows.pipeline import pipeline
     from flows.reports.run_report import describe_run
 
-    # Warming up uses the seconds in which a private server starts; a named server is up already.
-    with warm_up(settings) if private else nullcontext(), orchestrate(private):
+    with explain_server_errors():
         report = pipeline(settings)
     print_result(output, report.to_json(), lambda: describe_run(report))
 

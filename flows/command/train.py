@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from flows.command.options import RunOptions, check_settings, set_source
-from flows.orchestrator.server import orchestrate, start_server
+from flows.orchestrator.server import explain_server_errors
 from flows.reports.output import OutputOptions, build_table, print_result
 from flows.settings import RunSettings, configure_prefect
 from storage.lake.attach import read_existing_lake
@@ -104,12 +104,11 @@ def review(
 
 def _train(settings: RunSettings, at: str | None, output: OutputOptions) -> None:
     with read_existing_lake(settings.resolved_home):
-        pass  # a server must not create the home that a typo names
-    private = start_server(settings.resolved_home, debug=output.debug)
+        pass  # a run must not create the home that a typo names
     from flows.reports.run_report import describe_trained, trained_to_json
     from flows.train import train as train_flow
 
-    with orchestrate(private):
+    with explain_server_errors():
         trained = train_flow(settings, at)
     print_result(output, trained_to_json(trained), lambda: describe_trained(trained))
 
@@ -119,6 +118,6 @@ def _search(settings: RunSettings, at: str | None, output: OutputOptions) -> Non
     from flows.search import check_searchable, search
 
     check_searchable(settings, at)
-    with orchestrate(start_server(settings.resolved_home, debug=output.debug)):
+    with explain_server_errors():
         result = search(settings)
     print_result(output, search_to_json(result), lambda: describe_search(result))

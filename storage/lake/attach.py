@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
-from storage.lake.extensions import connect, list_wheels, recycle
+from storage.lake.extensions import connect, find_idle, list_wheels, recycle
 from storage.lake.lake import ATTEMPTS, PATIENCE, Lake, busy_error, is_locked, is_race, quote, unwritable_error
 from storage.lake.migrate import VERSION, create_tables, read_version, upgrade
 from storage.lake.snapshots import find_snapshot, is_number, missing_snapshot_error
@@ -198,8 +198,11 @@ def _number(home: Home, at: int | str) -> int:
 
 
 def _empty_lake() -> Lake:
+    """Open an empty lake in memory: a recycled one, since making its tables takes longer than most queries."""
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:  # DuckLake creates its data folder at once
         home = Home(Path(folder))
+        if idle := find_idle("empty lake"):
+            return Lake(home, idle, exists=False)
         con = connect(list_wheels(home))
         con.execute(f"ATTACH 'ducklake::memory:' AS lake (DATA_PATH {quote(f'{folder}/')})")
         con.execute("USE lake")

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 
@@ -33,8 +34,8 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
     Raises:
         LakeError: if a wheel is missing or was built for another DuckDB.
     """
-    with contextlib.suppress(queue.Empty):
-        return _idle_connections()[wheels].get_nowait()
+    if idle := find_idle(wheels):
+        return idle
     con = duckdb.connect()
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     con.execute("SET enable_progress_bar = false")  # it would be printed to stdout, into the output
@@ -46,13 +47,20 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def recycle(con: duckdb.DuckDBPyConnection, wheels: Wheels) -> None:
-    """Keep a connection with nothing attached, for the next caller that needs the same extensions."""
+def recycle(con: duckdb.DuckDBPyConnection, wheels: Wheels | Literal["empty lake"]) -> None:
+    """Keep a connection for the next caller: with nothing attached, by its extensions, or with an empty lake."""
     _idle_connections()[wheels].put(con)
 
 
+def find_idle(wheels: Wheels | Literal["empty lake"]) -> duckdb.DuckDBPyConnection | None:
+    """Take a connection that was recycled, if there is one."""
+    with contextlib.suppress(queue.Empty):
+        return _idle_connections()[wheels].get_nowait()
+    return None
+
+
 @functools.cache
-def _idle_connections() -> "defaultdict[Wheels, queue.SimpleQueue[duckdb.DuckDBPyConnection]]":
+def _idle_connections() -> "defaultdict[object, queue.SimpleQueue[duckdb.DuckDBPyConnection]]":
     """Return the idle connections of this process: loading extensions takes longer than most queries."""
     return defaultdict(queue.SimpleQueue)
 

@@ -193,6 +193,9 @@ class Lake:
         if not self._reusable:
             self._con.close()
             return
+        if not self.exists:
+            recycle(self._con, "empty lake")
+            return
         try:
             self._con.execute("USE memory")
             self._con.execute("DETACH lake")

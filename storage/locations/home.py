@@ -69,11 +69,6 @@ class Home:
         return self.root / "mlflow"
 
     @property
-    def prefect(self) -> Path:
-        """The databases of private Prefect servers, one folder per release of Prefect."""
-        return self.root / "prefect"
-
-    @property
     def reports(self) -> Path:
         """The reports of runs, one JSON file per run."""
         return self.root / "reports"

@@ -36,7 +36,6 @@ Watched = Callable[..., "Embedded"]
 
 @pytest.fixture(scope="module")
 def template(
-    prefect_api: str,  # noqa: ARG001 - the flows run in its harness
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, "Embedded"]:
     """A folder with photos and a home whose features and canaries are made once, and the embedding's result."""
@@ -239,7 +238,7 @@ def test_the_real_backbone_computes_the_same_canaries_a_second_time(tmp_path: Pa
     home = open_home(tmp_path / "home")
     settings = EmbedSettings()
     resolved = resolve(home, settings)
-    record_recipe.fn(home, resolved)
+    record_recipe(home, resolved)
     for _ in range(2):
         open_once.cache_clear()
         assert verify_canaries(home, SourceName("none"), resolved.recipe.recipe_id, 1, settings) is False

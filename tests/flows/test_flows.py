@@ -59,6 +59,7 @@ def test_a_runs_log_has_each_shards_pace_and_the_warnings_of_threads(
             assert f"embed {photos}" in names
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_a_run_leaves_an_artifact_that_describes_it(run: Run) -> None:
     run(name="An Artifact")
     with get_client(sync_client=True) as client:
@@ -69,6 +70,7 @@ def test_a_run_leaves_an_artifact_that_describes_it(run: Run) -> None:
         assert words in texts[0]
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_maintenance_runs_as_a_flow_and_leaves_an_artifact(run: Run, home: Path) -> None:
     run(embed={"shard": 30})
     assert maintain_lake(HomeSettings(home=home)).compacted == 2

@@ -28,7 +28,7 @@ Make = Callable[..., RunSettings]
 
 
 @pytest.fixture(scope="module")
-def make(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Make:  # noqa: ARG001
+def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     """Make a lake of 60 images without features; keywords are settings of the search."""
     folder = tmp_path_factory.mktemp("searched")
     save_weights(folder / "network.safetensors")

@@ -41,6 +41,7 @@ def read_prefect(key: str) -> tuple[str, str, str]:
         (SystemExit(3), "crashed", "CRASHED", "SystemExit: 3"),
     ],
 )
+@pytest.mark.usefixtures("prefect_api")
 def test_a_run_that_ends_early_reports_what_it_had_done(
     run: Run, home: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, state: str, final: str, reason: str
 ) -> None:

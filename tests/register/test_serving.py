@@ -107,7 +107,6 @@ class Example:
 
 @pytest.fixture(scope="module")
 def registered(
-    prefect_api: str,  # noqa: ARG001 - the flows run in Prefect's test harness
     tmp_path_factory: pytest.TempPathFactory,
     registry_template: Path,
 ) -> Example:

@@ -33,7 +33,6 @@ TRAIN = {"heads": ["tail"], "l2": [0.1], "tail": {"epochs": 1}}
 
 
 def test_a_tail_is_served_as_it_was_measured_and_the_next_one_is_compared_with_it(
-    prefect_api: str,  # noqa: ARG001 - the flows run in Prefect's test harness
     photos: Path,
     home: Path,
 ) -> None:

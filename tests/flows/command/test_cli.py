@@ -40,14 +40,13 @@ Frostline = Callable[..., CommandResult]
 
 
 @pytest.fixture
-def process(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
+def process(tmp_path: Path, home: Path) -> Frostline:
     """Run ``frostline`` in its own process and folder, with the counting backbone."""
 
     def call(*arguments: str, env: Mapping[str, str] | None = None) -> CommandResult:
         variables = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
-            "PREFECT_API_URL": prefect_api,
             "COUNTING_LOG": str(tmp_path / "calls"),
             "FROSTLINE_HOME": str(home),
             **(env or {}),
@@ -60,7 +59,7 @@ def process(prefect_api: str, tmp_path: Path, home: Path) -> Frostline:
 
 
 @pytest.fixture
-def real(prefect_api: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Frostline:  # noqa: ARG001
+def real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Frostline:
     """Run a command in this process, which has imported everything already."""
 
     def call(*arguments: str, env: Mapping[str, str] | None = None) -> CommandResult:

@@ -1,139 +1,90 @@
-"""A private server serves the process that started it and nobody else, and never outlives it."""
+"""Without a named server no server is started and nothing listens; with one, a run is a flow run."""
 
+import json
 import os
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-import httpx
 import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from flows.command.app import run_command
+from flows.pipeline import pipeline
+from flows.settings import RunSettings
+from storage.errors import SourceError
+from tasks.step_task import step_task
+from tests.counting import Tally
 from tests.test_layers import ROOT
 
-LIVE = """
-import sys
-from pathlib import Path
-from prefect import flow
-from flows.orchestrator.server import orchestrate, start_server
-from storage.locations.home import open_home
 
-@flow
-def double(number):
-    return 2 * number
-
-private = start_server(open_home(Path(sys.argv[1])))
-with orchestrate(private):
-    print(double(21), private.url, private.credential, flush=True)
-if sys.argv[2:] == ["stay"]:
-    sys.stdin.read()
-"""
+def run(photos: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    run_command(["run", str(photos), "--home", str(home), "--json"])
+    report: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return report
 
 
-def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PREFECT_HOME": str(folder / "user"), "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.Popen(
-        [sys.executable, "-c", LIVE, str(folder / "a home?x=1%20"), *arguments],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def test_without_a_named_server_a_run_starts_none_and_does_the_same(
+    tally: Tally, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("socket.socket.listen", lambda *_: pytest.fail("a server was started"))
+    monkeypatch.setattr("prefect.client.orchestration.get_client", lambda *_, **__: pytest.fail("Prefect was asked"))
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert run(photos, home, capsys)["features"]["computed"] == tally.images == 60
+        report = run(photos, home, capsys)
+    assert (report["features"]["reused"], report["model"]["alias"]) == (60, "champion")
+    kept = [json.loads(path.read_text()) for path in (home / "reports").glob("*.json")]
+    assert [each["features"]["computed"] for each in sorted(kept, key=lambda each: -each["features"]["computed"])] == [
+        60,
+        0,
+    ]
 
 
-def read_answer(process: subprocess.Popen[str]) -> tuple[str, str]:
-    """Read the URL and the credential that a process prints once its flow has run."""
-    assert process.stdout
-    answer, url, credential = process.stdout.readline().split()
-    assert answer == "42"
-    return url, credential
+@pytest.mark.usefixtures("prefect_api", "tally")
+def test_with_a_named_server_a_run_is_a_flow_run(photos: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(photos, home, capsys)
+    with get_client(sync_client=True) as client:
+        names = [flow_run.name for flow_run in client.read_flow_runs()]
+    assert f"pipeline {photos}" in names
 
 
-def is_up(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", timeout=30).is_success
-    except httpx.TransportError:
-        return False
+def test_a_step_is_tried_again_after_a_passing_error_without_prefect_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[int]()
+    monkeypatch.setattr("tasks.step_task.RETRY_DELAYS", [0.0, 0.0])
+
+    @step_task("step", retry_on=ConnectionError)
+    def step(fails: int, error: type[Exception]) -> int:
+        calls.append(fails)
+        if len(calls) <= fails:
+            raise error("passing")
+        return len(calls)
+
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert step(2, ConnectionError) == 3
+        calls.clear()
+        with pytest.raises(ConnectionError):
+            step(3, ConnectionError)
+        calls.clear()
+        with pytest.raises(SourceError):
+            step(1, lambda text: SourceError("value", text, "remedy"))  # type: ignore[arg-type]
+        assert len(calls) == 1
 
 
-def ends(url: str) -> bool:
-    """Wait until a server is gone, within what a busy machine takes."""
-    until = time.monotonic() + 60
-    while is_up(url) and time.monotonic() < until:
-        time.sleep(0.2)
-    return not is_up(url)
+def test_a_named_server_that_does_not_answer_is_one_line(photos: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", "flows.start", "run", str(photos), "--home", str(tmp_path / "home")]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "prefect server start" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def count_flows(url: str, **options: object) -> httpx.Response:
-    return httpx.post(f"{url}/flows/count", json={}, timeout=30, trust_env=False, **options)  # type: ignore[arg-type]
-
-
-def list_commands() -> str:
-    """Read the command line and the environment of every process of this user, as `ps e` shows them."""
-    texts = []
-    for file in [*Path("/proc").glob("[0-9]*/cmdline"), *Path("/proc").glob("[0-9]*/environ")]:
-        try:
-            texts.append(file.read_bytes().decode(errors="replace"))
-        except OSError:  # ended meanwhile, or another user's
-            continue
-    return "\n".join(texts)
-
-
-def test_two_private_servers_of_a_new_home_run_flows_and_answer_only_their_own_process(tmp_path: Path) -> None:
-    users = f"sqlite+aiosqlite:///{tmp_path}/users.db"
-    processes = [start(tmp_path, "stay", PREFECT_API_DATABASE_CONNECTION_URL=users) for _ in range(2)]
-    try:
-        (url, credential), (_, other) = map(read_answer, processes)
-        _check_refusals(url, credential, other)
-        _check_privacy(tmp_path, credential)
-    finally:
-        for process in processes:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()  # its pipes are also the server's
-    assert ends(url)
-
-
-def _check_refusals(url: str, credential: str, other: str) -> None:
-    user, _, password = credential.partition(":")
-    assert count_flows(url).status_code == 401
-    assert count_flows(url, auth=(user, other.partition(":")[2])).status_code == 401
-    assert count_flows(url, auth=(user, password)).json() == 1
-    page = count_flows(url, auth=(user, password), headers={"Origin": "http://page.example"})
-    assert "access-control-allow-origin" not in page.headers
-    preflight = {"Origin": "http://page.example", "Access-Control-Request-Method": "POST"}
-    assert httpx.options(f"{url}/flows/count", headers=preflight, timeout=30).status_code == 400
-    assert count_flows(url, auth=(user, password), headers={"Host": "page.example"}).status_code == 400
-
-
-def _check_privacy(folder: Path, credential: str) -> None:
-    (database,) = folder.rglob("prefect.db")
-    assert database.is_relative_to(folder / "a home?x=1%20" / "prefect")
-    assert not (folder / "users.db").exists()
-    assert (database.stat().st_mode & 0o077, database.parent.stat().st_mode & 0o077) == (0, 0)
-    with closing(sqlite3.connect(database)) as opened:
-        assert opened.execute("SELECT count(*) FROM flow_run").fetchall() == [(2,)]
-    assert [path.name for path in database.parent.parent.glob(".*unfinished")] == []
-    assert credential.partition(":")[2] not in list_commands()
-
-
-def test_an_error_names_the_reason_why_a_private_server_did_not_start(tmp_path: Path) -> None:
-    (tmp_path / "a home?x=1%20").write_text("no folder")
-    _, stderr = start(tmp_path).communicate()
-    assert "OrchestratorError: Prefect at http://127.0.0.1" in stderr
-    assert "is a private server that did not start (NotADirectoryError" in stderr
-    assert "Check the home's folder prefect" in stderr
-
-
-def test_no_server_is_started_if_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    from flows.orchestrator.server import start_server
-    from storage.locations.home import open_home
-
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a server was started"))
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
-        assert start_server(open_home(tmp_path)) is None
+def test_a_failed_run_without_prefect_leaves_its_report(tally: Tally, photos: Path, home: Path) -> None:
+    settings = RunSettings(source=photos, home=home, train={"leave_out": ("red", "green")})
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(Exception, match="class"):
+        pipeline(settings)
+    (kept,) = (home / "reports").glob("*.json")
+    assert json.loads(kept.read_text())["state"] == "failed"
+    assert tally.images in {0, 60}

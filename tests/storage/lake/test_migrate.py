@@ -147,7 +147,7 @@ def test_old_heads_load_and_predict_the_same(first: Home) -> None:
             )
 
 
-def test_a_run_after_the_upgrade_computes_and_trains_nothing(first: Home, prefect_api: str, tally: Tally) -> None:
+def test_a_run_after_the_upgrade_computes_and_trains_nothing(first: Home, tally: Tally) -> None:
     from flows.embed import embed
     from flows.ingest import ingest
     from flows.settings import RunSettings
@@ -155,7 +155,6 @@ def test_a_run_after_the_upgrade_computes_and_trains_nothing(first: Home, prefec
 
     photos = restore_times(first.root.parent / "photos")
     settings = RunSettings(source=photos, home=first.root)
-    assert prefect_api
     seen = ingest(settings, for_training=True)
     assert (seen.new, seen.opened) == (0, 32)  # once: the decoder has changed
     done = embed(settings)

@@ -176,7 +176,6 @@ def test_a_registered_model_runs_on_its_own_copy_of_the_code_and_gives_the_same_
 @pytest.mark.parametrize("name", NAMES)
 def test_a_run_over_the_same_images_does_nothing_and_one_more_image_is_all_that_it_computes(
     second: Second,
-    prefect_api: str,  # noqa: ARG001 - the flows run in its harness
     name: str,
 ) -> None:
     before = second.expected[name]["report"]
