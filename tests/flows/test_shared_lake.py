@@ -97,7 +97,8 @@ def test_homes_share_a_lake_in_postgres_and_s3_and_no_credential_is_left_anywher
     first = frostline("run", str(photos))
     assert (first["backbone_calls"], first["model"]["version"]) == (60, 1)
 
-    second = frostline("run", str(photos), "--home", str(other))
+    registry = ("--registry.tracking-uri", f"sqlite:///{place.root / 'mlflow' / 'mlflow.db'}")
+    second = frostline("run", str(photos), "--home", str(other), *registry)
     assert (second["backbone_calls"], second["training"]) == (0, first["training"])
 
     write_config(tmp_path, place)

@@ -41,10 +41,8 @@ class ServingCode:
             path = folder / self.package / Path(*name.split(".")).with_suffix(".py")
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
-        for parent in {path.parent for path in (folder / self.package).rglob("*.py")} | {folder / self.package}:
-            (parent / "__init__.py").touch()
-        for parent in (folder / self.package / name for name in OWN):
-            (parent / "__init__.py").touch()
+        for room in [folder / self.package, *(folder / self.package).rglob("*/")]:
+            (room / "__init__.py").touch()
         entry = folder / "served.py"
         entry.write_text(self.modules[ENTRY], encoding="utf-8")
         return entry

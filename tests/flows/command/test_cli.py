@@ -167,7 +167,7 @@ def test_a_user_error_is_one_line_with_exit_code_2_and_leaves_the_lake_unchanged
     refused(frostline("run", str(tmp_path / "missing")), "missing", "does not exist")
     refused(frostline("run", str(tmp_path / "empty")), "empty", "no image")
     refused(frostline("run", str(one_class)), "1 class (red)", "two classes")
-    refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "not a folder")
+    refused(frostline("run", str(photos / "red" / "000.png")), "000.png", "single image")
     refused(frostline("run", str(photos), "--embed.weights", "none.pth"), "none.pth", "not a file")
     refused(frostline("run", str(photos), "--embed.weights", "timm:x", "--embed.backbone", "a/b"), "a/b", "timm/NAME")
     refused(frostline("run", str(photos), "--home", str(photos / "red" / "000.png")), "home", "--home")
