@@ -18,13 +18,12 @@ ROOT = Path(__file__).parents[2]
 SHARD = 8
 
 
-def start(photos: Path, home: Path, log: Path, api: str, seconds: float) -> subprocess.Popen[bytes]:
+def start(photos: Path, home: Path, log: Path, seconds: float) -> subprocess.Popen[bytes]:
     """Start a real run over the counting backbone, in a process group of its own."""
     flags = ["--home", str(home), "--embed.shard", str(SHARD), "--embed.batch", "4"]
     variables = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "PREFECT_API_URL": api,
         "COUNTING_LOG": str(log),
         "COUNTING_SECONDS": str(seconds),
     }
@@ -43,22 +42,22 @@ def wait_for(process: subprocess.Popen[bytes], tally: Tally, images: int) -> Non
         time.sleep(0.01)
 
 
-def test_killed_runs_cost_only_the_shards_in_flight(prefect_api: str, photos: Path, home: Path, tmp_path: Path) -> None:
+def test_killed_runs_cost_only_the_shards_in_flight(photos: Path, home: Path, tmp_path: Path) -> None:
     moments = random.Random(0)
     tally = Tally(tmp_path / "calls")
     kills = 0
     for images in (0, 3, 14, 29, 47):
-        process = start(photos, home, tally.log, prefect_api, 0.05)
+        process = start(photos, home, tally.log, 0.05)
         wait_for(process, tally, tally.images + 1 if images else 0)
         wait_for(process, tally, images)
         time.sleep(moments.random() * (3 if images == 0 else 0.5))
         kill(process)
         kills += 1
-    process = start(photos, home, tally.log, prefect_api, 0)
+    process = start(photos, home, tally.log, 0)
     wait_for(process, tally, 60)
     time.sleep(moments.random() + 1)  # somewhere in training and registering
     kill(process)
-    assert start(photos, home, tally.log, prefect_api, 0).wait() == 0
+    assert start(photos, home, tally.log, 0).wait() == 0
     assert tally.images <= 60 + (kills + 1) * SHARD
     with read_lake(open_home(home)) as lake:
         twice = "SELECT image_id, recipe_id, count(*) FROM features GROUP BY ALL HAVING count(*) > 1"
