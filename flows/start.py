@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def _interrupt(*_: object) -> None:
-    """Stop cleanly, but within seconds: Ctrl-C also ends a private server, which Prefect would retry for minutes."""
+    """Stop cleanly, but within seconds: Prefect would retry a server that Ctrl-C ended as well for minutes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(f"frostline: {INTERRUPT_MESSAGE}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's message
     timer = threading.Timer(SECONDS_TO_STOP, _exit_now)

@@ -1,7 +1,7 @@
 """First runs that begin at once on a new home: ``python -m tests.faults.first_runs [ROUNDS]``.
 
-Each is a whole ``frostline run`` over the counting backbone: private Prefect server, lake, MLflow store. They share the
-work and all succeed; whoever comes first registers the model.
+Each is a whole ``frostline run`` over the counting backbone: lake, MLflow store, registered model. They share the work
+and all succeed; whoever comes first registers the model.
 """
 
 import os
@@ -26,8 +26,8 @@ RUNS, PER_CLASS = 4, 20
 TIMEOUT = 900
 
 
-def race(folder: Path, rounds: int, count: int = RUNS, api: str | None = None) -> None:
-    """Start first runs together on a new home, in every round; they use one Prefect server, or each a private one.
+def race(folder: Path, rounds: int, count: int = RUNS) -> None:
+    """Start first runs together on a new home, in every round.
 
     Raises:
         AssertionError: if a run fails, anything was done twice, or the lake is not sound.
@@ -35,14 +35,14 @@ def race(folder: Path, rounds: int, count: int = RUNS, api: str | None = None) -
     photos = write_folder(folder / "photos", PER_CLASS)
     for round_ in range(rounds):
         home, log = folder / f"home-{round_}", folder / f"calls-{round_}"
-        runs = [start(photos, home, log, api) for _ in range(count)]
+        runs = [start(photos, home, log) for _ in range(count)]
         ends = [finish(run) for run in runs]
         assert [code for code, _ in ends] == [0] * count, "\n".join(text for _, text in ends)
         check(open_home(home), Tally(log))
 
 
-def start(photos: Path, home: Path, log: Path, api: str | None) -> subprocess.Popen[str]:
-    variables = {"PYTHONPATH": str(ROOT), "COUNTING_LOG": str(log), **({"PREFECT_API_URL": api} if api else {})}
+def start(photos: Path, home: Path, log: Path) -> subprocess.Popen[str]:
+    variables = {"PYTHONPATH": str(ROOT), "COUNTING_LOG": str(log)}
     command = [sys.executable, "-m", "tests.counting", "run", str(photos), "--home", str(home)]
     return subprocess.Popen(
         [*command, "--embed.shard", "8"],
