@@ -36,7 +36,7 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
     """
     if idle := find_idle(wheels):
         return idle
-    # To check a signature takes longer than all else here, and whoever can change a wheel's extension can change its code.
+    # Checking signatures takes longer than all else here, and whoever can change a wheel's extension can change its code.
     con = duckdb.connect(config={"allow_unsigned_extensions": True})
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     con.execute("SET enable_progress_bar = false")  # it would be printed to stdout, into the output

@@ -119,7 +119,7 @@ def check_memory(needed: int, budget: Budget) -> None:
     """
     if needed > budget.bytes:
         raise BudgetError(
-            f"needs {needed / 1e6:,.0f} MB to decode; embed.max_bytes allows {budget.bytes / 1e6:,.0f} MB"
+            f"needs {math.ceil(needed / 1e6):,} MB to decode; embed.max_bytes allows {budget.bytes / 1e6:,.0f} MB"
         )
 
 
