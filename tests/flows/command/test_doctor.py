@@ -320,16 +320,12 @@ def test_a_canary_that_differs_from_its_images_feature_is_left_to_a_person(home:
     assert "canaries of probe" in found.finding.what
 
 
-def test_a_missing_package_of_a_registered_model_is_found(home: Home, template: Path) -> None:
-    packages = template / "mlflow" / "artifacts" / "models"  # the copied store still names the original folder
-    packages.rename(packages.with_name("lost"))
-    try:
-        (found,) = examine(home, NOW)
-        with closing(sqlite3.connect(home.registry / "mlflow.db")) as con:
-            con.execute("DROP TABLE model_versions")
-        (broken,) = examine(home, NOW)
-    finally:
-        packages.with_name("lost").rename(packages)
+def test_a_missing_package_of_a_registered_model_is_found(home: Home) -> None:
+    (home.registry / "artifacts" / "models").rename(home.registry / "lost")
+    (found,) = examine(home, NOW)
+    with closing(sqlite3.connect(home.registry / "mlflow.db")) as con:
+        con.execute("DROP TABLE model_versions")
+    (broken,) = examine(home, NOW)
     assert (found.finding.check, found.finding.fix) == ("model", None)
     assert "model photos version 1: its package" in found.finding.what
     assert (broken.finding.check, "does not answer" in broken.finding.what) == ("model", True)
