@@ -1,5 +1,6 @@
 """Maintenance: fewer and larger files, fewer snapshots, no leftovers."""
 
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -68,10 +69,13 @@ def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime)
         SettingsError: if an age is negative or above 100 years.
     """
     expire_before, delete_before = _subtract(now, "older_than", older_than), _subtract(now, "grace", grace)
+    began = time.monotonic()
     with open_existing_lake(home) as lake:
         compacted = compact(lake, now)
-        expired = tuple(expire(lake, expire_before))
-        unread = tuple(delete_unread(lake, delete_before))
+        # A snapshot that compacting made would otherwise keep the files that it replaced.
+        passed = timedelta(seconds=time.monotonic() - began)
+        expired = tuple(expire(lake, expire_before + passed))
+        unread = tuple(delete_unread(lake, delete_before + passed))
         orphans = _list_orphans(lake, delete_before)
         delete_files(lake, orphans)
     finish(home, now)

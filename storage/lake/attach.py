@@ -5,7 +5,7 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -40,11 +40,23 @@ def open_lake(home: Home) -> Lake:
     adopt_artifacts(home)
     with lock_commits(home):
         lake = attach_if_present(home) or make_lake(home)
-        version = read_version(lake) or _make_version(lake)
-    _check_version(lake, version)
-    if version < VERSION:
-        upgrade(lake)
+        with _close_on_error(lake):
+            version = read_version(lake) or _make_version(lake)
+    with _close_on_error(lake):
+        _check_version(lake, version)
+        if version < VERSION:
+            upgrade(lake)
     return lake
+
+
+@contextlib.contextmanager
+def _close_on_error(lake: Lake) -> Iterator[None]:
+    """Close the lake if a block fails: an open connection would keep the catalog from other writers."""
+    try:
+        yield
+    except BaseException:
+        lake.close()
+        raise
 
 
 def open_existing_lake(home: Home) -> Lake:
@@ -74,7 +86,8 @@ def read_lake(home: Home, at: int | str | None = None) -> Lake:
     if opened is None:
         return _empty_lake()
     lake, version = opened
-    _check_version(lake, version)
+    with _close_on_error(lake):
+        _check_version(lake, version)
     if at is None and version < VERSION:
         lake.close()
         open_lake(home).close()
@@ -265,7 +278,6 @@ def _unreadable_error(home: Home, error: duckdb.Error) -> LakeError:
 def _make_version(lake: Lake) -> int:
     """Create the tables of a lake that has none, unless its data folder has files; returns the version."""
     if has_data_files(lake.home) and not read_version(lake):  # otherwise another process was first
-        lake.close()
         raise _lost_catalog_error(lake.home)
     _create_tables(lake)
     return read_version(lake)
@@ -286,7 +298,6 @@ def _create_tables(lake: Lake) -> None:
 def _check_version(lake: Lake, version: int) -> None:
     if 0 < version <= VERSION:
         return
-    lake.close()
     if version > VERSION:
         raise LakeTooNewError(
             f"lake {lake.home.lake}",

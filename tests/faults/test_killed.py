@@ -107,11 +107,10 @@ def test_a_killed_move_loses_nothing_and_is_finished_by_the_next(place: Home, po
         except subprocess.CalledProcessError:  # the table is not there yet
             return False
 
-    with closing(sqlite3.connect(old.catalog)) as reader:
-        reader.execute("BEGIN")  # who reads the old catalog keeps it from being put aside
-        reader.execute(
-            "SELECT count(*) FROM ducklake_snapshot"
-        ).fetchone()  # who reads it keeps it from being put aside
+    # Whoever reads the old catalog keeps it from being renamed; beside another writer a reader blocks nothing else.
+    with open_lake(old), closing(sqlite3.connect(old.catalog)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM ducklake_snapshot").fetchone()
         kill_when(see, "move", "--home", str(place.root), "--lake.catalog", str(place.catalog_url))
     assert_whole(old)
     move_lake(place)
