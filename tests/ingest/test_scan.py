@@ -341,7 +341,7 @@ def test_a_folder_without_images_is_refused_with_the_number_of_other_files(
 ) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "notes.txt").touch()
-    with pytest.raises(SourceError, match=r"contains no images \(1 other files\)") as refused:
+    with pytest.raises(SourceError, match=r"contains no images \(1 other file\)") as refused:
         ingest(workspace, tmp_path / "photos")
     assert str(tmp_path / "photos") in str(refused.value)
 
