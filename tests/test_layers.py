@@ -25,7 +25,7 @@ HOMES = {
     "duckdb": ("storage/",),
     "mlflow": ("tasks/register/",),
     "prefect": ("flows/", "tasks/step_task.py", *STEP_FILES),
-    "tasks.step_task": STEP_FILES,  # it imports Prefect
+    "tasks.step_task": ("flows/", *STEP_FILES),  # it imports Prefect
     **dict.fromkeys(
         ("torch", "torchvision", "timm"), ("tasks/encoder/", "tasks/embed/", "tasks/train/", "tasks/register/")
     ),

@@ -77,7 +77,8 @@ def test_an_image_leads_to_every_model_and_prediction_that_used_it(lake: Lake) -
     assert [row["version"] for row in later] == [2]
     lake.commit(
         lambda: lake.execute(
-            "INSERT INTO predictions SELECT 'photos', 1, ?::UUID, 'red', 0.9, now(), registry FROM models",
+            "INSERT INTO predictions SELECT 'photos', 1, ?::UUID, 'red', 0.9, now(), registry "
+            "FROM models WHERE version = 1",
             [later_id(lake)],
         )
     )
