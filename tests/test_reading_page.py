@@ -53,7 +53,7 @@ def test_commands_and_then_python_run_in_order(folder: Path) -> None:
 
 def test_queries_have_rows(folder: Path) -> None:
     queries = [text for _, text in blocks("sql")]
-    assert len(queries) == 5
+    assert len(queries) == 6
     read_lake(open_home(folder / ".frostline")).close()  # the first opening upgrades it
     with read_lake(open_home(folder / ".frostline")) as lake:
         for query in queries:
