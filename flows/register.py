@@ -23,7 +23,7 @@ def write_page(home: Home, training_id: str, folder: Path) -> None:
 
 @flow(flow_run_name="register {settings.source}", persist_result=False)
 def register(settings: RunSettings, training_id: str | None = None) -> RegisteredVersion:
-    """Register a training's model, by default the newest, and make it champion if it is the best."""
+    """Register a training's model, by default the newest, and let the gate decide whether it becomes champion."""
     training_id = training_id or _find_newest(settings)
     batch = settings.embed.batch
     register_model(settings.resolved_home, settings.model_name, training_id, write_page, batch, settings.registry)
