@@ -22,7 +22,7 @@ def write_page(home: Home, training_id: str, folder: Path) -> None:
 
 @flow("register {settings.source}")
 def register(settings: RunSettings, training_id: str | None = None) -> RegisteredVersion:
-    """Register a training's model, by default the newest, and make it champion if it is the best."""
+    """Register a training's model, by default the newest, and let the gate decide whether it becomes champion."""
     training_id = training_id or _find_newest(settings)
     home, name, embed = settings.resolved_home, settings.model_name, settings.embed
     register_model(home, name, training_id, write_page, embed.batch, settings.registry, embed.budget)
