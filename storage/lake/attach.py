@@ -3,6 +3,7 @@
 import contextlib
 import random
 import re
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from storage.lake.extensions import connect, find_idle, list_wheels, recycle
 from storage.lake.lake import ATTEMPTS, PATIENCE, Lake, busy_error, is_locked, is_race, quote, unwritable_error
 from storage.lake.migrate import VERSION, create_tables, read_version, upgrade
 from storage.lake.snapshots import find_snapshot, is_number, missing_snapshot_error
-from storage.lake.sqlite_catalog import complete_commit
+from storage.lake.sqlite_catalog import complete_commit, enter, leave
 from storage.lake.waits import report_waits
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
@@ -25,6 +26,7 @@ from storage.locations.stores import check_store, name_missing, write_secret
 
 NO_SNAPSHOT = 1 << 63
 """Snapshot numbers are smaller than this."""
+ABORTED = "Current transaction is aborted"
 ABSENT = "creating a new DuckLake is explicitly disabled"
 ELSEWHERE = re.compile(r'DATA_PATH parameter ".*" does not match existing data path in the catalog "(.*)"')
 
@@ -166,16 +168,21 @@ def attach_if_present(home: Home, *options: str) -> Lake | None:
         while True:
             try:
                 return _attach(home, *options, "CREATE_IF_NOT_EXISTS false")
-            except duckdb.Error as error:
+            except (duckdb.Error, sqlite3.OperationalError) as error:
                 if ABSENT in str(error):
                     return None
-                if not is_locked(error):
+                if not _is_blocked(home, error):
                     if recovered or home.catalog_url or not complete_commit(home):
                         raise _unreadable_error(home, error) from error
                     recovered = True
                 if time.monotonic() - began > PATIENCE:
                     raise busy_error(home, error) from error
             time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
+
+
+def _is_blocked(home: Home, error: Exception) -> bool:
+    """Return whether an error means that another has the catalog locked, which DuckLake hides behind a second error."""
+    return is_locked(error) or (not home.catalog_url and ABORTED in str(error))
 
 
 def make_lake(home: Home, *, filled: bool = False) -> Lake:
@@ -194,7 +201,7 @@ def make_lake(home: Home, *, filled: bool = False) -> Lake:
     for _ in range(ATTEMPTS):
         try:
             return _attach(home)
-        except duckdb.Error as error:
+        except (duckdb.Error, sqlite3.OperationalError) as error:
             if not is_race(error):
                 raise _unreadable_error(home, error) from error
         time.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - jitter, not cryptography
@@ -226,6 +233,7 @@ def _empty_lake() -> Lake:
 
 def _attach(home: Home, *options: str) -> Lake:
     con = connect(list_wheels(home))
+    enter(home, writing="READ_ONLY" not in options)
     try:
         if home.data_url:
             _add_credentials(con, home.data_url)
@@ -233,8 +241,9 @@ def _attach(home: Home, *options: str) -> Lake:
         con.execute("USE lake")
     except (duckdb.Error, LakeError):
         con.close()
+        leave(home)
         raise
-    return Lake(home, con, writable="READ_ONLY" not in options)
+    return Lake(home, con)
 
 
 def _add_credentials(con: duckdb.DuckDBPyConnection, url: str) -> None:
@@ -260,7 +269,7 @@ def _attach_at(con: duckdb.DuckDBPyConnection, home: Home, options: Sequence[str
         con.execute(f"{attach}, OVERRIDE_DATA_PATH true)")
 
 
-def _unreadable_error(home: Home, error: duckdb.Error) -> LakeError:
+def _unreadable_error(home: Home, error: Exception) -> LakeError:
     if elsewhere := ELSEWHERE.search(str(error)):
         return LakeError(
             f"lake {home.lake}",

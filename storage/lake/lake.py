@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
 from storage.lake.extensions import list_wheels, recycle
-from storage.lake.sqlite_catalog import leave_readable
+from storage.lake.sqlite_catalog import leave
 from storage.lake.waits import describe_lockers, report_waits
 from storage.locations.home import Home
 from storage.locations.locks import lock_commits
@@ -43,12 +43,10 @@ class Lake:
     ``exists`` is false if there is no lake yet and this is an empty one in memory.
     """
 
-    def __init__(
-        self, home: Home, con: duckdb.DuckDBPyConnection, *, exists: bool = True, writable: bool = False
-    ) -> None:
+    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, exists: bool = True) -> None:
         self.home = home
         self.exists = exists
-        self._writable = writable
+        self._closed = False
         self._con = con
         self._reusable = True
 
@@ -185,9 +183,12 @@ class Lake:
 
     def close(self) -> None:
         """Detach the catalog. The connection is reused, unless a user's query may have changed its settings."""
+        if self._closed:
+            return
+        self._closed = True
         self._detach()
-        if self._writable:
-            leave_readable(self.home)
+        if self.exists:
+            leave(self.home)
 
     def _detach(self) -> None:
         if not self._reusable:
@@ -261,7 +262,7 @@ def is_locked(error: Exception) -> bool:
 def busy_error(home: Home, error: Exception) -> LakeBusyError:
     """Return the error of a commit that others did not let through."""
     value = f"lake {home.lake}"
-    if not is_locked(error):
+    if is_race(error) and not is_locked(error):
         return LakeBusyError(value, f"lost {ATTEMPTS} races for a commit", "Run fewer writers at once, then run again")
     lockers = describe_lockers(home) or "a process that cannot be seen from here"
     rule = f"has been locked for {PATIENCE / 60:.0f} minutes by {lockers}"

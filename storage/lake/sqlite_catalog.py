@@ -3,31 +3,90 @@
 While somebody writes, it is in SQLite's WAL mode, in which readers and writers do not wait for each other. A reader of
 a file in that mode has to write beside it, though, unless a writer has it open. So the last writer to close it leaves
 it in the ordinary mode.
+
+SQLite's library is in this process twice, in Python and in DuckDB, and locks that one of them holds do not keep out the
+other. So Python opens the catalog only while this process has no lake open on it.
 """
 
 import contextlib
+import functools
 import sqlite3
+import threading
 from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from storage.locations.home import Home
 
 
-def leave_readable(home: Home) -> None:
-    """Leave the catalog such that it can be read without write permission, unless others have it open.
+@dataclass
+class _Users:
+    """How many lakes this process has open on one catalog, and whether any of them was for writing."""
 
-    Of several writers, the last to close it does this. After a killed one, the next.
+    catalog: Path
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    count: int = 0
+    written: bool = False
+
+
+@functools.cache
+def _find_users(catalog: Path) -> _Users:
+    return _Users(catalog)
+
+
+def enter(home: Home, *, writing: bool) -> None:
+    """Count a lake that this process opens; the first one, if it is for writing, puts the catalog into WAL mode.
+
+    Raises:
+        sqlite3.OperationalError: if a reader, who came while nobody wrote, keeps the catalog in the ordinary mode.
     """
-    if home.catalog_url or not home.catalog.exists():
+    if home.catalog_url:
         return
-    with contextlib.suppress(sqlite3.OperationalError), closing(sqlite3.connect(home.catalog, timeout=0)) as con:
-        con.execute("PRAGMA journal_mode = DELETE")
+    users = _find_users(home.catalog.absolute())
+    with users.lock:
+        if writing and not users.count and home.catalog.exists():
+            _switch_to_wal(home)
+        users.count += 1
+        users.written |= writing
+
+
+def leave(home: Home) -> None:
+    """Count a lake as closed. After the last one the catalog can be read without write permission.
+
+    Unless other processes have it open: then the last of them does this, or, after a killed one, the next.
+    """
+    if home.catalog_url:
+        return
+    users = _find_users(home.catalog.absolute())
+    with users.lock:
+        users.count -= 1
+        if not users.count and users.written:
+            users.written = False
+            _leave_readable(home)
 
 
 def complete_commit(home: Home) -> bool:
     """Undo the half of a commit that a killed writer left, which a reader cannot; returns whether there may be one."""
-    if not home.catalog.with_name(f"{home.catalog.name}-journal").exists():
-        return False
-    with contextlib.suppress(sqlite3.OperationalError), closing(sqlite3.connect(home.catalog, timeout=20)) as con:
-        con.execute("SELECT count(*) FROM sqlite_master")
-        return True
+    users = _find_users(home.catalog.absolute())
+    with users.lock:
+        if users.count or not home.catalog.with_name(f"{home.catalog.name}-journal").exists():
+            return False
+        with contextlib.suppress(sqlite3.OperationalError), closing(sqlite3.connect(home.catalog, timeout=20)) as con:
+            con.execute("SELECT count(*) FROM sqlite_master")
+            return True
     return False
+
+
+def _switch_to_wal(home: Home) -> None:
+    with closing(sqlite3.connect(home.catalog, timeout=0)) as con:
+        try:
+            con.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:  # DuckDB meets what else is wrong, and explains it
+            if "locked" in str(error):
+                raise
+
+
+def _leave_readable(home: Home) -> None:
+    if home.catalog.exists():
+        with contextlib.suppress(sqlite3.OperationalError), closing(sqlite3.connect(home.catalog, timeout=0)) as con:
+            con.execute("PRAGMA journal_mode = DELETE")
