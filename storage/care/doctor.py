@@ -3,9 +3,7 @@
 import contextlib
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from shutil import rmtree
@@ -32,6 +30,7 @@ from storage.lake.ducklake_files import (
     list_stored_files,
 )
 from storage.lake.lake import Lake
+from storage.lake.sqlite_catalog import quick_check
 from storage.locations.home import Home
 from storage.locations.parquet_files import explain_unreachable, open_file
 from storage.plural import pluralize
@@ -78,12 +77,7 @@ def check_catalog(home: Home) -> Iterator[Finding]:
     """Let SQLite check the catalog file; a Postgres catalog is left to its server."""
     if home.catalog_url:
         return
-    with closing(sqlite3.connect(f"{home.catalog.as_uri()}?mode=ro", uri=True)) as con:
-        try:
-            problems = [str(row[0]) for row in con.execute("PRAGMA quick_check(5)")]
-        except sqlite3.DatabaseError as error:
-            problems = [str(error)]
-    for problem in problems:
+    for problem in quick_check(home):
         if problem != "ok":
             yield Finding("catalog", f"file {home.catalog}: {' '.join(problem.split())}", BACKUP)
 

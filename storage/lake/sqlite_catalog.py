@@ -10,13 +10,25 @@ other. So Python opens the catalog only while this process has no lake open on i
 
 import contextlib
 import functools
+import json
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.locations.home import Home
+
+QUICK_CHECK = """
+import json, sqlite3, sys
+try:
+    problems = [str(row[0]) for row in sqlite3.connect(sys.argv[1], uri=True).execute("PRAGMA quick_check(5)")]
+except sqlite3.DatabaseError as error:
+    problems = [str(error)]
+print(json.dumps(problems))
+"""
 
 
 @dataclass
@@ -75,6 +87,17 @@ def complete_commit(home: Home) -> bool:
             con.execute("SELECT count(*) FROM sqlite_master")
             return True
     return False
+
+
+def quick_check(home: Home) -> list[str]:
+    """Let SQLite check the file; returns what it says, which is "ok" if it finds nothing.
+
+    In a process of its own: whoever calls this has the lake open.
+    """
+    command = [sys.executable, "-I", "-c", QUICK_CHECK, f"{home.catalog.as_uri()}?mode=ro"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this interpreter
+    problems: list[str] = json.loads(done.stdout)
+    return problems
 
 
 def _switch_to_wal(home: Home) -> None:
