@@ -137,4 +137,4 @@ def _describe_model(model: AffectedModel) -> Iterator[str]:
     yield f"  model      {name}{alias}, {learned}. Train again: {model.retrain}"
     if model.example:
         yield f"             MLflow run {model.run_id} may hold one in its input_example.json, its evaluation.html or"
-        yield "             its knn head: delete that version and that run"
+        yield "             its head: delete that version and that run"

@@ -15,7 +15,8 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 LAYERS = "layers."
-
+KNOWN, CHOSEN_FROM = "known", "known.chosen_from"
+"""The features that a head keeps of its training images, and of how many images they were chosen."""
 
 LINEAR = ("mean", "scale", "weights", "bias")
 
@@ -35,15 +36,18 @@ def read_parts(path: Path) -> tuple[Kind, dict[str, Any], dict[str, npt.NDArray[
     return "neighbours" if "vectors" in arrays else "tail" if "opener" in facts else "head", facts, arrays
 
 
-def count_neighbours(path: Path) -> int:
-    """Count the training vectors in a head file: none, unless it is a k-NN head.
+def count_remembered(path: Path) -> int:
+    """Count the training images whose vectors a head file has, or may have.
 
-    A damaged file counts as one with more vectors than any training has.
+    None, unless it is a k-NN head, or one that may answer "neither". A damaged file counts as one with more vectors
+    than any training has.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-            return int(file.get_slice("vectors").get_shape()[0]) if "vectors" in names else 0
+            neighbours = int(file.get_slice("vectors").get_shape()[0]) if "vectors" in names else 0
+            known = int(file.get_tensor(CHOSEN_FROM)[0]) if CHOSEN_FROM in names else 0
+            return max(neighbours, known)
     except SafetensorError:
         return sys.maxsize
 

@@ -35,7 +35,7 @@ from storage.locations.home import Home
 from storage.locations.parquet_files import explain_unreachable, open_file
 from storage.plural import pluralize
 from storage.progress import Progress, silent
-from storage.tables.trainings import Training, evaluation_path, head_path, list_trainings
+from storage.tables.trainings import REMEMBERS_IMAGES, Training, evaluation_path, head_path, list_trainings
 
 DAY = timedelta(days=1)
 AGAIN = "its rows are dropped from the catalog, and the next run computes them again"
@@ -86,7 +86,7 @@ def list_lost_heads(lake: Lake) -> list[Training]:
     """List the trainings whose head is missing from this home, or broken."""
     if lake.home.catalog_url:  # heads of a shared lake are in the home of the run that trained them
         return []
-    expected = f"""NOT {NO_RECORD} AND NOT (kind IS NOT DISTINCT FROM 'knn'
+    expected = f"""NOT {NO_RECORD} AND NOT ({REMEMBERS_IMAGES}
                AND trained_at < coalesce((SELECT max(erased_at) FROM erasures), '-infinity'))"""
     return [
         training

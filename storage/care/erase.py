@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from storage.artifacts.head_files import count_neighbours
+from storage.artifacts.head_files import count_remembered
 from storage.care.scrub import rewrite_features, scrub
 from storage.errors import EraseError
 from storage.lake.attach import open_lake, read_lake
@@ -27,7 +27,7 @@ from storage.locations.path_text import decode_path
 from storage.names import LabelSetName, SourceName
 from storage.tables.label_sets import find_root, list_sources
 from storage.tables.leases import mark_erased
-from storage.tables.trainings import HEAD
+from storage.tables.trainings import HEAD, REMEMBERS_IMAGES
 from storage.vectors.feature_file import to_uuids
 from storage.vectors.features_reader import check_condition, explain_condition, select_images
 
@@ -184,14 +184,14 @@ def finish(home: Home, now: datetime) -> int:
 
 
 def _delete_heads(lake: Lake) -> None:
-    """Delete the heads in this home that contain more vectors than their training has rows left.
+    """Delete the heads in this home that remember more images than their training has rows left.
 
     A head without a recorded training was left by a killed run; any of its vectors may be that of an erased image.
     """
     found = lake.rows("SELECT training_id, count(*) FROM training_sets WHERE split = 'train' GROUP BY ALL")
     rows = {str(training_id): int(count) for training_id, count in found}
     for path in lake.home.heads.glob(f"*/{HEAD}"):
-        if count_neighbours(path) > rows.get(path.parent.name, 0):
+        if count_remembered(path) > rows.get(path.parent.name, 0):
             path.unlink()
 
 
@@ -273,7 +273,7 @@ def _list_models(lake: Lake, request: ErasureRequest) -> list[AffectedModel]:
     condition = ROWS["training_sets"]
     found = lake.rows(
         f"""SELECT coalesce(m.name, h.label_set), m.version, m.alias, m.run_id, count(DISTINCT t.image_id),
-              bool_or(m.name IS NOT NULL AND (t.split = 'test' OR h.kind IS NOT DISTINCT FROM 'knn')),
+              bool_or(m.name IS NOT NULL AND (t.split = 'test' OR {REMEMBERS_IMAGES})),
               h.label_set
             FROM (FROM training_sets WHERE {condition}) t JOIN heads h USING (training_id)
             LEFT JOIN models m USING (training_id) GROUP BY ALL ORDER BY ALL""",

@@ -22,6 +22,9 @@ from storage.plural import pluralize
 from storage.vectors.feature_file import to_uuids
 
 HEAD = "head.safetensors"
+REMEMBERS_IMAGES = """(kind IS NOT DISTINCT FROM 'knn'
+  OR coalesce(CASE WHEN json_valid(metrics) THEN metrics->>'$.refuse_nearest' IS NOT NULL END, false))"""
+"""Condition that a head holds vectors of training images: it is k-NN, or may answer "neither"."""
 _CHOSEN = "chosen_"
 _LABELLED = """SELECT image_id, min(class) AS class FROM labels
   SEMI JOIN (SELECT image_id FROM features WHERE recipe_id = $2) USING (image_id)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from storage.artifacts.head_files import ARRAYS, LAYERS, Arrays, Kind, read_parts
+from storage.artifacts.head_files import ARRAYS, CHOSEN_FROM, KNOWN, LAYERS, Arrays, Kind, read_parts
 from storage.errors import TrainError
 from storage.locations.atomic import write_file
-from tasks.heads.heads import Classifier, Head, Neighbours, Tail, TailLayers
+from tasks.heads.heads import Classifier, Head, KnownImages, Neighbours, Tail, TailLayers
 
 OPENER = "tasks.embed.cuts:open_tail"
 """Written into each tail's file, because an earlier release opens the layers with the function of this name."""
@@ -30,7 +30,8 @@ def save_head(head: Classifier, path: Path) -> None:
     if head.refuse_below:
         arrays["refuse_below"] = np.array([head.refuse_below])
     if head.known is not None:
-        arrays["known"] = np.ascontiguousarray(head.known)
+        arrays[KNOWN] = np.ascontiguousarray(head.known.vectors)
+        arrays[CHOSEN_FROM] = np.array([head.known.chosen_from])
     if head.views > 1:
         arrays["views"] = np.array([head.views])
     if isinstance(head, Head) and head.thresholds:
@@ -62,7 +63,8 @@ def load_head(path: Path, backbone: Path | None = None, open_layers: OpenLayers 
     own["temperature"] = float(arrays.get("temperature", np.ones(1))[0])
     own["views"] = int(arrays.get("views", np.ones(1))[0])
     own["refuse_below"] = float(arrays.get("refuse_below", np.zeros(1))[0])
-    own["known"] = arrays.get("known")
+    if KNOWN in arrays:
+        own["known"] = KnownImages(arrays[KNOWN], int(arrays[CHOSEN_FROM][0]))
     if kind == "tail":
         if facts["opener"] != OPENER:
             raise TrainError(

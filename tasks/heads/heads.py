@@ -21,13 +21,25 @@ UNSEEN = 1e-3
 
 
 @dataclass(frozen=True)
+class KnownImages:
+    """What a head keeps of its training images, to tell whether another image is like them.
+
+    ``vectors`` [k, dim] are features of length one in half precision, of ``chosen_from`` training images: an erasure
+    deletes the head if one of those is erased.
+    """
+
+    vectors: npt.NDArray[np.float16]
+    chosen_from: int
+
+
+@dataclass(frozen=True)
 class Head:
     """A softmax over standardised features, or over the output of hidden layers with ReLU.
 
     ``mean`` and ``scale`` are [dim], ``weights`` [dim, classes] and ``bias`` [classes] in the order of ``classes``, all
     float64. ``temperature`` divides the logits to calibrate the probabilities. ``views`` is the number of views of an
-    image over which predictions average. If an image's nearness to the ``known`` training images [k, dim] is less than
-    ``refuse_below``, the answer is "neither" (see :mod:`tasks.heads.rejection`).
+    image over which predictions average. If an image's nearness to the ``known`` images is less than ``refuse_below``,
+    the answer is "neither" (see :mod:`tasks.heads.rejection`).
 
     With ``thresholds``, one for each class, the head is multi-label: each class has a sigmoid, and an image has all
     classes whose probability reaches the threshold.
@@ -41,7 +53,7 @@ class Head:
     temperature: float = 1.0
     hidden: tuple[DenseLayer, ...] = ()
     refuse_below: float = 0.0
-    known: npt.NDArray[np.float16] | None = None
+    known: KnownImages | None = None
     thresholds: tuple[float, ...] = ()
     views: int = 1
 
@@ -104,7 +116,7 @@ class Neighbours:
     nearest: npt.NDArray[np.int64]
     temperature: float = 1.0
     refuse_below: float = 0.0
-    known: npt.NDArray[np.float16] | None = None
+    known: KnownImages | None = None
     views: int = 1
 
     def logits(self, features: Matrix) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from storage.vectors.feature_file import Matrix
-from tasks.heads.heads import Classifier, Floats
+from tasks.heads.heads import Classifier, Floats, KnownImages
 
 NEAREST = 5
 MOST_VALUES = 1 << 24
@@ -18,10 +18,9 @@ MOST_VALUES = 1 << 24
 ROWS = 1024
 
 Mask = npt.NDArray[np.bool_]
-HalfMatrix = npt.NDArray[np.float16]
 
 
-def choose_known(features: Matrix, names: npt.NDArray[np.str_], most: int = MOST_VALUES) -> HalfMatrix:
+def choose_known(features: Matrix, names: npt.NDArray[np.str_], most: int = MOST_VALUES) -> KnownImages:
     """Choose the training images that a head keeps, the same share of each class.
 
     Args:
@@ -30,18 +29,18 @@ def choose_known(features: Matrix, names: npt.NDArray[np.str_], most: int = MOST
         most: The number of values to keep, at most.
 
     Returns:
-        Features of length one [k, dim].
+        Their features, and how many images they were chosen from.
     """
     count = min(len(features), max(NEAREST, most // features.shape[1]))
     order = np.argsort(names, kind="stable")
     chosen = order[np.linspace(0, len(order) - 1, count).round().astype(int)]
-    return _normalise(features[np.sort(chosen)]).astype(np.float16)
+    return KnownImages(_normalise(features[np.sort(chosen)]).astype(np.float16), len(features))
 
 
-def measure_nearness(features: Matrix, known: HalfMatrix) -> Floats:
-    """Return the cosine of each feature [n, dim] and its fifth nearest among the known ones [k, dim]: [n]."""
-    nearest = min(NEAREST, len(known))
-    others = known.astype(np.float32).T
+def measure_nearness(features: Matrix, known: KnownImages) -> Floats:
+    """Return the cosine of each feature [n, dim] and its fifth nearest among the known images: [n]."""
+    nearest = min(NEAREST, len(known.vectors))
+    others = known.vectors.astype(np.float32).T
     parts = [_normalise(features[at : at + ROWS]) @ others for at in range(0, len(features), ROWS)]
     kth = [np.partition(cosines, -nearest, axis=1)[:, -nearest] for cosines in parts]
     return np.concatenate(kth).astype(np.float64) if kth else np.empty(0)

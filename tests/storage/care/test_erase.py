@@ -40,7 +40,8 @@ from storage.tables.models import Version, save_version
 from storage.tables.trainings import Training, head_path, save_training
 from storage.vectors.feature_file import Failure, Matrix, Shard, to_uuids, write_features
 from tasks.heads.files import save_head
-from tasks.heads.heads import Neighbours
+from tasks.heads.heads import Head, Neighbours
+from tasks.heads.rejection import choose_known
 from tests.first_run import copy_homes
 from tests.lakes import Postgres, database_of, list_files
 
@@ -223,6 +224,24 @@ def test_a_knn_head_with_an_erased_neighbour_is_deleted_and_is_no_finding(home: 
         save_head(Neighbours(("red",), np.zeros(DIM), np.ones(DIM), vectors, labels, one), head_path(home, name))
     erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
     assert [head_path(home, name).is_file() for name in kept] == [False, True]
+    with read_lake(home) as lake:
+        assert "gone" not in [head.training_id for head in list_lost_heads(lake)]
+
+
+def test_a_head_that_remembers_an_erased_image_to_answer_neither_is_deleted_and_is_no_finding(home: Home) -> None:
+    trained_on = {"gone": IDS, "stays": STAY}
+    with open_lake(home) as lake:
+        for name, image_ids in trained_on.items():
+            row = [name, "photos", RECIPE, 2, '{"refuse_nearest": 5}', NOW - timedelta(days=1)]
+            lake.execute("INSERT INTO heads VALUES (?, ?, ?, ?, '{}', ?, ?, NULL, 'softmax', '{}', [])", row)
+            lake.execute("INSERT INTO training_sets SELECT ?, unnest(?)::UUID, 'red', 'train'", [name, image_ids])
+    for name, image_ids in trained_on.items():
+        vectors = VECTORS[[IDS.index(image_id) for image_id in image_ids]]
+        known = choose_known(vectors, np.array(["red"] * len(vectors)), most=6 * DIM)  # not all: any may be among them
+        linear = Head(("red",), np.zeros(DIM), np.ones(DIM), np.zeros((DIM, 1)), np.zeros(1), known=known)
+        save_head(linear, head_path(home, name))
+    erase(home, ErasureRequest("images", tuple(DOOMED)), NOW)
+    assert [head_path(home, name).is_file() for name in trained_on] == [False, True]
     with read_lake(home) as lake:
         assert "gone" not in [head.training_id for head in list_lost_heads(lake)]
 

@@ -142,8 +142,9 @@ def test_of_many_training_images_a_head_keeps_the_same_share_of_each_class() -> 
     features = np.eye(4, dtype=np.float32)[np.repeat([0, 1], [300, 100])]
     names = np.repeat(["many", "few"], [300, 100])
     known = choose_known(features, names, most=40 * 4)
-    assert known.shape == (40, 4)
-    assert known[:, 0].sum() == 30
+    assert known.vectors.shape == (40, 4)
+    assert known.vectors[:, 0].sum() == 30
+    assert known.chosen_from == 400
 
 
 def test_a_head_of_an_earlier_release_goes_by_the_largest_probability(tmp_path: Path) -> None:
