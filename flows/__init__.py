@@ -1,4 +1,7 @@
-"""What happens, in order. Prefect imports a flow from its worker's folder first: a file there may hide our packages."""
+"""What happens, in order.
+
+Prefect puts the worker's folder first on the path, so a file there may hide one of our packages.
+"""
 
 from frostline_start.own_packages import check_packages
 

@@ -31,7 +31,7 @@ from tasks.step_task import is_orchestrated
 logger = logging.getLogger(__name__)
 
 
-@flow("pipeline {settings.source}", explained=True)
+@flow("pipeline {settings.source}", explain_errors=True)
 def pipeline(settings: RunSettings) -> RunReport:
     """Ingest, embed what is missing, train where anything changed, register what is new, predict every image."""
     draft = RunDraft(settings.source_name)
@@ -70,7 +70,7 @@ def _run(settings: RunSettings, draft: RunDraft) -> RunReport:
 
 
 def _score(settings: RunSettings, registered: RegisteredVersion, draft: RunDraft) -> Scored | None:
-    """Let the champion predict the images that it could not; None if there are none, which is the rule."""
+    """Let the champion predict the images that it could not; usually there are none, and the result is None."""
     if registered.gap is None:
         return None
     with draft.time("score"):

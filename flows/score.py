@@ -21,10 +21,7 @@ NOT_EMBEDDED = (
     "they are not embedded under its --embed settings, which differ from this run's. "
     "Set --registry.champion-predicts all to embed them"
 )
-REMEDY = (
-    "Fix that, make a version champion that can be computed here, or accept it with "
-    "--registry.champion-predicts embedded"
-)
+REMEDY = "Fix this, make another version champion, or accept it with --registry.champion-predicts embedded"
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,8 @@ import warnings
 INTERRUPTED = 130
 INTERRUPT_MESSAGE = "interrupted. What was committed is kept; run again to continue"
 SECONDS_TO_STOP = 5.0
+NOT_IN_REPORTS = ("storage", "tasks.embed", "tasks.encoder", "tasks.train.fit", "tasks.register", "flows.reports")
+"""Loggers whose warnings no report repeats."""
 
 
 def main() -> None:
@@ -17,6 +19,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.raiseExceptions = "--debug" in sys.argv  # a log that cannot be sent must not hide the error's line
     signal.signal(signal.SIGINT, _interrupt)
+    _show_warnings()
     try:
         from flows.command.app import run_command
 
@@ -25,8 +28,17 @@ def main() -> None:
         sys.exit(INTERRUPTED)
 
 
+def _show_warnings() -> None:
+    """Print on stderr what would otherwise go unseen: Prefect keeps the log off the terminal, also where none runs."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("frostline: %(message)s"))
+    for name in NOT_IN_REPORTS:
+        logging.getLogger(name).addHandler(handler)
+
+
 def _interrupt(*_: object) -> None:
-    """Stop cleanly, but within seconds: Prefect would retry a server that Ctrl-C ended as well for minutes."""
+    """Stop cleanly, but within seconds: Prefect retries a server that does not answer for minutes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     print(f"frostline: {INTERRUPT_MESSAGE}", file=sys.stderr, flush=True)  # noqa: T201 - the command line's message
     timer = threading.Timer(SECONDS_TO_STOP, _exit_now)

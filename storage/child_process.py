@@ -58,10 +58,6 @@ class ChildProcess:
         """Wait until :meth:`take` returns at once, or for so many seconds; None waits without a limit."""
         return bool(select.select([_require(self._process.stdout)], [], [], timeout)[0])
 
-    def close_input(self) -> None:
-        """Close the child's standard input, which makes it end; do not wait for that."""
-        _require(self._process.stdin).close()
-
     def end(self) -> int:
         """Make the child end and wait until it has; return its exit status."""
         self._process.communicate()

@@ -164,11 +164,6 @@ def is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) or str(error) == "Query interrupted"
 
 
-def no_space_error(what: str) -> OperatingSystemError:
-    """Return the error of a full disk."""
-    return _explain(errno.ENOSPC, what)
-
-
 def _find_number(error: BaseException) -> int | None:
     if isinstance(error, OSError):
         return error.errno  # None if a library raised it for reasons of its own

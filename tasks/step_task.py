@@ -24,7 +24,7 @@ RETRY_DELAYS = [1.0, 5.0]
 def is_orchestrated() -> bool:
     """Return whether Prefect runs flows and tasks: if a server is named, or from within a flow's run.
 
-    Otherwise nobody could watch a run, so that flows and tasks are plain calls; starting a server for one run takes
+    Otherwise flows and tasks are plain calls: nobody could watch the run, and starting a server for it would take
     longer than most runs.
     """
     return bool(PREFECT_API_URL.value()) or FlowRunContext.get() is not None
@@ -33,7 +33,7 @@ def is_orchestrated() -> bool:
 def step_task(run_name: str, *, retry_on: type[Exception] | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Make a function a task that Prefect neither caches nor persists: the lake remembers what was done.
 
-    Without Prefect the function is called, and tried again, just the same.
+    Where Prefect does not run it, the function is called directly and retried in the same way.
 
     Args:
         run_name: The name of the task's runs; ``{argument}`` stands for the value of an argument.
@@ -61,7 +61,7 @@ def _call(function: Callable[[], R], retry_on: type[Exception] | None) -> R:
         try:
             return function()
         except retry_on as error:
-            logger.info("tried again in %g s: %s", delay, error)
+            logger.info("trying again in %g s: %s", delay, error)
             time.sleep(delay)
     return function()
 

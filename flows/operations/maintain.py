@@ -72,7 +72,7 @@ def maintain(home: Home, older_than: timedelta, grace: timedelta, now: datetime)
     began = time.monotonic()
     with open_existing_lake(home) as lake:
         compacted = compact(lake, now)
-        # A snapshot that compacting made would otherwise keep the files that it replaced.
+        # Otherwise a snapshot that the compaction itself made would keep the files that it replaced.
         passed = timedelta(seconds=time.monotonic() - began)
         expired = tuple(expire(lake, expire_before + passed))
         unread = tuple(delete_unread(lake, delete_before + passed))

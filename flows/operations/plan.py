@@ -289,7 +289,8 @@ def _describe_champion(work: ChampionWork | None) -> Iterator[str]:
     """Describe what the champion needs, in one line; nothing if it needs nothing."""
     if work:
         cost = "" if work.seconds is None else f", about {work.seconds:.0f} s"
-        yield f"champion  {work.compute} more for version {work.version}, unless it is replaced{cost}"
+        features = pluralize(work.compute, "more feature")
+        yield f"champion  {features} for version {work.version}, unless it is replaced{cost}"
 
 
 def _describe_reasons(plan: Plan) -> Iterator[str]:

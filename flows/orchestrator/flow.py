@@ -21,14 +21,14 @@ class OptionalFlow(Flow[P, R]):
         return super().__call__(*args, **kwargs) if is_orchestrated() else self.fn(*args, **kwargs)
 
 
-def flow(run_name: str, *, explained: bool = False) -> Callable[[Callable[P, R]], OptionalFlow[P, R]]:
+def flow(run_name: str, *, explain_errors: bool = False) -> Callable[[Callable[P, R]], OptionalFlow[P, R]]:
     """Make a function a flow that persists nothing.
 
     Args:
         run_name: The name of its runs; ``{argument}`` stands for the value of an argument.
-        explained: Whether the last note of the error that ends a run becomes the message of its state.
+        explain_errors: Whether the last note of the error that ends a run becomes the message of its state.
     """
-    hooks: list[Any] = [explain_state] if explained else []
+    hooks: list[Any] = [explain_state] if explain_errors else []
 
     def decorate(function: Callable[P, R]) -> OptionalFlow[P, R]:
         return OptionalFlow(

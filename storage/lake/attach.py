@@ -181,7 +181,7 @@ def attach_if_present(home: Home, *options: str) -> Lake | None:
 
 
 def _is_blocked(home: Home, error: Exception) -> bool:
-    """Return whether an error means that another has the catalog locked, which DuckLake hides behind a second error."""
+    """Return whether somebody else has locked the catalog; DuckLake may report another error that follows from that."""
     return is_locked(error) or (not home.catalog_url and ABORTED in str(error))
 
 
@@ -232,8 +232,16 @@ def _empty_lake() -> Lake:
 
 
 def _attach(home: Home, *options: str) -> Lake:
-    con = connect(list_wheels(home))
     enter(home, writing="READ_ONLY" not in options)
+    try:
+        return Lake(home, _connect_to(home, options))
+    except BaseException:
+        leave(home)
+        raise
+
+
+def _connect_to(home: Home, options: Sequence[str]) -> duckdb.DuckDBPyConnection:
+    con = connect(list_wheels(home))
     try:
         if home.data_url:
             _add_credentials(con, home.data_url)
@@ -241,9 +249,8 @@ def _attach(home: Home, *options: str) -> Lake:
         con.execute("USE lake")
     except (duckdb.Error, LakeError):
         con.close()
-        leave(home)
         raise
-    return Lake(home, con)
+    return con
 
 
 def _add_credentials(con: duckdb.DuckDBPyConnection, url: str) -> None:

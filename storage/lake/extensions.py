@@ -36,7 +36,7 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
     """
     if idle := find_idle(wheels):
         return idle
-    # To check signatures takes longest of all here, and whoever can change a wheel's extension can change its code.
+    # Signatures would take half a second to verify, and whoever can change an installed extension can change our code.
     con = duckdb.connect(config={"allow_unsigned_extensions": True})
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     con.execute("SET enable_progress_bar = false")  # it would be printed to stdout, into the output

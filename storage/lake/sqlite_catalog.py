@@ -4,8 +4,8 @@ While somebody writes, it is in SQLite's WAL mode, in which readers and writers 
 a file in that mode has to write beside it, though, unless a writer has it open. So the last writer to close it leaves
 it in the ordinary mode.
 
-SQLite's library is in this process twice, in Python and in DuckDB, and locks that one of them holds do not keep out the
-other. So Python opens the catalog only while this process has no lake open on it.
+This process has two copies of the SQLite library, Python's and DuckDB's, and the locks of one do not stop the other
+(https://sqlite.org/howtocorrupt.html, section 2.2.1). So Python opens the catalog only while no lake is open here.
 """
 
 import contextlib
@@ -47,10 +47,10 @@ def _find_users(catalog: Path) -> _Users:
 
 
 def enter(home: Home, *, writing: bool) -> None:
-    """Count a lake that this process opens; the first one, if it is for writing, puts the catalog into WAL mode.
+    """Count a lake that this process opens. The first one switches the catalog to WAL mode if it is for writing.
 
     Raises:
-        sqlite3.OperationalError: if a reader, who came while nobody wrote, keeps the catalog in the ordinary mode.
+        sqlite3.OperationalError: if that has to wait for a reader that began while nobody was writing.
     """
     if home.catalog_url:
         return
@@ -63,9 +63,9 @@ def enter(home: Home, *, writing: bool) -> None:
 
 
 def leave(home: Home) -> None:
-    """Count a lake as closed. After the last one the catalog can be read without write permission.
+    """Count a lake as closed. The last one leaves the catalog readable without write permission.
 
-    Unless other processes have it open: then the last of them does this, or, after a killed one, the next.
+    If other processes have it open, the last of them does that; after a killed one, the next.
     """
     if home.catalog_url:
         return
@@ -90,10 +90,7 @@ def complete_commit(home: Home) -> bool:
 
 
 def quick_check(home: Home) -> list[str]:
-    """Let SQLite check the file; returns what it says, which is "ok" if it finds nothing.
-
-    In a process of its own: whoever calls this has the lake open.
-    """
+    """Let SQLite check the file, in another process as the lake is open in this one; returns its findings, or "ok"."""
     command = [sys.executable, "-I", "-c", QUICK_CHECK, f"{home.catalog.as_uri()}?mode=ro"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - this interpreter
     problems: list[str] = json.loads(done.stdout)
@@ -104,7 +101,7 @@ def _switch_to_wal(home: Home) -> None:
     with closing(sqlite3.connect(home.catalog, timeout=0)) as con:
         try:
             con.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:  # DuckDB meets what else is wrong, and explains it
+        except sqlite3.OperationalError as error:  # DuckDB will meet any other error and explain it
             if "locked" in str(error):
                 raise
 

@@ -1,9 +1,8 @@
 """When a head answers "neither": the image is not near enough to the training images.
 
 An image's nearness is the cosine between its feature and that of its fifth nearest training image (Sun et al.,
-Out-of-distribution detection with deep nearest neighbors, 2022; here without a distance of its own per class). Held-out
-classes are told apart better by it than by the largest probability, which a softmax may give to any image: see
-``python -m benchmarks.neither``.
+Out-of-distribution detection with deep nearest neighbors, 2022). It separates images of held-out classes better than
+the largest probability does, because a softmax can be certain about any image: see ``python -m benchmarks.neither``.
 """
 
 import numpy as np

@@ -116,17 +116,6 @@ def explain_doubt(listing: Listing) -> SourceError:
     return SourceError(f"folder {listing.root}", f"{listing.doubt}", f"Say which: {CHOICES}")
 
 
-def is_unchanged(home: Home, source: SourceName, root: Path, settings: IngestSettings) -> bool:
-    """Return whether a folder is unchanged since its last scan; opens none of its files.
-
-    Raises:
-        SourceError: if the folder is missing or is not the source's.
-    """
-    with read_lake(home) as lake:
-        listing = _list(lake, source, root, settings)
-        return _is_complete(lake, listing) and not compare_files(lake, listing).changed
-
-
 def list_refusals(home: Home, scanned: Scan, settings: IngestSettings, *, accept_gone: bool) -> list[SourceError]:
     """List why a run would refuse what was scanned."""
     listing = scanned.listing

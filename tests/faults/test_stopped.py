@@ -1,6 +1,7 @@
 """A writer that is stopped while it has the catalog locked: the others say who it is, and do not blame lost races."""
 
 import logging
+import os
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,8 @@ from storage.lake import waits
 from storage.lake.attach import open_lake
 from storage.lake.lake import Lake, busy_error
 from storage.locations.home import Home, open_home
+from tests.pictures import write_folder
+from tests.servers import ROOT
 
 LOCK = """
 import sqlite3, sys, time
@@ -23,6 +26,13 @@ con = sqlite3.connect(sys.argv[1], isolation_level=None)
 con.execute("BEGIN EXCLUSIVE")
 print("locked", flush=True)
 time.sleep(600)
+"""
+
+RUN = """
+from flows.start import main
+from storage.lake import waits
+waits.FIRST_REPORT = 0.2
+main()
 """
 
 
@@ -48,6 +58,20 @@ def test_a_wait_for_a_stopped_writer_names_it_in_the_log_and_in_the_error(
             assert "races" not in caplog.text
         finally:
             writer.kill()
+
+
+def test_a_run_that_waits_says_for_whom_on_the_terminal(home: Home, tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos", 2)
+    command = [sys.executable, "-c", RUN, "run", str(photos), "--home", str(home.root)]
+    with start_lock(home) as writer:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as run:
+            assert run.stderr
+            said = next(line for line in run.stderr if "locked by" in line)
+            run.kill()
+        writer.kill()
+    assert said.startswith(f"frostline: lake {home.root}: has waited for ")
+    assert f"process {writer.pid} (" in said
 
 
 def test_lost_races_are_named_as_such(home: Home) -> None:

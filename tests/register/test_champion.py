@@ -95,7 +95,10 @@ def test_a_champion_of_other_settings_than_the_runs_predicts_every_image_and_a_s
     assert (made.compute, made.to_json()["champion"]["compute"]) == (63, 3)
     switched_off = {**settings, "registry": {"champion_predicts": "embedded"}}
     assert make_plan(RunSettings(source=photos, home=home, **switched_off)).champion is None
-    assert any(line.startswith("champion  3 more for version 1, unless it is replaced") for line in describe_plan(made))
+    assert any(
+        line.startswith("champion  3 more features for version 1, unless it is replaced")
+        for line in describe_plan(made)
+    )
 
     second = run(**settings)
     assert (second["model"]["version"], second["model"]["alias"]) == (2, None)

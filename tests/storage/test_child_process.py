@@ -55,7 +55,6 @@ def test_a_child_that_died_has_no_answer() -> None:
 
 def test_a_child_ends_when_its_parent_closes_its_input() -> None:
     child = ChildProcess(wait_for_input)
-    child.close_input()
     assert child.end() == 3
 
 

@@ -28,23 +28,6 @@ RECIPE_TAG = "frostline.recipe_id"
 REPAIR = "restore it from a backup, or delete the version in MLflow: the next run registers the newest head anew"
 
 
-def load_mlflow(uri: str) -> None:
-    """Import MLflow and, if it is local, its store. This takes seconds."""
-    configure_mlflow()
-    import mlflow
-
-    if is_local(uri):
-        import mlflow.store.model_registry.sqlalchemy_store
-        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-
-
-def list_installed() -> None:
-    """Let MLflow list the installed packages now: it takes a second, before the first model that it logs."""
-    from mlflow.utils.requirements_utils import warn_dependency_requirement_mismatches
-
-    warn_dependency_requirement_mismatches(["mlflow"])
-
-
 def is_local(uri: str) -> bool:
     """Return whether MLflow's store is a file on this machine."""
     return read_sqlite_url(uri) is not None
