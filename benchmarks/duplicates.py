@@ -6,15 +6,14 @@ some of them show the same food.
 
 import argparse
 import io
-import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from benchmarks.measure import describe_machine, make_parser
+from benchmarks.measure import run_figures
 from benchmarks.networks import NETWORKS, get_weights, make_recipe
 from benchmarks.photos import open_originals
 from storage.vectors.feature_file import Matrix
@@ -54,15 +53,14 @@ ALTERATIONS: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def main() -> None:
     """Print the share of copies found for each kind, and of unrelated pairs confused."""
-    options = make_parser(__doc__).parse_args()
-    rows = measure(options)
-    if options.json:
-        print(json.dumps(rows))
-        return
-    print(describe_machine())
+    run_figures(__doc__, measure, describe)
+
+
+def describe(rows: dict[str, float]) -> Iterator[str]:
+    """Yield a line for each share, and one that counts the kinds that are found."""
     for name, share in rows.items():
-        print(f"{name:28} {share:.5f}")
-    print(f"{'kinds found':28} {sum(rows[name] >= ENOUGH for name in ALTERATIONS)} of {len(ALTERATIONS)}")
+        yield f"{name:28} {share:.5f}"
+    yield f"{'kinds found':28} {sum(rows[name] >= ENOUGH for name in ALTERATIONS)} of {len(ALTERATIONS)}"
 
 
 def measure(options: argparse.Namespace) -> dict[str, float]:

@@ -10,15 +10,17 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 LIBRARIES = ("torch", "torchvision", "timm", "simplejpeg", "duckdb", "pyarrow", "prefect", "mlflow", "daft", "ray")
 RUNS = 5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,20 @@ def run_benchmark(parser: argparse.ArgumentParser, measure: Callable[[argparse.N
         print(json.dumps([ratio.to_json() for ratio in ratios]))
     else:
         print_ratios(ratios)
+
+
+def run_figures(
+    doc: str | None,
+    measure: Callable[[argparse.Namespace], dict[str, T]],
+    describe: Callable[[dict[str, T]], Iterable[str]],
+) -> None:
+    """Measure figures that are no ratios, by name; print the lines that describe them, or JSON."""
+    options = make_parser(doc).parse_args()
+    figures = measure(options)
+    if options.json:
+        print(json.dumps(figures))
+    else:
+        print(describe_machine(), *describe(figures), sep="\n")
 
 
 def interleave(runs: int, *sides: Callable[[], float]) -> list[tuple[float, ...]]:

@@ -8,14 +8,13 @@ part the photos.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy import KINDS, NETWORK, embed_reference
-from benchmarks.measure import describe_machine, make_parser
+from benchmarks.measure import run_figures
 from benchmarks.networks import NETWORKS
 from benchmarks.photos import open_originals
 from storage.vectors.feature_file import Matrix
@@ -31,15 +30,14 @@ PARTS = 4
 
 def main() -> None:
     """Print a row for each score."""
-    options = make_parser(__doc__).parse_args()
-    rows = measure(options)
-    if options.json:
-        print(json.dumps(rows))
-        return
-    print(describe_machine())
-    print(f"{'score':30} {'area':>6} " + " ".join(f"{100 * rate:>4.0f} %" for rate in RATES))
+    run_figures(__doc__, measure, describe)
+
+
+def describe(rows: dict[str, list[float]]) -> Iterator[str]:
+    """Yield the lines of the table."""
+    yield f"{'score':30} {'area':>6} " + " ".join(f"{100 * rate:>4.0f} %" for rate in RATES)
     for name, values in rows.items():
-        print(f"{name:30} {values[0]:6.3f} " + " ".join(f"{value:6.3f}" for value in values[1:]))
+        yield f"{name:30} " + " ".join(f"{value:6.3f}" for value in values)
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[float]]:
