@@ -14,7 +14,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.command.app import run_command
 from flows.pipeline import pipeline
 from flows.settings import RunSettings
-from storage.errors import SourceError
+from storage.errors import SourceError, TrainError
 from tasks.step_task import step_task
 from tests.counting import Tally
 from tests.test_layers import ROOT
@@ -81,10 +81,16 @@ def test_a_named_server_that_does_not_answer_is_one_line(photos: Path, tmp_path:
     assert len(ended.stderr.strip().splitlines()) == 1
 
 
-def test_a_failed_run_without_prefect_leaves_its_report(tally: Tally, photos: Path, home: Path) -> None:
-    settings = RunSettings(source=photos, home=home, train={"leave_out": ("red", "green")})
-    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(Exception, match="class"):
-        pipeline(settings)
+def test_a_run_that_fails_without_prefect_leaves_its_report(
+    tally: Tally, photos: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TrainError("value", "rule", "remedy")
+
+    monkeypatch.setattr("flows.pipeline.train", fail)
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(TrainError):
+        pipeline(RunSettings(source=photos, home=home))
     (kept,) = (home / "reports").glob("*.json")
-    assert json.loads(kept.read_text())["state"] == "failed"
-    assert tally.images in {0, 60}
+    report = json.loads(kept.read_text())
+    assert (report["state"], report["step"], report["error"]) == ("failed", "train", "TrainError: value: rule. remedy.")
+    assert (report["features"]["computed"], tally.images) == (60, 60)
