@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flows.reports.run_report import RunReport, describe_accuracy
+from flows.reports.run_lines import describe_accuracy
+from flows.reports.run_report import RunReport
 from flows.settings import RunSettings
 from storage.locations.home import open_home
 from tasks.register.settings import resolve_tracking_uri

@@ -3,7 +3,7 @@
 import logging
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -15,16 +15,21 @@ from flows.ingest import ingest
 from flows.orchestrator.flow import flow
 from flows.register import register
 from flows.reports.draft import RunDraft, drafting
-from flows.reports.run_report import RunReport, lines_to_markdown, to_markdown
-from flows.reports.saved import Save, open_report
+from flows.reports.run_lines import lines_to_markdown
+from flows.reports.run_report import RunReport, to_markdown
+from flows.reports.saved import Save, open_report, survive_full_disk
 from flows.reports.unfinished import UnfinishedReport, classify_error, explain_error
 from flows.score import Scored, score
 from flows.settings import RunSettings
+from flows.settled import remember
 from flows.train import train
 from storage.errors import explain_os_errors
 from storage.lake.attach import read_lake
-from storage.tables.trainings import count_conflicts
+from storage.locations.stamps import stamp_files
+from storage.tables.trainings import count_conflicts, evaluation_path, head_path
+from tasks.embed.find_recipe import ResolvedRecipe
 from tasks.embed.step import resolve_recipes
+from tasks.encoder.backbone.weights import digest_file
 from tasks.register.register import RegisteredVersion
 from tasks.step_task import is_orchestrated
 
@@ -56,7 +61,7 @@ def _run(settings: RunSettings, draft: RunDraft) -> RunReport:
     with draft.time("register"):
         registered = register(settings, draft.trained.training.training_id)
     scored = _score(settings, registered, draft)
-    return RunReport(
+    report = RunReport(
         settings.source_name,
         snapshot,
         conflicts,
@@ -67,6 +72,26 @@ def _run(settings: RunSettings, draft: RunDraft) -> RunReport:
         scored,
         draft.seconds,
     )
+    _remember(settings, recipes, report)
+    return report
+
+
+def _remember(settings: RunSettings, recipes: Sequence[ResolvedRecipe], report: RunReport) -> None:
+    """Remember that there is nothing left to do, unless a server keeps the registry or the champion lacks features."""
+    weights = {recipe.weights.path: recipe.weights.digest for recipe in recipes}
+    stamps = stamp_files(weights)
+    if (
+        report.registered.registry is None
+        or report.scored
+        or any(digest_file(path) != expected for path, expected in weights.items())
+    ):
+        return
+    home, training_id = settings.resolved_home, report.trained.training.training_id
+    used = (report.embedded.recipe_id, *report.embedded.view_recipe_ids)
+    packed = [home.backbones / recipe_id for recipe_id in used]
+    files = stamp_files([*packed, head_path(home, training_id), evaluation_path(home, training_id)])
+    with survive_full_disk():
+        remember(settings, {**stamps, **files, **report.registered.registry}, report.to_json(), used)
 
 
 def _score(settings: RunSettings, registered: RegisteredVersion, draft: RunDraft) -> Scored | None:

@@ -48,11 +48,6 @@ class Scored:
     predicted: int
     warnings: tuple[str, ...]
 
-    def __str__(self) -> str:
-        """Return the counts as one line."""
-        own = f"version {self.version}, recipe {self.recipe_id[:12]}"
-        return f"embedded {self.added} · failed {self.failed} · predicted {self.predicted} ({own})"
-
     def to_json(self) -> dict[str, Any]:
         """Return the object under ``champion`` in what ``frostline run --json`` prints."""
         counts = {"computed": self.added, "failed": self.failed, "predicted": self.predicted}

@@ -1,11 +1,14 @@
 """The process of the command line. It imports what is slow only after Ctrl-C is handled, so that Ctrl-C is one line."""
 
+import contextlib
+import gc
 import logging
 import os
 import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 
 INTERRUPTED = 130
 INTERRUPT_MESSAGE = "interrupted. What was committed is kept; run again to continue"
@@ -21,11 +24,23 @@ def main() -> None:
     signal.signal(signal.SIGINT, _interrupt)
     _show_warnings()
     try:
-        from flows.command.app import run_command
+        with _no_garbage():
+            from flows.command.app import run_command
+            from storage.lake.extensions import skip_pandas
 
+            skip_pandas()
         run_command(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Collect no garbage while modules are imported, which leave little, and do not look through them later."""
+    gc.disable()
+    yield
+    gc.freeze()
+    gc.enable()
 
 
 def _show_warnings() -> None:

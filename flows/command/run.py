@@ -1,12 +1,19 @@
 """The commands that run the pipeline, or show what a run would do."""
 
 import sys
+import uuid
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flows.command.options import RunOptions, check_settings, set_source
+from flows.orchestrator.named_server import may_name_server
 from flows.orchestrator.server import explain_server_errors
 from flows.reports.output import OutputOptions, print_result
-from flows.settings import HOME, RunSettings, configure_prefect
+from flows.reports.run_lines import describe_run
+from flows.reports.saved import open_report
+from flows.settings import HOME, RunSettings, configure_prefect, read_prefect_environment
+from flows.settled import find_idle_report
 
 REFUSED = 2
 """Exit code of a plan that a run would refuse, as the run's own."""
@@ -36,13 +43,8 @@ def run(
     """
     settings = set_source(settings, source)
     _check_before_prefect(settings)
-    configure_prefect(debug=output.debug)
-    from flows.pipeline import pipeline
-    from flows.reports.run_report import describe_run
-
-    with explain_server_errors():
-        report = pipeline(settings)
-    print_result(output, report.to_json(), lambda: describe_run(report))
+    report = _look(settings) or _run(settings, output)
+    print_result(output, report, lambda: describe_run(report))
 
 
 def plan(
@@ -59,6 +61,29 @@ def plan(
     print_result(output, made.to_json(), lambda: describe_plan(made))
     if made.refusals:
         sys.exit(REFUSED)
+
+
+def _look(settings: RunSettings) -> dict[str, Any] | None:
+    """Return the report of a run with nothing to do, and keep it in the home; None if it must run to find out.
+
+    Where a server may be named, every run is a flow run.
+    """
+    if may_name_server(read_prefect_environment(), Path.cwd()):
+        return None
+    started = datetime.now(UTC)
+    report = find_idle_report(settings)
+    if report:
+        with open_report(settings.resolved_home, started, str(uuid.uuid4())) as save:
+            save(report)
+    return report
+
+
+def _run(settings: RunSettings, output: OutputOptions) -> dict[str, Any]:
+    configure_prefect(debug=output.debug)
+    from flows.pipeline import pipeline
+
+    with explain_server_errors():
+        return pipeline(settings).to_json()
 
 
 def _check_before_prefect(settings: RunSettings) -> None:

@@ -105,12 +105,13 @@ def review(
 def _train(settings: RunSettings, at: str | None, output: OutputOptions) -> None:
     with read_existing_lake(settings.resolved_home):
         pass  # a run must not create the home that a typo names
-    from flows.reports.run_report import describe_trained, trained_to_json
+    from flows.reports.run_lines import describe_trained
+    from flows.reports.run_report import trained_to_json
     from flows.train import train as train_flow
 
     with explain_server_errors():
         trained = train_flow(settings, at)
-    print_result(output, trained_to_json(trained), lambda: describe_trained(trained))
+    print_result(output, trained_to_json(trained), lambda: describe_trained(trained_to_json(trained)))
 
 
 def _search(settings: RunSettings, at: str | None, output: OutputOptions) -> None:

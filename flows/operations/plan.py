@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from flows.operations.space import Room, format_bytes, measure_room
 from flows.progress import show_progress
 from flows.settings import RunSettings
-from storage.care.lost_features import locate_lost
 from storage.errors import FrostlineError
 from storage.lake.attach import read_lake
 from storage.locations.home import Home
@@ -19,6 +18,7 @@ from storage.plural import pluralize
 from storage.queries.scan_effects import ScanEffects, find_effects
 from storage.recipe import Recipe
 from storage.tables.features import Pace, measure_pace
+from storage.tables.lost_files import locate_lost
 from storage.tables.missing import FeatureRequest, Missing, count_present, explain_missing
 from storage.tables.models import find_champions_training
 from storage.tables.scans import Scan, count_labels_after

@@ -75,13 +75,14 @@ def build_tables(value: dict[str, Any]) -> list[Any]:
 
 
 def _print_lines(lines: Sequence[Any]) -> None:
+    for line in lines:
+        print(escape_terminal(line)) if isinstance(line, str) else _print_table(line)  # noqa: T201
+
+
+def _print_table(table: object) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    for line in lines:
-        console.print(escape_terminal(line), markup=False, emoji=False) if isinstance(line, str) else console.print(
-            line
-        )
+    Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def _to_json(value: Any) -> Any:  # noqa: ANN401 - a cell holds anything

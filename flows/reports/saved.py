@@ -31,7 +31,7 @@ def open_report(home: Home, started: datetime, run_id: str) -> Iterator[Save]:
     """
     file = home.reports / f"{started:%Y%m%dT%H%M%SZ}-{run_id[:8]}.json"
     mark = file.with_suffix(RUNNING)
-    with _survive_full_disk():
+    with survive_full_disk():
         home.reports.mkdir(parents=True, exist_ok=True)
         _correct_killed(home)
         _delete_oldest(home)
@@ -40,12 +40,12 @@ def open_report(home: Home, started: datetime, run_id: str) -> Iterator[Save]:
         with try_lock(mark):
             yield partial(_save, file)
     finally:
-        with _survive_full_disk():
+        with survive_full_disk():
             mark.unlink(missing_ok=True)
 
 
 def _save(file: Path, value: dict[str, Any]) -> None:
-    with _survive_full_disk(), write_file(file) as unfinished:
+    with survive_full_disk(), write_file(file) as unfinished:
         unfinished.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
 
 
@@ -66,8 +66,8 @@ def _delete_oldest(home: Home) -> None:
 
 
 @contextlib.contextmanager
-def _survive_full_disk() -> Iterator[None]:
-    """A report that cannot be saved must not end a run, or hide why it ended."""
+def survive_full_disk() -> Iterator[None]:
+    """Log that a report cannot be saved: this must not end a run, or hide why it ended."""
     try:
         yield
     except OSError as error:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.reports.output import build_table
-from flows.reports.run_report import describe_trained, trained_to_json
+from flows.reports.run_lines import describe_trained
+from flows.reports.run_report import trained_to_json
 from flows.settings import RunSettings
 from tasks.train.search.halving import Contender, ContenderResult, Trial
 from tasks.train.train import Trained
@@ -56,7 +57,7 @@ def describe_search(report: SearchReport) -> list[Any]:
         *(f"skipped   {o.contender.kind} at {o.contender.cut} {o.verdict}" for o in report.results if not o.trial),
         f"advice    {report.advice}",
         f"search    {report.seconds:.1f} s · embedded {report.computed} · plot {report.plot}",
-        *describe_trained(report.trained),
+        *describe_trained(trained_to_json(report.trained)),
         "settings  write into frostline.toml:",
         *write_settings(report),
     ]

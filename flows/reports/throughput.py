@@ -1,10 +1,11 @@
 """How fast images went through the engine, and which stage was the bottleneck."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from storage.vectors.feature_file import Shard
+if TYPE_CHECKING:
+    from storage.vectors.feature_file import Shard
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,20 @@ class Throughput:
 
     def __str__(self) -> str:
         """Return images and bytes per second, and the slowest stage."""
-        pace = self.to_json()
-        speed = f"{pace['images_per_second']:.0f} images/s · {pace['bytes_per_second'] / 1e6:.1f} MB/s"
-        return " · ".join([speed, *(f"{stage}-bound: {share:.0%}" for stage, share in [*self.bound.items()][:1])])
+        return describe_pace(self.to_json())
 
 
-def measure(shards: Sequence[Shard]) -> Throughput:
+NONE = Throughput(0, 0, 0.0, {})
+"""That of a run that embeds nothing."""
+
+
+def describe_pace(pace: Mapping[str, Any]) -> str:
+    """Describe images and bytes per second and the slowest stage, from :meth:`Throughput.to_json`."""
+    speed = f"{pace['images_per_second']:.0f} images/s · {pace['bytes_per_second'] / 1e6:.1f} MB/s"
+    return " · ".join([speed, *(f"{stage}-bound: {share:.0%}" for stage, share in [*pace["bound"].items()][:1])])
+
+
+def measure(shards: "Sequence[Shard]") -> Throughput:
     """Sum images, bytes and seconds of shards."""
     return Throughput(
         sum(shard.calls for shard in shards),
@@ -45,7 +54,7 @@ def measure(shards: Sequence[Shard]) -> Throughput:
     )
 
 
-def _measure_waits(shards: Sequence[Shard]) -> dict[str, float]:
+def _measure_waits(shards: "Sequence[Shard]") -> dict[str, float]:
     total = sum(sum(shard.waits.values()) for shard in shards)
     if not total:
         return {}

@@ -4,14 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from flows.reports.draft import RunDraft
-from flows.reports.run_report import (
-    describe_chosen,
-    describe_head,
-    describe_seconds,
-    describe_seen,
-    seen_to_json,
-    trained_to_json,
-)
+from flows.reports.run_lines import describe_chosen, describe_head, describe_seconds, describe_seen
+from flows.reports.run_report import seen_to_json, trained_to_json
 from storage.errors import is_interrupt
 from storage.plural import pluralize
 
@@ -49,13 +43,13 @@ class UnfinishedReport:
     def describe(self) -> list[str]:
         """Describe the run in a few lines."""
         draft = self.draft
-        trained = [describe_head(draft.trained), describe_chosen(draft.trained.training)] if draft.trained else []
+        trained = trained_to_json(draft.trained) if draft.trained else None
         return [
             f"{self.state:9} in step {draft.step}",
             *([f"error     {self.reason}"] if self.reason else []),
-            *([describe_seen(draft.seen)] if draft.seen else []),
+            *([describe_seen(seen_to_json(draft.seen))] if draft.seen else []),
             f"features  embedded {draft.computed}",
-            *trained,
+            *([describe_head(trained), describe_chosen(trained)] if trained else []),
             describe_seconds(draft.seconds),
         ]
 

@@ -1,4 +1,4 @@
-"""Lost features: files in the catalog that are missing or damaged, and rows that an old snapshot still has.
+"""Lost features: drop the files that are missing or damaged from the catalog, restore rows that an old snapshot has.
 
 DuckLake has to open a file in order to delete rows of it. A lost file is therefore dropped from the catalog like one
 whose rows were all deleted: a new snapshot ends it (DuckLake's specification, "Delete"). Older snapshots still refer to
@@ -13,33 +13,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.lake.checksums import matches_checksum, name_data_file
-from storage.lake.ducklake_files import META, DataFile, list_live, list_ranges
+from storage.lake.checksums import matches_checksum
+from storage.lake.ducklake_files import META
 from storage.lake.lake import Lake
-from storage.locations.parquet_files import list_folder
 from storage.tables.features import add_rows
 from storage.tables.leases import announce_rewriting
-from storage.tables.missing import LostFile
 from storage.vectors.feature_file import to_uuids, write_rows
 from storage.vectors.gather import INLINED, at_snapshot
-
-
-def find_lost(lake: Lake, recipe_id: str) -> list[DataFile]:
-    """Find the feature files of a recipe that are missing or have another size. Lists one folder, opens no file."""
-    folder = f"main/features/recipe_id={recipe_id}"
-    live = [file for file in list_live(lake) if file.path.startswith(f"{folder}/")]
-    if not live:
-        return []
-    sizes = {info.base_name: info.size for info in list_folder(lake.home, folder)}
-    return [file for file in live if sizes.get(file.name) != file.bytes]
-
-
-def locate_lost(lake: Lake, recipe_id: str) -> tuple[LostFile, ...]:
-    """Find the lost files of a recipe, with the ranges of their image ids, which are in the catalog."""
-    lost = {file.name: name_data_file(lake, file.path) for file in find_lost(lake, recipe_id)}
-    if not lost:
-        return ()
-    return tuple(LostFile(lost[name], *ends) for name, ends in list_ranges(lake).items() if name in lost)
 
 
 def drop_files(lake: Lake, paths: Sequence[str]) -> int:

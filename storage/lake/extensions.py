@@ -5,9 +5,11 @@ import functools
 import importlib.util
 import queue
 import shutil
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 import duckdb
@@ -46,6 +48,24 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
             _link(find_extension(wheel), here)
             con.execute("LOAD '{}'".format(str(here).replace("'", "''")))
     return con
+
+
+def skip_pandas() -> None:
+    """Keep DuckDB from importing pandas, which takes longer than all queries of most commands.
+
+    It does so at the first parameter of a query, to see whether that is a ``NaT``. This shows it a module that has
+    none, for one query. Data frames are still recognised. For processes that have no other
+    threads yet, one of which could import pandas at this moment.
+    """
+    if "pandas" in sys.modules:
+        return
+    empty = ModuleType("pandas")
+    empty.NaT = empty.NA = object()  # type: ignore[attr-defined] - equal to no parameter
+    sys.modules["pandas"] = empty
+    try:
+        duckdb.connect().execute("SELECT ?", [0])
+    finally:
+        del sys.modules["pandas"]
 
 
 def recycle(con: duckdb.DuckDBPyConnection, wheels: Wheels | Literal["empty lake"]) -> None:

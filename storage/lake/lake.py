@@ -75,8 +75,10 @@ class Lake:
 
     def dicts(self, sql: str, parameters: Sequence[object] = ()) -> list[dict[str, Any]]:
         """Read the rows of a query as dicts by column name."""
-        rows: list[dict[str, Any]] = self.table(sql, parameters).to_pylist()
-        return rows
+        with self._explain_unreachable():
+            cursor = self._con.execute(sql, parameters)
+            names = [column[0] for column in cursor.description or []]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def read(self, sql: str) -> tuple[list[str], list[Row]]:
         """Run a query that a user wrote; returns its column names and rows.

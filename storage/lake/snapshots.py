@@ -11,6 +11,8 @@ from storage.lake.lake import Lake, Row
 from storage.locations.home import Home
 
 TAG = re.compile(r"[A-Za-z][\w.-]*")
+CHANGED_TABLE = re.compile(r":(\d+)")
+"""A table's number in what DuckLake records of a snapshot: ``inserted_into_table:14,inlined_delete:19``."""
 KEYS = {
     "images": ("image_id", "files WHERE image_id IS NOT NULL"),
     "labels": ("label_set, image_id, class", "labels"),
@@ -59,6 +61,33 @@ def find_snapshot(lake: Lake, name: int | str) -> int:
     if int(name) < lake.value(f"SELECT min(begin_snapshot) FROM {META}.ducklake_table"):
         raise LakeError(f"snapshot {name} of lake {lake.home.lake}", "has no tables yet", "Choose a later one")
     return int(name)
+
+
+def list_changed_tables(lake: Lake, since: int, made: str) -> tuple[int, set[str]] | None:
+    """List the tables that were changed after a snapshot, given by its number and by :func:`find_time`.
+
+    Returns:
+        The newest snapshot and the names of the tables; None if they cannot be told: the lake is another one or older
+        than that, or some snapshots have expired.
+    """
+    snapshots = lake.rows(
+        f"""SELECT snapshot_id, snapshot_time::VARCHAR, changes_made FROM {META}.ducklake_snapshot
+            LEFT JOIN {META}.ducklake_snapshot_changes USING (snapshot_id)
+            WHERE snapshot_id >= ? ORDER BY snapshot_id""",
+        [since],
+    )
+    numbers = [number for number, *_ in snapshots]
+    if numbers != list(range(since, since + len(numbers))) or not numbers or snapshots[0][1] != made:
+        return None
+    changed = {number for _, _, changes in snapshots[1:] for number in CHANGED_TABLE.findall(changes or "")}
+    names = dict(lake.rows(f"SELECT table_id::VARCHAR, table_name FROM {META}.ducklake_table"))
+    return numbers[-1], {names.get(number, number) for number in changed}
+
+
+def find_time(lake: Lake, snapshot: int) -> str:
+    """Find when a snapshot was made, as text."""
+    sql = f"SELECT snapshot_time::VARCHAR FROM {META}.ducklake_snapshot WHERE snapshot_id = ?"
+    return str(lake.value(sql, [snapshot]))
 
 
 def is_number(name: int | str) -> bool:

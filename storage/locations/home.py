@@ -74,6 +74,11 @@ class Home:
         return self.root / "reports"
 
     @property
+    def settled(self) -> Path:
+        """What is remembered of runs that left nothing to do, one JSON file for each set of settings."""
+        return self.root / "settled"
+
+    @property
     def registry_database(self) -> Path:
         """The database of the embedded MLflow store."""
         return self.registry / "mlflow.db"

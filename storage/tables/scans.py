@@ -158,6 +158,22 @@ def compare_files(lake: Lake, listing: Listing, *, retry: bool = False, rehash: 
     return Comparison(changed, same)
 
 
+def is_recorded(lake: Lake, listing: Listing) -> bool:
+    """Return whether the lake has exactly the files of a listing, from the same folder with the same meaning.
+
+    Finds out what :func:`compare_files` would, without giving the listing to DuckDB, for which it imports pandas.
+    """
+    source = listing.source
+    last = lake.rows("SELECT root, layout FROM scans WHERE source = ? ORDER BY scanned_at DESC LIMIT 1", [source])
+    if last != [(listing.root, listing.layout)] or list_undecided(lake, source):
+        return False
+    columns = [name for name in FILES.names if name != "class"]  # that follows from the path and the layout
+    recorded = lake.table(f"SELECT {', '.join(columns)} FROM files WHERE source = ? ORDER BY path", [source])
+    listed = listing.files.select(columns)
+    same: bool = listed.num_rows == recorded.num_rows and listed.sort_by("path").equals(recorded)
+    return same
+
+
 def find_layout(lake: Lake, source: SourceName) -> str | None:
     """Find what the folders of a source meant at its last scan; None if it was never scanned."""
     layouts = lake.column("SELECT layout FROM scans WHERE source = ? ORDER BY scanned_at DESC LIMIT 1", [source])

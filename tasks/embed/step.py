@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from storage.care.lost_features import drop_files, find_lost
+from storage.care.lost_features import drop_files
 from storage.lake.attach import open_lake, read_lake
 from storage.locations.home import Home
 from storage.names import SourceName
@@ -13,6 +13,7 @@ from storage.sources.open_image import Source
 from storage.tables import missing, recipes
 from storage.tables.features import commit_shard
 from storage.tables.leases import Lease
+from storage.tables.lost_files import find_lost
 from storage.tables.missing import Counts, FeatureRequest
 from storage.vectors.feature_file import Shard
 from tasks.embed.check_canaries import verify_canaries

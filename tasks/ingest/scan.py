@@ -20,10 +20,10 @@ from storage.tables.scans import (
     compare_files,
     count_files,
     find_layout,
+    is_recorded,
     labels_after,
     list_below,
 )
-from tasks.ingest.probe import read_files
 from tasks.ingest.settings import IngestSettings
 from tasks.ingest.sources.folder import join_unreadable, list_folder
 from tasks.ingest.sources.layout import AUTO, CHOICES
@@ -80,9 +80,25 @@ def scan(
         found = compare_files(lake, listing, retry=options.retry, rehash=options.rehash)
         unchanged = found.same and _is_complete(lake, listing)
         erasures = count_erasures(lake)
+    from tasks.ingest.probe import read_files  # imports Pillow, which a run with nothing to do does not need
+
     with progress("read", len(found.changed)) as advance:
         reads = read_files(Source(source, listing.root), found.changed, settings, advance)
     return Scan(listing, reads, unchanged, erasures)
+
+
+def list_unchanged(
+    lake: Lake, source: SourceName, root: Path, settings: IngestSettings, label_set: LabelSetName | None = None
+) -> Listing | None:
+    """List a folder; None if it differs from the lake, or if a run may refuse it. Opens no file.
+
+    Raises:
+        SourceError: if the folder is missing.
+    """
+    listing = list_folder(source, root, label_set, settings.layout)
+    if listing.doubt or listing.unreadable or not listing.files.num_rows:
+        return None
+    return listing if is_recorded(lake, listing) else None
 
 
 def survey_losses(home: Home, scanned: Scan) -> Vanished:

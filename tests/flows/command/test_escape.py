@@ -9,7 +9,7 @@ import pytest
 from flows.command.app import run_command
 from flows.reports.escape import escape_json, escape_markdown, escape_terminal
 from flows.reports.output import OutputOptions, build_table, build_tables, print_result
-from flows.reports.run_report import lines_to_markdown
+from flows.reports.run_lines import lines_to_markdown
 from tasks.train.review.review_table import ReviewRow, read_table, write_table
 from tests.pictures import write_folder
 

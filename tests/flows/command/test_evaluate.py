@@ -17,7 +17,8 @@ from PIL import Image
 
 from flows.operations.erase import erase_images
 from flows.operations.evaluate import describe, evaluate_head, write_html
-from flows.reports.run_report import describe_trained
+from flows.reports.run_lines import describe_trained
+from flows.reports.run_report import trained_to_json
 from storage.errors import ExportError, TrainError
 from storage.lake.attach import open_lake
 from storage.locations.home import Home
@@ -122,7 +123,7 @@ def test_a_training_reports_its_accuracy_and_interval(trained: Trained) -> None:
     metrics = trained.training.metrics
     assert metrics["accuracy_low"] < metrics["accuracy"] < metrics["accuracy_high"]
     line = f"test accuracy {metrics['accuracy']:.4f} ({metrics['accuracy_low']:.4f} to {metrics['accuracy_high']:.4f})"
-    assert line in describe_trained(trained)[0]
+    assert line in describe_trained(trained_to_json(trained))[0]
 
 
 def test_the_head_stores_the_temperature_that_calibrates_it(trained: Trained, home: Home) -> None:

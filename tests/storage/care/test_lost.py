@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from storage.care.lost_features import drop_files, find_lost
+from storage.care.lost_features import drop_files
 from storage.errors import LakeError
 from storage.lake.attach import open_lake, read_lake
 from storage.lake.ducklake_files import list_live
@@ -17,6 +17,7 @@ from storage.locations.home import Home
 from storage.locations.parquet_files import open_data
 from storage.names import SourceName
 from storage.tables.features import commit_shard, filter_known, read_features
+from storage.tables.lost_files import find_lost
 from storage.vectors.feature_file import Matrix, Shard, write_features
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

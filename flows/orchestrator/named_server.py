@@ -1,0 +1,29 @@
+"""Whether a Prefect server may be named, told without importing Prefect, which takes seconds."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+NAME = "PREFECT_API_URL"
+FILES = {"prefect.toml": "", ".env": NAME, "pyproject.toml": "[tool.prefect"}
+"""Files of the working folder that Prefect reads, with the text of those that may name a server."""
+
+
+def may_name_server(environment: Mapping[str, str], folder: Path) -> bool:
+    """Return whether the environment, a profile of Prefect or a file in the folder may name a server.
+
+    Only Prefect itself can tell for sure; where this is false, none is named.
+    """
+    profiles = Path(environment.get("PREFECT_HOME", "~/.prefect")).expanduser() / "profiles.toml"
+    profiles = Path(environment.get("PREFECT_PROFILES_PATH", profiles)).expanduser()
+    return (
+        bool(environment.get(NAME))
+        or _has(profiles, NAME)
+        or any(_has(folder / name, text) for name, text in FILES.items())
+    )
+
+
+def _has(file: Path, text: str) -> bool:
+    try:
+        return text in file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
