@@ -34,6 +34,7 @@ from tasks.embed.step import (
     renew_recipe,
     resolve_recipes,
 )
+from tasks.encoder.runtimes.exported import Runtime
 
 logger = logging.getLogger(__name__)
 
@@ -110,18 +111,18 @@ def embed_recipe(settings: RunSettings, resolved: ResolvedRecipe) -> RecipeResul
     shards, added = list[Shard](), 0
     if counts.missing:
         measure_room(home, counts.missing, resolved.recipe, resolved.weights).check()
-        recipe, compiled = _check_numbers(settings, resolved, counts.missing)
+        recipe, runtime = _check_numbers(settings, resolved, counts.missing)
         wanted = replace(wanted, recipe_id=recipe.recipe_id)
-        shards, added = _run_shards(SequentialRunner(), settings, wanted, counts.missing, compiled=compiled)
+        shards, added = _run_shards(SequentialRunner(), settings, wanted, counts.missing, runtime)
         counts = count_images(home, wanted)
     return RecipeResult(wanted.recipe_id, added, counts.present, _count_failed(settings, wanted), shards)
 
 
-def _check_numbers(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, bool]:
+def _check_numbers(settings: RunSettings, resolved: ResolvedRecipe, missing: int) -> tuple[Recipe, Runtime]:
     """Check that this machine computes the recipe's numbers, or renew the recipe if the settings allow it.
 
     Returns:
-        The recipe to use, and whether compiling pays off.
+        The recipe and the runtime to use.
     """
     home, source = settings.resolved_home, settings.source_name
     try:
@@ -134,12 +135,12 @@ def _check_numbers(settings: RunSettings, resolved: ResolvedRecipe, missing: int
 
 
 def _run_shards(
-    runner: ShardRunner, settings: RunSettings, wanted: FeatureRequest, missing: int, *, compiled: bool
+    runner: ShardRunner, settings: RunSettings, wanted: FeatureRequest, missing: int, runtime: Runtime
 ) -> tuple[list[Shard], int]:
     """Embed all shards and commit each; return them and the number of features added."""
     shards, added = list[Shard](), 0
     with show_progress("embed", missing) as advance, release_on_error(settings.resolved_home) as holder:
-        for job, shard in runner.run(_claim_jobs(settings, wanted, holder, compiled=compiled)):
+        for job, shard in runner.run(_claim_jobs(settings, wanted, holder, runtime)):
             committed = commit_features(job, shard)
             note_features(committed)
             added += committed
@@ -150,13 +151,12 @@ def _run_shards(
     return shards, added
 
 
-def _claim_jobs(settings: RunSettings, wanted: FeatureRequest, holder: str, *, compiled: bool) -> Iterator[ShardJob]:
+def _claim_jobs(settings: RunSettings, wanted: FeatureRequest, holder: str, runtime: Runtime) -> Iterator[ShardJob]:
     """Claim one shard after another until nothing is missing."""
     home, source = settings.resolved_home, folder_source(settings.source_name, settings.source_path)
-    embedding = settings.embed.model_copy(update={"compile": "on" if compiled else "off"})
-    number, after = 1, FIRST_ID
+    embedding, number, after = settings.embed, 1, FIRST_ID
     while lease := claim_shard(home, wanted, number, embedding.shard, holder, after):
-        yield ShardJob(home, wanted.recipe_id, source, number, lease, embedding)
+        yield ShardJob(home, wanted.recipe_id, source, number, lease, embedding, runtime)
         number, after = number + 1, lease.items[-1].image_id
 
 

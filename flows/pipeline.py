@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from prefect.artifacts import create_markdown_artifact
-from prefect.runtime import flow_run
-
 from flows.embed import embed
 from flows.ingest import ingest
 from flows.orchestrator.flow import flow
@@ -110,7 +107,7 @@ def _leave_report(settings: RunSettings, draft: RunDraft) -> Iterator[Save]:
         OperatingSystemError: if the system refuses something within the block, such as space on the disk.
     """
     home = settings.resolved_home
-    with open_report(home, datetime.now(UTC), str(flow_run.id or uuid.uuid4())) as save:
+    with open_report(home, datetime.now(UTC), _name_run()) as save:
         draft.on_step = lambda: save(UnfinishedReport(draft, "running").to_json())
         try:
             with drafting(draft), explain_os_errors(f"home {home.root}"):
@@ -121,6 +118,15 @@ def _leave_report(settings: RunSettings, draft: RunDraft) -> Iterator[Save]:
             save(report.to_json())
             _try_artifact(settings, lines_to_markdown(draft.name, report.describe()))
             raise
+
+
+def _name_run() -> str:
+    """Return the id of the flow run; of a run without Prefect, a new one."""
+    if not is_orchestrated():
+        return str(uuid.uuid4())
+    from prefect.runtime import flow_run
+
+    return str(flow_run.id)
 
 
 def _try_artifact(settings: RunSettings, text: str) -> None:
@@ -135,6 +141,8 @@ def _create_artifact(settings: RunSettings, text: str) -> None:
     """Create the artifact of a run that Prefect watches; each run's report is in the home."""
     if not is_orchestrated():
         return
+    from prefect.artifacts import create_markdown_artifact
+
     create_markdown_artifact(text, key=_artifact_key(settings.source_name), description="What the run did")
 
 

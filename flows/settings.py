@@ -169,11 +169,6 @@ def configure_prefect(*, debug: bool) -> None:
         os.environ.setdefault(name, value)
 
 
-def read_prefect_environment() -> dict[str, str]:
-    """Read the variables that Prefect reads."""
-    return {name: value for name, value in os.environ.items() if name.startswith("PREFECT_")}
-
-
 def read_environment() -> dict[str, str]:
     """Read the variables that start with FROSTLINE_; their names come without the prefix."""
     prefix = "FROSTLINE_"

@@ -46,8 +46,13 @@ def _no_garbage() -> Iterator[None]:
 def _show_warnings() -> None:
     """Print on stderr what would otherwise go unseen: Prefect keeps the log off the terminal, also where none runs."""
     handler = logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("frostline: %(message)s"))
+    if "--debug" in sys.argv:
+        for name in ("storage", "tasks", "flows"):
+            logging.getLogger(name).addHandler(handler)
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        return
+    handler.setLevel(logging.WARNING)
     for name in NOT_IN_REPORTS:
         logging.getLogger(name).addHandler(handler)
 

@@ -1,16 +1,15 @@
-"""The decorator that makes a function a Prefect task. Only the step.py of a step uses it."""
+"""The decorator that makes a function a Prefect task, if Prefect runs it. Only the step.py of a step uses it."""
 
 import functools
 import logging
 import time
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from prefect import Task, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import FlowRunContext
-from prefect.settings import PREFECT_API_URL
+from tasks.named_server import is_prefect_needed
+
+if TYPE_CHECKING:
+    from prefect import Task
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +24,13 @@ def is_orchestrated() -> bool:
     """Return whether Prefect runs flows and tasks: if a server is named, or from within a flow's run.
 
     Otherwise flows and tasks are plain calls: nobody could watch the run, and starting a server for it would take
-    longer than most runs.
+    longer than most runs. Where none can be named, Prefect is not even imported.
     """
+    if not is_prefect_needed():
+        return False
+    from prefect.context import FlowRunContext
+    from prefect.settings import PREFECT_API_URL
+
     return bool(PREFECT_API_URL.value()) or FlowRunContext.get() is not None
 
 
@@ -41,12 +45,12 @@ def step_task(run_name: str, *, retry_on: type[Exception] | None = None) -> Call
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        orchestrated = _make_task(function, run_name, retry_on)
+        make = functools.cache(lambda: _make_task(function, run_name, retry_on))
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> R:
             if is_orchestrated():
-                return orchestrated(*args, **kwargs)
+                return make()(*args, **kwargs)
             return _call(lambda: function(*args, **kwargs), retry_on)
 
         return run
@@ -66,8 +70,11 @@ def _call(function: Callable[[], R], retry_on: type[Exception] | None) -> R:
     return function()
 
 
-def _make_task(function: Callable[P, R], run_name: str, retry_on: type[Exception] | None) -> Task[P, R]:
-    async def has_passing_error(_: Task[..., object], __: TaskRun, state: State[object]) -> bool:
+def _make_task(function: Callable[P, R], run_name: str, retry_on: type[Exception] | None) -> "Task[P, R]":
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    async def has_passing_error(_: object, __: object, state: Any) -> bool:  # noqa: ANN401 - Prefect's State
         return retry_on is not None and isinstance(await state.aresult(raise_on_failure=False), retry_on)
 
     once = task(task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)(function)

@@ -93,7 +93,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tally: Tally) -> None:
     monkeypatch.setattr(package, "collect_code", collect_counting_code)
     open_once.cache_clear()
     monkeypatch.setattr(
-        step, "verify_canaries", lambda *_: False
+        step, "verify_canaries", lambda *_: "torch"
     )  # the tally counts images; canaries have tests of their own
 
 
@@ -129,7 +129,7 @@ def main() -> None:
     package.collect_code = collect_counting_code  # type: ignore[attr-defined]
     pack.open_images = open_images
     register.open_images = open_images  # type: ignore[attr-defined]
-    step.verify_canaries = lambda *_: False  # type: ignore[attr-defined]
+    step.verify_canaries = lambda *_: "torch"  # type: ignore[attr-defined]
     from flows.start import main as frostline
 
     frostline()

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.command.options import RunOptions, check_settings, set_source
-from flows.orchestrator.named_server import may_name_server
 from flows.orchestrator.server import explain_server_errors
 from flows.reports.output import OutputOptions, print_result
 from flows.reports.run_lines import describe_run
 from flows.reports.saved import open_report
-from flows.settings import HOME, RunSettings, configure_prefect, read_prefect_environment
+from flows.settings import HOME, RunSettings, configure_prefect
 from flows.settled import find_idle_report
+from tasks.step_task import is_orchestrated
 
 REFUSED = 2
 """Exit code of a plan that a run would refuse, as the run's own."""
@@ -43,7 +43,8 @@ def run(
     """
     settings = set_source(settings, source)
     _check_before_prefect(settings)
-    report = _look(settings) or _run(settings, output)
+    configure_prefect(debug=output.debug)
+    report = _look(settings) or _run(settings)
     print_result(output, report, lambda: describe_run(report))
 
 
@@ -66,9 +67,9 @@ def plan(
 def _look(settings: RunSettings) -> dict[str, Any] | None:
     """Return the report of a run with nothing to do, and keep it in the home; None if it must run to find out.
 
-    Where a server may be named, every run is a flow run.
+    Where a server is named, every run is a flow run.
     """
-    if may_name_server(read_prefect_environment(), Path.cwd()):
+    if is_orchestrated():
         return None
     started = datetime.now(UTC)
     report = find_idle_report(settings)
@@ -78,8 +79,7 @@ def _look(settings: RunSettings) -> dict[str, Any] | None:
     return report
 
 
-def _run(settings: RunSettings, output: OutputOptions) -> dict[str, Any]:
-    configure_prefect(debug=output.debug)
+def _run(settings: RunSettings) -> dict[str, Any]:
     from flows.pipeline import pipeline
 
     with explain_server_errors():
@@ -87,7 +87,7 @@ def _run(settings: RunSettings, output: OutputOptions) -> dict[str, Any]:
 
 
 def _check_before_prefect(settings: RunSettings) -> None:
-    """Refuse what can be refused before Prefect is imported, which takes seconds."""
+    """Refuse what can be refused at once: importing Prefect, torch and MLflow takes seconds."""
     from tasks.ingest.sources.folder import check_folder
 
     check_folder(settings.source_path)

@@ -16,6 +16,7 @@ from storage.lake.lake import Lake
 from storage.locations.home import Home
 from storage.plural import pluralize
 from storage.tables.trainings import Training, head_path
+from tasks.register.registry.packages import check_model_packages
 
 MAX_REPAIRS = 4
 """A repair can uncover the next problem: rows are checked only once their files can be read."""
@@ -68,11 +69,9 @@ def check_heads(lake: Lake, now: datetime) -> Iterator[Finding]:
 
 
 def check_models(lake: Lake) -> Iterator[Finding]:
-    """Find registered models that are missing from the home's MLflow store; imports MLflow only if there are any."""
-    if (lake.home.registry / "mlflow.db").is_file() and lake.value("SELECT count(*) FROM models"):
-        from tasks.register.registry.client import check_packages
-
-        yield from check_packages(lake)
+    """Find registered models that are missing from the home's MLflow store."""
+    if lake.home.registry_database.is_file():
+        yield from check_model_packages(lake)
 
 
 def to_json(results: Sequence[CheckResult]) -> dict[str, Any]:

@@ -4,17 +4,21 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
-from prefect.context import FlowRunContext, TaskRunContext
-
 from flows.settings import PROJECT_LOGGERS
+from tasks.step_task import is_orchestrated
 
 
 @contextlib.contextmanager
 def forward_logs() -> Iterator[None]:
-    """Send a block's log messages to this flow run's log, from INFO on.
+    """Send a block's log messages to this flow run's log, from INFO on; where there is no such run, do nothing.
 
     Prefect drops messages below WARNING, and threads do not know which run they work for.
     """
+    if not is_orchestrated():
+        yield
+        return
+    from prefect.context import FlowRunContext, TaskRunContext
+
     run, handlers = FlowRunContext.get(), logging.getLogger("prefect.extra").handlers
     levels = {name: logging.getLogger(name).level for name in PROJECT_LOGGERS}
 

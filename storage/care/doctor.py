@@ -17,6 +17,7 @@ from storage.care.erase import count_open, finish
 from storage.care.lost_features import drop_files, find_rows, restore_rows
 from storage.care.recipe_checks import check_recipes, is_of
 from storage.care.row_checks import BACKUP, CHECKS, NO_RECORD, Finding, RowCheck
+from storage.care.small_tables import copy_small_tables
 from storage.errors import LakeError
 from storage.lake.attach import read_lake
 from storage.lake.checksums import digest_files, name_data_file
@@ -55,8 +56,9 @@ def check_lake(lake: Lake, now: datetime, progress: Progress = silent) -> list[F
     tables = {file.table for file, _ in broken}
     found = [*check_catalog(lake.home), *(_report(lake, file, problem) for file, problem in broken)]
     recipes = [] if "recipes" in tables else _run_check(lake, ("recipes",), partial(check_recipes, lake, now))
-    for check in CHECKS:
-        if not (tables & set(check.tables) or (recipes and "recipes" in check.tables)):
+    checks = [check for check in CHECKS if not (tables | ({"recipes"} if recipes else set())) & set(check.tables)]
+    with copy_small_tables(lake, {table for check in checks for table in check.tables}):
+        for check in checks:
             found += _run_check(lake, check.tables, partial(_check_rows, lake, check, now))
     found += recipes
     if all(finding.check != "file" for finding in found):

@@ -60,7 +60,7 @@ def skip_pandas() -> None:
     if "pandas" in sys.modules:
         return
     empty = ModuleType("pandas")
-    empty.NaT = empty.NA = object()  # type: ignore[attr-defined] - equal to no parameter
+    empty.__dict__.update(NaT=object(), NA=object())  # equal to no parameter
     sys.modules["pandas"] = empty
     try:
         duckdb.connect().execute("SELECT ?", [0])

@@ -80,7 +80,8 @@ def list_changed_tables(lake: Lake, since: int, made: str) -> tuple[int, set[str
     if numbers != list(range(since, since + len(numbers))) or not numbers or snapshots[0][1] != made:
         return None
     changed = {number for _, _, changes in snapshots[1:] for number in CHANGED_TABLE.findall(changes or "")}
-    names = dict(lake.rows(f"SELECT table_id::VARCHAR, table_name FROM {META}.ducklake_table"))
+    rows = lake.rows(f"SELECT table_id::VARCHAR, table_name FROM {META}.ducklake_table")
+    names = {str(number): str(name) for number, name in rows}
     return numbers[-1], {names.get(number, number) for number in changed}
 
 

@@ -64,6 +64,11 @@ class Home:
         return self.root / "backbones"
 
     @property
+    def runtimes(self) -> Path:
+        """Exported backbones for other runtimes than torch, one folder per recipe; a cache."""
+        return self.root / "runtimes"
+
+    @property
     def registry(self) -> Path:
         """The embedded MLflow store: a database and its artifacts."""
         return self.root / "mlflow"

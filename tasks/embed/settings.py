@@ -70,6 +70,11 @@ class EmbedSettings(BaseModel):
         le=256,
         description="Threads (with a GPU, processes) that read and decode images; by default one per core.",
     )
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+        "auto",
+        description="What runs the network on a CPU; 'auto' tries what is installed once per network and machine, and "
+        "takes the fastest that yields the same vectors.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="Compile the backbone first; 'auto' does so if that saves more time than it takes."
     )

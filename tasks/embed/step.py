@@ -22,8 +22,9 @@ from tasks.embed.find_recipe import ResolvedRecipe, resolve_all
 from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import count_cores
-from tasks.encoder.pack import open_packed, pack_backbone
+from tasks.encoder.pack import pack_backbone
 from tasks.encoder.repack import repack
+from tasks.encoder.runtimes.exported import Runtime, open_embedder
 from tasks.step_task import step_task
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class ShardJob:
     number: int
     lease: Lease
     settings: EmbedSettings
+    runtime: Runtime = "torch"
 
 
 @step_task("resolve {settings.backbone}")
@@ -97,8 +99,8 @@ def count_images(home: Home, wanted: FeatureRequest) -> Counts:
 
 
 @step_task("check canaries of {source}")
-def check_canaries(home: Home, source: SourceName, recipe_id: str, images: int, settings: EmbedSettings) -> bool:
-    """Fail if this machine computes other vectors than the recipe's; return whether to compile the backbone."""
+def check_canaries(home: Home, source: SourceName, recipe_id: str, images: int, settings: EmbedSettings) -> Runtime:
+    """Fail if this machine computes other vectors than the recipe's; return the runtime to use."""
     return verify_canaries(home, source, recipe_id, images, settings)
 
 
@@ -118,8 +120,8 @@ def claim_shard(
 @step_task("embed shard {job.number}")
 def run_shard(job: ShardJob) -> Shard:
     """Embed one shard and write its Parquet file, not yet part of the lake; renew its lease in the meantime."""
-    settings, folder = job.settings, job.home.backbones / job.recipe_id
-    embedder = open_packed(folder, settings.batch, settings.device, compiled=settings.compile == "on")
+    settings = job.settings
+    embedder = open_embedder(job.home, job.recipe_id, settings.batch, settings.device, job.runtime)
     renew = make_renewer(job.home, job.lease.holder)
     readers = settings.decoders or count_cores()
     return embed_shard(job.home, job.source, embedder, job.lease.items, readers, renew, settings.budget)

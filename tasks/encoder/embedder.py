@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class Lanes:
         pin: Prepares the ring for copies to the device.
         processes: Whether images are decoded in processes, because threads cannot decode as fast as the device
             computes.
+        export: Writes the backbone as an ONNX file; None if only torch computes its numbers.
     """
 
     count: int = 1
@@ -56,6 +58,7 @@ class Lanes:
     batch: int = 8
     pin: Pin = _pin_nothing
     processes: bool = False
+    export: Callable[[Path], None] | None = None
 
 
 @dataclass(eq=False)

@@ -1,7 +1,7 @@
 """From a training to a registered version: log it, register it, compare it with the champion, record it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ from tasks.encoder.layers import open_layers
 from tasks.encoder.pack import open_images
 from tasks.encoder.pixels.budget import DEFAULT, Budget, BudgetError
 from tasks.encoder.pixels.decode import decode
+from tasks.encoder.runtimes.exported import find_served_model
+from tasks.encoder.runtimes.exported_images import open_exported_images
 from tasks.heads.answers import is_multi_label
 from tasks.heads.heads import Classifier
 from tasks.heads.load import read_head, read_head_inputs
@@ -111,7 +113,8 @@ def register_head(
         with read_lake(home) as lake:
             training = _get_training(lake, training_id)
             head = read_head(home, training, open_layers)
-            encoder = ServedEncoder(home.backbones / training.recipe_id, batch, head.views, budget)
+            exported = find_served_model(home, training.recipe_id)
+            encoder = ServedEncoder(home.backbones / training.recipe_id, batch, head.views, budget, exported)
             package = _make_package(lake, name, training, head, encoder, write_page)
         run_id = log_run(client, home, package)
         return _register(client, package, run_id)
@@ -176,7 +179,7 @@ def _make_package(
     recipe = get_recipe(lake, training.recipe_id)
     examples = _read_examples(lake, name, training, recipe.transform, encoder.budget)
     images = tuple(examples.values())
-    vectors: Matrix = open_images(encoder.backbone, encoder.batch, encoder.views, encoder.budget)(images)
+    vectors = _open_encoder(encoder)(images)
     stored = read_head_inputs(lake, training, list(examples))
     _check_vectors(name, vectors, stored, find_canaries(lake, training.recipe_id))
     return ModelPackage(
@@ -189,6 +192,13 @@ def _make_package(
         expected=head.probabilities(vectors),
         multi_label=is_multi_label(head),
     )
+
+
+def _open_encoder(encoder: ServedEncoder) -> Callable[[Sequence[bytes]], Matrix]:
+    """Open an encoder as a served model opens it."""
+    if encoder.exported is None:
+        return open_images(encoder.backbone, encoder.batch, encoder.views, encoder.budget)
+    return open_exported_images(encoder.backbone, encoder.exported, encoder.batch, encoder.views, encoder.budget)
 
 
 def _check_vectors(name: ModelName, vectors: Matrix, stored: Matrix, canaries: Canaries | None) -> None:

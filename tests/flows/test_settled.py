@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from flows.command.app import run_command
-from flows.orchestrator.named_server import may_name_server
 from flows.settings import RunSettings
 from flows.settled import find_idle_report
 from storage.lake.attach import open_lake, read_lake
-from storage.locations.home import open_home
+from tasks.named_server import may_name_server
 from tests.counting import Tally
 from tests.pictures import write_image
 from tests.test_layers import ROOT

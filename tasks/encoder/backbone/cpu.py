@@ -8,7 +8,6 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch._inductor import config as inductor
 
 from storage.recipe import Recipe
 from storage.vectors.feature_file import Matrix
@@ -42,6 +41,8 @@ def open_cpu(forward: Forward, recipe: Recipe, batch: int, *, compiled: bool) ->
 
 def compile_forward(forward: Forward, recipe: Recipe, batch: int, enter: Callable[[], None]) -> Forward:
     """Compile for one batch size, with the weights folded in, in a thread set up like those that will run it."""
+    from torch._inductor import config as inductor  # takes as long to import as the rest of torch
+
     run = cast("Forward", torch.compile(forward, dynamic=False))
 
     @torch.inference_mode()

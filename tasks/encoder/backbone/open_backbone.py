@@ -1,5 +1,8 @@
 """Opening a backbone: a frozen network up to its cut, as a function from pixels to vectors."""
 
+from dataclasses import replace
+from functools import partial
+
 import torch
 
 from storage.errors import SettingsError, WeightsError
@@ -11,6 +14,7 @@ from tasks.encoder.backbone.networks import load_network
 from tasks.encoder.backbone.rounding import round_weights
 from tasks.encoder.backbone.weights import Weights
 from tasks.encoder.embedder import Backbone, Lanes
+from tasks.encoder.runtimes.export import export_onnx
 
 
 def open_backbone(
@@ -50,7 +54,10 @@ def open_backbone(
         from tasks.encoder.backbone.cuda import open_cuda
 
         return open_cuda(forward, recipe, target, compiled=compiled)
-    return open_cpu(forward, recipe, batch or BATCH, compiled=compiled)
+    backbone, lanes = open_cpu(forward, recipe, batch or BATCH, compiled=compiled)
+    if recipe.dtype == "float32":
+        lanes = replace(lanes, export=partial(export_onnx, network, forward, recipe, lanes.batch))
+    return backbone, lanes
 
 
 def find_device(device: str) -> str:

@@ -3,19 +3,13 @@
 import contextlib
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
-from storage.artifacts.head_files import is_whole
-from storage.care.row_checks import BACKUP, Finding
 from storage.errors import RegistryUnreachableError, find_os_error
-from storage.lake.lake import Lake
 from storage.locations.home import Home
-from storage.locations.registry_paths import adopt_artifacts, locate_artifact
-from storage.locations.urls import read_sqlite_url, write_sqlite_url
+from storage.locations.registry_paths import adopt_artifacts
+from storage.locations.urls import read_sqlite_url
 from storage.names import ModelName
-from storage.tables.trainings import HEAD
 from tasks.register.registry.store import make_store
 from tasks.register.settings import RegisterSettings, configure_mlflow, preserve_environment, resolve_tracking_uri
 
@@ -25,7 +19,6 @@ if TYPE_CHECKING:
 
 TRAINING_TAG = "frostline.training_id"
 RECIPE_TAG = "frostline.recipe_id"
-REPAIR = "restore it from a backup, or delete the version in MLflow: the next run registers the newest head anew"
 
 
 def is_local(uri: str) -> bool:
@@ -102,29 +95,3 @@ def list_versions(client: "MlflowClient", name: ModelName) -> list["ModelVersion
     """List the versions of a model, newest first."""
     quoted = name.replace("'", "\\'")
     return list(client.search_model_versions(f"name='{quoted}'", order_by=["version_number DESC"]))
-
-
-def check_packages(lake: Lake) -> Iterator[Finding]:
-    """Find versions in the home's own store whose package is missing or damaged.
-
-    A version that somebody deleted in MLflow is no finding, and an MLflow server checks its own store.
-    """
-    store = RegisterSettings(tracking_uri=write_sqlite_url(lake.home.registry_database))
-    recorded = set(lake.rows("SELECT name, version, run_id FROM models"))
-    try:
-        with open_registry(lake.home, store, adopt=False) as client:
-            for name in sorted({name for name, *_ in recorded}):
-                for version in list_versions(client, name):
-                    folder = locate_artifact(lake.home, client.get_model_version_download_uri(name, version.version))
-                    if (name, int(version.version), version.run_id) in recorded and not _is_whole_package(folder):
-                        what = f"model {name} version {version.version}: its package {folder} is missing or incomplete"
-                        yield Finding("model", what, REPAIR)
-    except RegistryUnreachableError as error:
-        yield Finding("model", f"{error.value}: {error.rule}", BACKUP)
-
-
-def _is_whole_package(uri: str) -> bool:
-    """Return whether a package can be loaded, as far as it is a local folder."""
-    url = urlsplit(uri)
-    folder = Path(unquote(url.path))
-    return url.scheme != "file" or ((folder / "MLmodel").is_file() and is_whole(folder / "artifacts" / HEAD))

@@ -42,12 +42,19 @@ class ServedEncoder:
         batch: The fixed batch size of the lake's vectors.
         views: How many views an answer averages over; the first is the image itself.
         budget: What decoding one image may take: as much as for the lake's vectors.
+        exported: The backbone as an ONNX file, which is served without torch; None if only torch computes its numbers.
     """
 
     backbone: Path
     batch: int | None
     views: int
     budget: Budget
+    exported: Path | None = None
+
+    def list_artifacts(self) -> dict[str, str]:
+        """Return the files that a served model opens."""
+        artifacts = {"backbone": str(self.backbone)}
+        return artifacts if self.exported is None else {**artifacts, "exported": str(self.exported)}
 
     def to_config(self) -> dict[str, int | float | None]:
         """Return what a served model reads when it is loaded."""
@@ -138,7 +145,7 @@ def _log_model(home: Home, package: ModelPackage) -> None:
         mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code.write(Path(folder))),
-            artifacts={"backbone": str(encoder.backbone), "head": str(head_path(home, package.training.training_id))},
+            artifacts={**encoder.list_artifacts(), "head": str(head_path(home, package.training.training_id))},
             code_paths=[str(Path(folder) / code.package)],
             model_config=encoder.to_config(),
             signature=_make_signature(multi_label=package.multi_label),

@@ -15,10 +15,13 @@ from tasks.encoder.pack import open_images
 from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.picture import explain
+from tasks.encoder.runtimes.exported_images import open_exported_images
 from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
 from tasks.heads.files import load_head
 from tasks.heads.heads import Floats
 from tasks.register.registry.request_images import RequestError, read_request_image
+
+GPU = Path("/dev/nvidiactl")
 
 
 class ImageClassifier(PythonModel):
@@ -27,11 +30,15 @@ class ImageClassifier(PythonModel):
     _budget: Budget = DEFAULT
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Open the backbone and the head."""
+        """Open the backbone and the head; without torch, unless there may be a GPU or the backbone needs it."""
         backbone = Path(context.artifacts["backbone"])
         config = context.model_config
         self._budget = _read_budget(config)
-        self._embed = open_images(backbone, config["batch"], config["views"], self._budget)
+        exported = context.artifacts.get("exported")
+        if exported and not GPU.exists():
+            self._embed = open_exported_images(backbone, Path(exported), config["batch"], config["views"], self._budget)
+        else:
+            self._embed = open_images(backbone, config["batch"], config["views"], self._budget)
         self._transform = read_recipe((backbone / "recipe.json").read_text(encoding="utf-8")).transform
         self._head = load_head(Path(context.artifacts["head"]), backbone, open_layers)
 

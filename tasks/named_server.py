@@ -1,5 +1,7 @@
-"""Whether a Prefect server may be named, told without importing Prefect, which takes seconds."""
+"""Whether a Prefect server runs flows and tasks; told without importing Prefect, which takes seconds, if none does."""
 
+import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,11 @@ def may_name_server(environment: Mapping[str, str], folder: Path) -> bool:
         or _has(profiles, NAME)
         or any(_has(folder / name, text) for name, text in FILES.items())
     )
+
+
+def is_prefect_needed() -> bool:
+    """Return whether Prefect must be asked: it is loaded already, or a server may be named."""
+    return "prefect" in sys.modules or may_name_server(os.environ, Path.cwd())
 
 
 def _has(file: Path, text: str) -> bool:
