@@ -13,6 +13,7 @@ from collections.abc import Iterator
 INTERRUPTED = 130
 INTERRUPT_MESSAGE = "interrupted. What was committed is kept; run again to continue"
 SECONDS_TO_STOP = 5.0
+PROJECT = ("storage", "tasks", "flows")
 NOT_IN_REPORTS = ("storage", "tasks.embed", "tasks.encoder", "tasks.train.fit", "tasks.register", "flows.reports")
 """Loggers whose warnings no report repeats."""
 
@@ -48,11 +49,13 @@ def _show_warnings() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("frostline: %(message)s"))
     if "--debug" in sys.argv:
-        for name in ("storage", "tasks", "flows"):
+        for name in PROJECT:
             logging.getLogger(name).addHandler(handler)
             logging.getLogger(name).setLevel(logging.DEBUG)
         return
     handler.setLevel(logging.WARNING)
+    for name in PROJECT:  # others' warnings are in the report
+        logging.getLogger(name).addHandler(logging.NullHandler())
     for name in NOT_IN_REPORTS:
         logging.getLogger(name).addHandler(handler)
 

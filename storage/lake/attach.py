@@ -1,6 +1,7 @@
 """Open a lake for writing or reading, as it is or as it was at a snapshot."""
 
 import contextlib
+import os
 import random
 import re
 import sqlite3
@@ -12,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
+from storage.lake.ducklake_files import META
 from storage.lake.extensions import connect, find_idle, list_wheels, recycle
 from storage.lake.lake import ATTEMPTS, PATIENCE, Lake, busy_error, is_locked, is_race, quote, unwritable_error
 from storage.lake.migrate import VERSION, create_tables, read_version, upgrade
@@ -26,6 +28,8 @@ from storage.locations.stores import check_store, name_missing, write_secret
 
 NO_SNAPSHOT = 1 << 63
 """Snapshot numbers are smaller than this."""
+MANY_ROWS = 1_000_000
+"""Of all tables together: from here on, queries use every core."""
 ABORTED = "Current transaction is aborted"
 ABSENT = "creating a new DuckLake is explicitly disabled"
 ELSEWHERE = re.compile(r'DATA_PATH parameter ".*" does not match existing data path in the catalog "(.*)"')
@@ -247,10 +251,20 @@ def _connect_to(home: Home, options: Sequence[str]) -> duckdb.DuckDBPyConnection
             _add_credentials(con, home.data_url)
         _attach_at(con, home, options)
         con.execute("USE lake")
+        con.execute(f"SET threads = {_count_threads(con)}")
     except (duckdb.Error, LakeError):
         con.close()
         raise
     return con
+
+
+def _count_threads(con: duckdb.DuckDBPyConnection) -> int:
+    """Return one thread for a small lake: waking others takes longer there than all else that a query does."""
+    try:
+        rows = con.execute(f"SELECT coalesce(sum(record_count), 0) FROM {META}.ducklake_table_stats").fetchall()[0][0]
+    except duckdb.Error:  # a lake that is just being made has no such table yet
+        return 1
+    return 1 if rows < MANY_ROWS else os.cpu_count() or 1
 
 
 def _add_credentials(con: duckdb.DuckDBPyConnection, url: str) -> None:

@@ -39,7 +39,7 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
     if idle := find_idle(wheels):
         return idle
     # Signatures would take half a second to verify, and whoever can change an installed extension can change our code.
-    con = duckdb.connect(config={"allow_unsigned_extensions": True})
+    con = duckdb.connect(config={"allow_unsigned_extensions": True, "threads": 1})
     con.execute("SET arrow_lossless_conversion = true")  # a UUID stays one
     con.execute("SET enable_progress_bar = false")  # it would be printed to stdout, into the output
     with tempfile.TemporaryDirectory(prefix="frostline-") as folder:

@@ -148,11 +148,12 @@ class Lake:
 
         Runs on one thread: on several, DuckDB 1.5.5 sometimes crashes while flushing rows from the catalog.
         """
+        threads = self.value("SELECT current_setting('threads')")
         self.execute("SET threads = 1")
         try:
             return self.repeat(lambda: self.rows(f"CALL {function}"))
         finally:
-            self.execute("RESET threads")
+            self.execute(f"SET threads = {threads}")
 
     def repeat(self, work: Callable[[], T]) -> T:
         """Run work that commits by itself, and repeat it after each lost race.
