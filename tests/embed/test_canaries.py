@@ -31,6 +31,7 @@ from tests.pictures import write_folder, write_image
 if TYPE_CHECKING:
     from flows.embed import Embedded
 
+RUNTIMES = ("torch", "onnxruntime", "openvino")
 Watched = Callable[..., "Embedded"]
 
 
@@ -241,4 +242,4 @@ def test_the_real_backbone_computes_the_same_canaries_a_second_time(tmp_path: Pa
     record_recipe(home, resolved)
     for _ in range(2):
         open_once.cache_clear()
-        assert verify_canaries(home, SourceName("none"), resolved.recipe.recipe_id, 1, settings) is False
+        assert verify_canaries(home, SourceName("none"), resolved.recipe.recipe_id, 1, settings) in RUNTIMES

@@ -5,7 +5,7 @@ What is here is a cache, for one machine each: whoever deletes it pays for one m
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -25,7 +25,7 @@ from tasks.encoder.runtimes.onnx_runtime import open_onnxruntime
 from tasks.encoder.runtimes.openvino_runtime import open_openvino
 
 Runtime = Literal["torch", "torch-compiled", "onnxruntime", "openvino"]
-OPENERS: Mapping[str, Callable[[Path, int, int], Backbone]] = {
+OPENERS: dict[str, Callable[[Path, int, int], Backbone]] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
 }

@@ -7,13 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
+from storage.errors import WeightsError
 from storage.recipe import read_recipe
 from storage.vectors.feature_file import Matrix
+from tasks.encoder.backbone.weights import digest_file
 from tasks.encoder.embedder import Embedder, Lanes, count_cores, embed_images
 from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.runtimes.onnx_runtime import open_onnxruntime
 
 MAX_LANES, BATCH = 8, 8
+
+
+def check_exported(model: Path, expected: str) -> Path:
+    """Return an ONNX file, whose bytes several versions of a model share, if they are still the expected ones.
+
+    Raises:
+        WeightsError: if they are not.
+    """
+    if digest_file(model) != expected:
+        raise WeightsError(f"backbone {model}", "has other bytes than were registered", "Restore it from a backup")
+    return model
 
 
 def make_lanes(runtime: str, batch: int) -> Lanes:

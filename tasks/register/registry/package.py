@@ -9,14 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from storage.errors import RegistryError
 from storage.locations.home import Home
+from storage.locations.links import share_file
 from storage.names import ModelName
 from storage.recipe import Recipe
 from storage.tables.trainings import Training, evaluation_path, head_path
+from tasks.encoder.backbone.weights import digest_file
 from tasks.encoder.pixels.budget import Budget
 from tasks.heads.heads import Floats
 from tasks.register.registry.client import RECIPE_TAG, TRAINING_TAG, find_experiment
@@ -56,10 +59,16 @@ class ServedEncoder:
         artifacts = {"backbone": str(self.backbone)}
         return artifacts if self.exported is None else {**artifacts, "exported": str(self.exported)}
 
-    def to_config(self) -> dict[str, int | float | None]:
+    def list_files(self) -> list[Path]:
+        """List the files of the backbone, which are the same in every version that uses it."""
+        return [*self.backbone.glob("*"), *([self.exported] if self.exported else [])]
+
+    def to_config(self) -> dict[str, int | float | str | None]:
         """Return what a served model reads when it is loaded."""
         budget = {"bytes": self.budget.bytes, "seconds": self.budget.seconds, "together": self.budget.together}
-        return {"batch": self.batch, "views": self.views, **{f"budget_{name}": most for name, most in budget.items()}}
+        digest = digest_file(self.exported) if self.exported else None
+        limits = {f"budget_{name}": most for name, most in budget.items()}
+        return {"batch": self.batch, "views": self.views, "exported_sha256": digest, **limits}
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,7 @@ def log_run(client: "MlflowClient", home: Home, package: ModelPackage) -> str:
     with mlflow.start_run(experiment_id=experiment, run_name=package.training.training_id[:12]) as run:
         _log_figures(home, package)
         mlflow.log_input(describe_data(home, package.training), context="training")
-        _log_model(home, package)
+        _share_backbone(client, _log_model(home, package), package.encoder)
         _check_model(f"runs:/{run.info.run_id}/model", package)
     return str(run.info.run_id)
 
@@ -136,13 +145,14 @@ def _log_figures(home: Home, package: ModelPackage) -> None:
         mlflow.log_artifacts(folder)
 
 
-def _log_model(home: Home, package: ModelPackage) -> None:
+def _log_model(home: Home, package: ModelPackage) -> str:
+    """Log the model; returns its id."""
     import mlflow
     import pandas as pd
 
     code, encoder = collect_code(), package.encoder
     with tempfile.TemporaryDirectory() as folder, _import_from(folder, code.package):
-        mlflow.pyfunc.log_model(
+        logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(code.write(Path(folder))),
             artifacts={**encoder.list_artifacts(), "head": str(head_path(home, package.training.training_id))},
@@ -153,6 +163,18 @@ def _log_model(home: Home, package: ModelPackage) -> None:
             pip_requirements=code.list_requirements(),
             metadata={"recipe": json.loads(package.recipe.text), "snapshot": package.training.snapshot},
         )
+    return str(logged.model_id)
+
+
+def _share_backbone(client: "MlflowClient", model_id: str, encoder: ServedEncoder) -> None:
+    """Let a model in a local store share the home's files of its backbone: each version would have a copy otherwise."""
+    location = urlsplit(client.get_logged_model(model_id).artifact_location)
+    if location.scheme != "file":
+        return
+    originals = {path.name: path for path in encoder.list_files()}
+    for copy in (Path(unquote(location.path)) / "artifacts").rglob("*"):
+        if copy.is_file() and copy.name in originals:
+            share_file(originals[copy.name], copy)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from tasks.encoder.pack import open_images
 from tasks.encoder.pixels.budget import DEFAULT, Budget
 from tasks.encoder.pixels.decode import decode
 from tasks.encoder.pixels.picture import explain
-from tasks.encoder.runtimes.exported_images import open_exported_images
+from tasks.encoder.runtimes.exported_images import check_exported, open_exported_images
 from tasks.heads.answers import apply_thresholds, is_multi_label, name_labels, predict_classes
 from tasks.heads.files import load_head
 from tasks.heads.heads import Floats
@@ -36,7 +36,8 @@ class ImageClassifier(PythonModel):
         self._budget = _read_budget(config)
         exported = context.artifacts.get("exported")
         if exported and not GPU.exists():
-            self._embed = open_exported_images(backbone, Path(exported), config["batch"], config["views"], self._budget)
+            model = check_exported(Path(exported), config["exported_sha256"])
+            self._embed = open_exported_images(backbone, model, config["batch"], config["views"], self._budget)
         else:
             self._embed = open_images(backbone, config["batch"], config["views"], self._budget)
         self._transform = read_recipe((backbone / "recipe.json").read_text(encoding="utf-8")).transform
