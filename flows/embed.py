@@ -144,9 +144,9 @@ def _run_shards(
             committed = commit_features(job, shard)
             note_features(committed)
             added += committed
-            advance(len(job.lease.items))
+            advance(shard.finished)
             shards.append(shard)
-            images = pluralize(len(job.lease.items), "image")
+            images = pluralize(shard.finished, "image")
             logger.info("shard %d: %s · %s", job.number, images, measure([shard]))
     return shards, added
 

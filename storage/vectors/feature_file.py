@@ -42,7 +42,8 @@ class Shard:
 
     ``file`` is its path in the catalog's notation, None if every image failed. ``calls`` is the number of images that
     went through the backbone; ``seconds`` is from opening the first file to closing the Parquet file; ``bytes`` were
-    read; ``waits`` are the seconds for which each stage was the bottleneck.
+    read; ``waits`` are the seconds for which each stage was the bottleneck. ``finished`` is the number of images that
+    were embedded or failed; others of its lease were left for the next shard.
     """
 
     recipe_id: str
@@ -53,6 +54,7 @@ class Shard:
     seconds: float
     bytes: int = 0
     waits: dict[str, float] = field(default_factory=dict)
+    finished: int = 0
 
 
 class FeatureFile:

@@ -14,8 +14,8 @@ from storage.tables.features import measure_pace
 from storage.tables.leases import RENEW_AFTER, Lease, end_leases, list_holders, name_holder, renew_lease, take_lease
 from storage.tables.missing import FIRST_ID, FeatureRequest, list_missing
 
-SHARD_SECONDS = 30
-SMALLEST, LARGEST, DEFAULT = 64, 8192, 512
+SHARD_SECONDS = 10
+SMALLEST, LARGEST, DEFAULT = 64, 65_536, 512
 """Images per shard: the limits, and the number to use while the pace is unknown."""
 POLL_SECONDS = 0.5
 
@@ -28,7 +28,7 @@ def claim(home: Home, wanted: FeatureRequest, size: int | None, holder: str, aft
     Args:
         home: The lake's home.
         wanted: The features to compute.
-        size: Images per shard; by default about half a minute of work at the pace of the last shards.
+        size: Images per shard; by default about ten seconds of work at the pace of the last shards.
         holder: The name that the lease is held under.
         after: The last image id of the previous shard.
 

@@ -5,6 +5,7 @@ Readers decode chunks of images into a ring of batches; lanes (threads) run the 
 is the bottleneck.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -60,15 +61,18 @@ def embed_shard(
     readers: int,
     advance: Advance,
     budget: Budget = DEFAULT,
+    seconds: float = math.inf,
 ) -> Shard:
     """Embed images of a source and write their vectors as one Parquet file, not yet part of the lake.
+
+    Begins no batch after so many ``seconds``, whatever pace was expected: a crash must not cost more.
 
     Raises:
         LakeError: if the file cannot be written.
         BackboneError: if not even one image fits in memory.
     """
     began = time.perf_counter()
-    meter, calls, failures = Meter(), 0, list[Failure]()
+    meter, calls, finished, failures = Meter(), 0, 0, list[Failure]()
     recipe = embedder.recipe
     with FeatureFile(home, recipe.recipe_id, recipe.dim) as file, ThreadPoolExecutor(1, "writer") as writer:
 
@@ -76,14 +80,22 @@ def embed_shard(
             file.write(part.image_ids, part.matrix)
             return part
 
-        parts = embed_files(source, embedder, items, readers, meter, budget)
+        parts = embed_files(source, embedder, items, readers, meter, budget, began + seconds)
         for part in map_ahead(writer, write, parts, WRITES_AHEAD, meter, "write"):
             failures += part.failures
             calls += len(part.image_ids) + sum(failure.stage == "embed" for failure in part.failures)
+            finished += len(part.image_ids) + len(part.failures)
             advance(len(part.image_ids) + len(part.failures))
-    seconds = time.perf_counter() - began
     return Shard(
-        recipe.recipe_id, source.name, file.path, tuple(failures), calls, seconds, meter.bytes, meter.divide_waits()
+        recipe.recipe_id,
+        source.name,
+        file.path,
+        tuple(failures),
+        calls,
+        time.perf_counter() - began,
+        meter.bytes,
+        meter.divide_waits(),
+        finished,
     )
 
 
@@ -94,10 +106,14 @@ def embed_files(
     readers: int,
     meter: Meter,
     budget: Budget = DEFAULT,
+    deadline: float = math.inf,
 ) -> Iterator[EmbeddedBatch]:
-    """Embed files in order, batch by batch, in memory that does not grow with their number."""
+    """Embed files in order, batch by batch, in memory that does not grow with their number.
+
+    Begins no batch after the deadline, in seconds of ``time.perf_counter``, except the first.
+    """
     ring = _take_ring(embedder, readers, len(items))
-    orders = _make_orders(source, embedder.recipe, items, ring, budget)
+    orders = _make_orders(source, embedder.recipe, items, ring, budget, deadline)
     chunks = map_ahead(ring.readers.pool, ring.readers.read, orders, ring.ahead, meter, "decode")
     batches = _gather(chunks, meter)
     run = partial(_embed_batch, embedder, ring)
@@ -131,10 +147,12 @@ def _take_ring(embedder: Embedder, readers: int, images: int) -> Ring:
 
 
 def _make_orders(
-    source: Source, recipe: Recipe, items: Sequence[LocatedImage], ring: Ring, budget: Budget
+    source: Source, recipe: Recipe, items: Sequence[LocatedImage], ring: Ring, budget: Budget, deadline: float
 ) -> Iterator[Order]:
-    """Divide each batch's items into orders, which fill its slot."""
-    for batch in group(items, ring.batch):
+    """Divide each batch's items into orders, which fill its slot, until the deadline."""
+    for number, batch in enumerate(group(items, ring.batch)):
+        if number and time.perf_counter() > deadline:
+            return
         start = ring.free.popleft() * ring.batch
         for at in range(0, len(batch), ring.chunk):
             chunk, last = tuple(batch[at : at + ring.chunk]), at + ring.chunk >= len(batch)

@@ -79,7 +79,7 @@ class EmbedSettings(BaseModel):
         "auto", description="Compile the backbone first; 'auto' does so if that saves more time than it takes."
     )
     shard: int | None = Field(
-        None, ge=1, description="Images per commit, which is the most a crash can cost; by default 30 s of work."
+        None, ge=1, description="Images per commit, which is the most a crash can cost; by default 10 s of work."
     )
     max_failed: float = Field(
         0.5, ge=0, le=1, description="Share of the source's images that may fail; with more, the run fails."

@@ -1,6 +1,7 @@
 """The embed step's tasks."""
 
 import logging
+import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -17,7 +18,7 @@ from storage.tables.lost_files import find_lost
 from storage.tables.missing import Counts, FeatureRequest
 from storage.vectors.feature_file import Shard
 from tasks.embed.check_canaries import verify_canaries
-from tasks.embed.claim import claim, make_renewer
+from tasks.embed.claim import SHARD_SECONDS, claim, make_renewer
 from tasks.embed.find_recipe import ResolvedRecipe, resolve_all
 from tasks.embed.pipeline import embed_shard
 from tasks.embed.settings import EmbedSettings
@@ -124,7 +125,8 @@ def run_shard(job: ShardJob) -> Shard:
     embedder = open_embedder(job.home, job.recipe_id, settings.batch, settings.device, job.runtime)
     renew = make_renewer(job.home, job.lease.holder)
     readers = settings.decoders or count_cores()
-    return embed_shard(job.home, job.source, embedder, job.lease.items, readers, renew, settings.budget)
+    limit = math.inf if settings.shard else SHARD_SECONDS
+    return embed_shard(job.home, job.source, embedder, job.lease.items, readers, renew, settings.budget, limit)
 
 
 @step_task("commit shard {job.number}")

@@ -6,13 +6,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pytest
 from mlflow import MlflowClient
 
 from storage.lake.attach import read_lake
 from storage.locations.home import open_home
 from tests.counting import Tally
+
+if TYPE_CHECKING:
+    from flows.embed import Embedded
 
 ROOT = Path(__file__).parents[2]
 SHARD = 8
@@ -74,3 +80,35 @@ def test_killed_runs_cost_only_the_shards_in_flight(photos: Path, home: Path, tm
     store = f"sqlite:///{home / 'mlflow' / 'mlflow.db'}"
     client = MlflowClient(store, store)
     assert len(client.search_model_versions("name='photos'")) == 1
+
+
+def test_a_shard_ends_by_the_clock_whatever_pace_was_expected(
+    embed_photos: Callable[..., "Embedded"], tally: Tally, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tally.seconds = 0.1  # a batch
+    monkeypatch.setattr("tasks.embed.step.SHARD_SECONDS", 0.25)
+    done = embed_photos()
+    assert (done.computed, done.failed, tally.images) == (60, 0, 60)
+    with read_lake(open_home(home)) as lake:
+        sizes = lake.column("SELECT images FROM shards")
+    assert sum(sizes) == 60
+    assert len(sizes) >= 2
+    assert max(sizes) < 60  # what was decided to be one shard, as the pace was not known
+
+
+def test_with_no_time_a_shard_is_one_batch(
+    embed_photos: Callable[..., "Embedded"], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.embed.step.SHARD_SECONDS", 0)
+    assert embed_photos(embed={"batch": 16}).computed == 60
+    with read_lake(open_home(home)) as lake:
+        assert sorted(lake.column("SELECT images FROM shards")) == [12, 16, 16, 16]
+
+
+def test_a_size_that_a_person_chose_is_kept(
+    embed_photos: Callable[..., "Embedded"], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.embed.step.SHARD_SECONDS", 0)
+    assert embed_photos(embed={"shard": 25}).computed == 60
+    with read_lake(open_home(home)) as lake:
+        assert sorted(lake.column("SELECT images FROM shards")) == [10, 25, 25]
