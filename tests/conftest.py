@@ -32,11 +32,11 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 TESTS = Path(__file__).parent
 LONGEST = (
-    "faults/test_many.py",
     "test_checks.py",
     "deployments/test_nightly.py",
     "faults/test_crash.py",
     "faults/test_first_runs.py",
+    "faults/test_many_runs.py",
     "flows/command/test_doctor.py",
     "flows/test_once.py",
     "flows/command/test_cli.py",

@@ -27,7 +27,7 @@ from storage.progress import silent
 from storage.tables.scans import commit_scan
 from tasks.ingest.scan import scan
 from tasks.ingest.settings import IngestSettings
-from tests.faults.test_many import embed_missing
+from tests.faults.many_runs import embed_missing
 from tests.lakes import one_thread
 from tests.pictures import write_image
 

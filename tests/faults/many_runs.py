@@ -1,7 +1,9 @@
-"""Many concurrent runs: they share the work, a killed one costs its shard, no reader sees half a commit; 50 rounds."""
+"""Many concurrent runs, some killed: ``python -m tests.faults.many_runs 50``; a few rounds are part of the suite."""
 
 import random
 import signal
+import sys
+import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -30,7 +32,7 @@ from tests.counting import Tally, decide_recipe
 from tests.lakes import one_thread
 from tests.pictures import write_image
 
-ROUNDS, RUNS, KILLS, IMAGES, SHARD = 50, 4, 2, 12, 4
+RUNS, KILLS, IMAGES, SHARD = 4, 2, 12, 4
 RECIPE = decide_recipe(EmbedSettings(), Weights(Path("none"), "none"))
 WANTED = FeatureRequest(RECIPE.recipe_id, SourceName("photos"))
 
@@ -82,13 +84,14 @@ def wait_for(runs: list[ForkServerProcess], seconds: float) -> None:
         run.join(max(0, end - time.monotonic()))
 
 
-def test_of_four_runs_two_are_killed_and_the_others_finish_with_nothing_lost_or_twice(tmp_path: Path) -> None:
-    home, moments = open_home(tmp_path / "home"), random.Random(0)
+def race(folder: Path, rounds: int) -> None:
+    """Start four runs a round and kill two of them; the others finish, with nothing lost or twice."""
+    home, moments = open_home(folder / "home"), random.Random(0)
     processes = get_context("forkserver")
     processes.set_forkserver_preload([__name__])
-    for round_ in range(ROUNDS):
-        add_images(home, tmp_path, round_)
-        runs = [processes.Process(target=embed_missing, args=(tmp_path,)) for _ in range(RUNS)]
+    for round_ in range(rounds):
+        add_images(home, folder, round_)
+        runs = [processes.Process(target=embed_missing, args=(folder,)) for _ in range(RUNS)]
         for run in runs:
             run.start()
         for run in moments.sample(runs, KILLS):
@@ -103,4 +106,16 @@ def test_of_four_runs_two_are_killed_and_the_others_finish_with_nothing_lost_or_
             assert count_images(lake, WANTED) == Counts(0, (round_ + 1) * IMAGES)
             assert list_holders(lake, RECIPE.recipe_id, datetime.now(UTC)) == []
     # A killed run costs the shard that it held; no living one computed what another held.
-    assert Tally(tmp_path / "calls").images <= ROUNDS * (IMAGES + KILLS * SHARD)
+    assert Tally(folder / "calls").images <= rounds * (IMAGES + KILLS * SHARD)
+
+
+def main() -> None:
+    """Run many rounds, and print how long they took."""
+    rounds, began = int(sys.argv[1]) if len(sys.argv) > 1 else 5, time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        race(Path(folder), rounds)
+    print(f"{rounds} rounds of {RUNS} runs in {time.monotonic() - began:.0f} s")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
