@@ -56,7 +56,7 @@ def verify_canaries(home: Home, source: SourceName, recipe_id: str, images: int,
         if runtime:
             return runtime
         choice = None
-    embedder = open_embedder(home, recipe_id, settings.batch, settings.device)
+    embedder, pace = open_embedder(home, recipe_id, settings.batch, settings.device), None
     if canaries:
         compare(embedder, canaries, probes)
     else:
@@ -65,9 +65,10 @@ def verify_canaries(home: Home, source: SourceName, recipe_id: str, images: int,
         canaries = make_canaries(embedder, probes)
         with open_lake(home) as lake:
             save_canaries(lake, recipe_id, canaries, datetime.now(UTC))
+        pace = canaries.images_per_second
     named = settings.runtime not in ("auto", "torch")
     if may_export and (choice is None or named) and (named or embedder.lanes.export):
-        runtime = choose_runtime(home, embedder, canaries, probes, settings)
+        runtime = choose_runtime(home, embedder, canaries, probes, settings, pace)
         if runtime != "torch":
             return runtime
     if not is_compiling_worthwhile(settings, images, canaries.images_per_second):

@@ -30,6 +30,7 @@ def choose_runtime(
     canaries: Canaries,
     probes: Sequence[tuple[Probe, bytes]],
     settings: EmbedSettings,
+    pace: float | None = None,
 ) -> Runtime:
     """Export a backbone, compare each installed runtime with its canaries, and record the fastest that passes.
 
@@ -39,6 +40,7 @@ def choose_runtime(
         canaries: Its recipe's canaries.
         probes: Their images.
         settings: The settings of embedding; a runtime that they name is the only one that is tried.
+        pace: Images per second in torch, if that has just been measured.
 
     Raises:
         SettingsError: if the settings name a runtime that cannot run this backbone here.
@@ -46,7 +48,7 @@ def choose_runtime(
     recipe_id, named = embedder.recipe.recipe_id, settings.runtime != "auto"
     tried = list_runtimes() if settings.runtime == "auto" else [_check_installed(settings.runtime)]
     reason = _export(home, embedder) if tried else "nothing else is installed"
-    paces: dict[Runtime, float] = {} if named else {"torch": measure_pace(embedder)}
+    paces: dict[Runtime, float] = {} if named else {"torch": pace or measure_pace(embedder)}
     for runtime in tried if reason is None else ():
         other = open_embedder(home, recipe_id, settings.batch, settings.device, runtime)
         try:

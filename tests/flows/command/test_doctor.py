@@ -328,7 +328,7 @@ def test_a_missing_package_of_a_registered_model_is_found(home: Home) -> None:
     (broken,) = examine(home, NOW)
     assert (found.finding.check, found.finding.fix) == ("model", None)
     assert "model photos version 1: its package" in found.finding.what
-    assert (broken.finding.check, "does not answer" in broken.finding.what) == ("model", True)
+    assert (broken.finding.check, "cannot be read" in broken.finding.what) == ("model", True)
 
 
 def test_a_lost_catalog_is_not_taken_for_an_empty_lake(home: Home) -> None:
