@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from flows.embed import embed
 from flows.ingest import ingest
+from flows.operations.settled import remember
 from flows.orchestrator.flow import flow
 from flows.register import register
 from flows.reports.draft import RunDraft, drafting
@@ -18,7 +19,6 @@ from flows.reports.saved import Save, open_report, survive_full_disk
 from flows.reports.unfinished import UnfinishedReport, classify_error, explain_error
 from flows.score import Scored, score
 from flows.settings import RunSettings
-from flows.settled import remember
 from flows.train import train
 from storage.errors import explain_os_errors
 from storage.lake.attach import read_lake

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.command.options import RunOptions, check_settings, set_source
+from flows.operations.settled import find_idle_report
 from flows.orchestrator.server import explain_server_errors
 from flows.reports.output import OutputOptions, print_result
 from flows.reports.run_lines import describe_run
 from flows.reports.saved import open_report
 from flows.settings import HOME, RunSettings, configure_prefect
-from flows.settled import find_idle_report
 from tasks.step_task import is_orchestrated
 
 REFUSED = 2

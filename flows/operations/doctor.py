@@ -51,7 +51,7 @@ def check(lake: Lake, now: datetime, *, deep: bool) -> list[Finding]:
     if deep and not _has(findings, "file"):
         findings += check_pages(lake)
     if deep and not _has(findings, "file", "backbone", "recipe"):
-        from tasks.embed.audit import check_vectors
+        from tasks.embed.checks.audit import check_vectors
 
         findings += check_vectors(lake, SEED, now)
     return findings

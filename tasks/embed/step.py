@@ -17,7 +17,7 @@ from storage.tables.leases import Lease
 from storage.tables.lost_files import find_lost
 from storage.tables.missing import Counts, FeatureRequest
 from storage.vectors.feature_file import Shard
-from tasks.embed.check_canaries import verify_canaries
+from tasks.embed.checks.check_canaries import verify_canaries
 from tasks.embed.claim import SHARD_SECONDS, claim, make_renewer
 from tasks.embed.find_recipe import ResolvedRecipe, resolve_all
 from tasks.embed.pipeline import embed_shard

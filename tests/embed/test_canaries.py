@@ -17,8 +17,8 @@ from storage.names import SourceName
 from storage.recipe import Recipe
 from storage.tables.canaries import Canaries, find_canaries
 from storage.vectors.feature_file import Matrix
-from tasks.embed.canaries import get_tolerance, make_probes
-from tasks.embed.check_canaries import verify_canaries
+from tasks.embed.checks.canaries import get_tolerance, make_probes
+from tasks.embed.checks.check_canaries import verify_canaries
 from tasks.encoder.embedder import Lanes
 from tasks.encoder.pack import open_once
 from tasks.encoder.pixels.decode import decode
@@ -125,7 +125,7 @@ def test_the_refusal_names_the_library_that_changed(
 ) -> None:
     write_image(photos / "red" / "new.png", "red", 500)
     change_numbers(monkeypatch, lambda vectors: vectors * 2)
-    monkeypatch.setattr("tasks.embed.canaries.version", lambda library: "9.9" if library == "timm" else "1")
+    monkeypatch.setattr("tasks.embed.checks.canaries.version", lambda library: "9.9" if library == "timm" else "1")
     with pytest.raises(NumbersChangedError, match=r"timm \S+ -> 9\.9"):
         watched()
 

@@ -13,7 +13,7 @@ import pytest
 from storage.errors import SettingsError
 from storage.locations.home import Home, open_home
 from storage.names import SourceName
-from tasks.embed.check_canaries import verify_canaries
+from tasks.embed.checks.check_canaries import verify_canaries
 from tasks.embed.find_recipe import resolve
 from tasks.embed.settings import EmbedSettings
 from tasks.embed.step import record_recipe
@@ -75,7 +75,7 @@ def test_a_process_that_finds_a_choice_imports_no_torch(packed: tuple[Home, str]
     home, recipe_id = packed
     code = (
         "import sys; from pathlib import Path; from tests.encoder.test_runtimes import SOURCE, SETTINGS;"
-        "from storage.locations.home import open_home; from tasks.embed.check_canaries import verify_canaries;"
+        "from storage.locations.home import open_home; from tasks.embed.checks.check_canaries import verify_canaries;"
         "settings = SETTINGS.model_copy(update={'runtime': 'onnxruntime'});"
         "print(verify_canaries(open_home(Path(sys.argv[1])), SOURCE, sys.argv[2], 1, settings), 'torch' in sys.modules)"
     )
@@ -118,7 +118,7 @@ def test_a_runtime_with_other_numbers_is_not_taken(packed: tuple[Home, str], mon
 
 def test_a_runtime_that_is_not_installed_is_refused(packed: tuple[Home, str], monkeypatch: pytest.MonkeyPatch) -> None:
     home, recipe_id = packed
-    monkeypatch.setattr("tasks.embed.choose_runtime.list_runtimes", list)
+    monkeypatch.setattr("tasks.embed.checks.choose_runtime.list_runtimes", list)
     with pytest.raises(SettingsError, match="Install openvino"):
         verify_canaries(home, SOURCE, recipe_id, 1, SETTINGS.model_copy(update={"runtime": "openvino"}))
 

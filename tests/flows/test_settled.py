@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from flows.command.app import run_command
+from flows.operations.settled import find_idle_report
 from flows.settings import RunSettings
-from flows.settled import find_idle_report
 from storage.lake.attach import open_lake, read_lake
 from tasks.named_server import may_name_server
 from tests.counting import Tally

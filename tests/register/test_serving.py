@@ -40,7 +40,10 @@ model = mlflow.pyfunc.load_model({model!r})
 answer = model.predict(pandas.DataFrame({{"image": [base64.b64decode({image!r})]}}))
 ours = [module for name, module in sys.modules.items() if name.startswith("frostline_model_")]
 assert not any(name.split(".")[0] in ("storage", "tasks", "flows") for name in sys.modules)
-print(json.dumps({{"probabilities": list(answer["probabilities"][0].values()), "files": [m.__file__ for m in ours]}}))
+print(json.dumps({{
+    "probabilities": list(answer["probabilities"][0].values()),
+    "files": [m.__file__ for m in ours], "torch": "torch" in sys.modules,
+}}))
 """
 
 
@@ -248,6 +251,16 @@ def test_the_model_works_without_this_project_on_the_path(registered: Example, t
     np.testing.assert_allclose(said["probabilities"], registered.expected[0], rtol=0, atol=1e-5)
     assert said["files"]
     assert [file for file in said["files"] if not Path(file).is_relative_to(registered.model / "code")] == []
+    exported = (registered.model / "artifacts" / "model.onnx").exists() and not Path("/dev/nvidiactl").exists()
+    assert said["torch"] is not exported
+
+
+def test_a_model_in_a_local_registry_shares_the_files_of_its_backbone(registered: Example) -> None:
+    packed = registered.home.backbones / registered.training.recipe_id
+    copies = registered.model / "artifacts" / packed.name
+    files = [file.name for file in packed.iterdir()]
+    assert len(files) == 2
+    assert all((copies / name).samefile(packed / name) for name in files)
 
 
 def test_two_versions_load_in_a_program_that_has_modules_of_our_names(registered: Example, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from storage.tables.features import add_rows, read_features
 from storage.tables.leases import announce_rewriting
 from storage.tables.recipes import get_recipe
 from storage.vectors.feature_file import Matrix, measure_distances, write_features
-from tasks.embed.canaries import get_tolerance
+from tasks.embed.checks.canaries import get_tolerance
 from tasks.encoder.embedder import embed_images
 from tasks.encoder.pack import open_packed
 from tasks.encoder.pixels.budget import PROVEN

@@ -12,8 +12,8 @@ from storage.names import SourceName
 from storage.recipe import Recipe
 from storage.sources.copies import read_image
 from storage.tables.canaries import Canaries, Probe, find_canaries, find_first_images, save_canaries
-from tasks.embed.canaries import compare, make_canaries, make_probes, measure_pace
-from tasks.embed.choose_runtime import choose_runtime
+from tasks.embed.checks.canaries import compare, make_canaries, make_probes, measure_pace
+from tasks.embed.checks.choose_runtime import choose_runtime
 from tasks.embed.find_recipe import is_compiling_worthwhile
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.embedder import Embedder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from storage.errors import NumbersChangedError, SettingsError
 from storage.locations.home import Home
 from storage.tables.canaries import Canaries, Probe
-from tasks.embed.canaries import compare, measure_pace
+from tasks.embed.checks.canaries import compare, measure_pace
 from tasks.embed.settings import EmbedSettings
 from tasks.encoder.backbone.weights import digest_file
 from tasks.encoder.embedder import Embedder
