@@ -40,7 +40,8 @@ if missing:
             return len(missing)
 
         def __getitem__(self, index: int) -> torch.Tensor:  # noqa: D105
-            return transform(Image.open([*missing.values()][index]).convert("RGB"))
+            tensor: torch.Tensor = transform(Image.open([*missing.values()][index]).convert("RGB"))
+            return tensor
 
     with torch.inference_mode():
         vectors = torch.cat([model(batch) for batch in DataLoader(Images(), batch_size=32, num_workers=2)]).numpy()

@@ -22,6 +22,7 @@ from flows.settings import RunSettings
 from flows.train import train
 from storage.errors import explain_os_errors
 from storage.lake.attach import read_lake
+from storage.lake.lake import keep_lake_attached
 from storage.locations.stamps import stamp_files
 from storage.tables.trainings import count_conflicts, evaluation_path, head_path
 from tasks.embed.find_recipe import ResolvedRecipe
@@ -37,7 +38,7 @@ logger = logging.getLogger(__name__)
 def pipeline(settings: RunSettings) -> RunReport:
     """Ingest, embed what is missing, train where anything changed, register what is new, predict every image."""
     draft = RunDraft(settings.source_name)
-    with _leave_report(settings, draft) as save:
+    with _leave_report(settings, draft) as save, keep_lake_attached(settings.resolved_home):
         report = _run(settings, draft)
         save(report.to_json())
         _create_artifact(settings, to_markdown(report))

@@ -29,6 +29,7 @@ sys.pycache_prefix = os.environ.setdefault(
 )
 configure_prefect(debug=False)
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+import prefect  # noqa: E402, F401 - as in a worker before any flow, which is Prefect's own then
 
 TESTS = Path(__file__).parent
 LONGEST = (

@@ -13,6 +13,8 @@ from pathlib import Path
 import duckdb
 
 from storage.errors import LakeBusyError, LakeError, LakeTooNewError
+from storage.lake import attached
+from storage.lake.attached import Options
 from storage.lake.ducklake_files import META
 from storage.lake.extensions import connect, find_idle, list_wheels, recycle
 from storage.lake.lake import ATTEMPTS, PATIENCE, Lake, busy_error, is_locked, is_race, quote, unwritable_error
@@ -167,11 +169,13 @@ def attach_if_present(home: Home, *options: str) -> Lake | None:
     """Open an existing lake; None if there is none."""
     if not (home.catalog_url or home.catalog.exists()):
         return None
+    if con := attached.take(home, options):
+        return Lake(home, con, options)
     began, recovered = time.monotonic(), False
     with report_waits(home):
         while True:
             try:
-                return _attach(home, *options, "CREATE_IF_NOT_EXISTS false")
+                return _attach(home, options, "CREATE_IF_NOT_EXISTS false")
             except (duckdb.Error, sqlite3.OperationalError) as error:
                 if ABSENT in str(error):
                     return None
@@ -204,7 +208,7 @@ def make_lake(home: Home, *, filled: bool = False) -> Lake:
         raise _lost_catalog_error(home)
     for _ in range(ATTEMPTS):
         try:
-            return _attach(home)
+            return _attach(home, ())
         except (duckdb.Error, sqlite3.OperationalError) as error:
             if not is_race(error):
                 raise _unreadable_error(home, error) from error
@@ -235,10 +239,10 @@ def _empty_lake() -> Lake:
     return lake
 
 
-def _attach(home: Home, *options: str) -> Lake:
+def _attach(home: Home, options: Options, *more: str) -> Lake:
     enter(home, writing="READ_ONLY" not in options)
     try:
-        return Lake(home, _connect_to(home, options))
+        return Lake(home, _connect_to(home, (*options, *more)), options)
     except BaseException:
         leave(home)
         raise

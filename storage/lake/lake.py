@@ -10,6 +10,8 @@ import duckdb
 import pyarrow as pa
 
 from storage.errors import LakeBusyError, LakeError, LakeUnreachableError, QueryError
+from storage.lake import attached
+from storage.lake.attached import Options
 from storage.lake.extensions import list_wheels, recycle
 from storage.lake.sqlite_catalog import leave
 from storage.lake.waits import describe_lockers, report_waits
@@ -43,9 +45,12 @@ class Lake:
     ``exists`` is false if there is no lake yet and this is an empty one in memory.
     """
 
-    def __init__(self, home: Home, con: duckdb.DuckDBPyConnection, *, exists: bool = True) -> None:
+    def __init__(
+        self, home: Home, con: duckdb.DuckDBPyConnection, options: Options | None = None, *, exists: bool = True
+    ) -> None:
         self.home = home
         self.exists = exists
+        self._options = options
         self._closed = False
         self._con = con
         self._reusable = True
@@ -185,10 +190,15 @@ class Lake:
                 raise
 
     def close(self) -> None:
-        """Detach the catalog. The connection is reused, unless a user's query may have changed its settings."""
+        """Detach the catalog. The connection is reused, unless a user's query may have changed its settings.
+
+        Within :func:`keep_lake_attached` the catalog stays attached, too.
+        """
         if self._closed:
             return
         self._closed = True
+        if self._reusable and self._options is not None and attached.leave(self.home, self._options, self._con):
+            return
         self._detach()
         if self.exists:
             leave(self.home)
@@ -228,6 +238,13 @@ class Lake:
     def _roll_back(self) -> None:
         with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
             self._con.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def keep_lake_attached(home: Home) -> Iterator[None]:
+    """Keep a home's lake attached within a block, so that it opens at once after it was closed."""
+    with attached.keep_attached(home, lambda home, con: Lake(home, con).close()):
+        yield
 
 
 def quote(text: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.sorting import LogSort
 
@@ -93,6 +94,7 @@ def test_a_report_has_its_documented_keys(first_report: dict[str, Any]) -> None:
 def test_the_form_of_a_run_shows_help_for_every_setting() -> None:
     from flows.pipeline import pipeline
 
+    assert isinstance(pipeline, Flow)
     models = pipeline.parameters.definitions or {}
     fields = [field for model in models.values() for field in model.get("properties", {}).values()]
     assert len(fields) > 25
