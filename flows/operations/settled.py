@@ -17,7 +17,7 @@ from storage.canonical import digest
 from storage.lake.attach import read_lake
 from storage.lake.lake import Lake
 from storage.lake.migrate import VERSION
-from storage.lake.snapshots import find_time, list_changed_tables
+from storage.lake.snapshots import find_time, list_changes
 from storage.locations.atomic import write_file
 from storage.locations.home import Home
 from storage.locations.stamps import Stamp, stamp_files
@@ -26,10 +26,13 @@ from storage.tables.scans import Listing
 from tasks.ingest.scan import list_unchanged
 from tasks.register.settings import REGISTERED_BEFORE, resolve_tracking_uri
 
-OUTPUTS = frozenset(
-    {"guard", "leases", "scans", "splits", "training_sets", "heads", "models", "predictions", "gate_rows", "promotions"}
-)
-"""The tables that a run writes after the snapshot that it trains on. Those of other runs do not matter to this one."""
+COORDINATION = frozenset({"guard", "leases"})
+"""The tables by which runs coordinate."""
+OUTPUTS = COORDINATION | {
+    *("scans", "splits", "training_sets", "heads", "models", "predictions", "gate_rows", "promotions"),
+}
+"""The tables that a run adds to after the snapshot that it trains on. What other runs add does not matter to this one;
+what anybody takes away does."""
 MAX_REMEMBERED = 20
 """What was remembered for older settings is deleted."""
 
@@ -102,10 +105,10 @@ def find_idle_report(settings: RunSettings) -> dict[str, Any] | None:
 
 def _find_snapshot(lake: Lake, settled: Settled) -> int | None:
     """Return the newest snapshot; None if something that a run reads in the lake has changed since, or is lost."""
-    changes = list_changed_tables(lake, settled.snapshot, settled.made) if lake.exists else None
-    if changes is None or changes[1] - OUTPUTS or any(find_lost(lake, recipe) for recipe in settled.recipes):
+    changes = list_changes(lake, settled.snapshot, settled.made) if lake.exists else None
+    if changes is None or changes.added - OUTPUTS or changes.rewritten - COORDINATION:
         return None
-    return changes[0]
+    return None if any(find_lost(lake, recipe) for recipe in settled.recipes) else changes.newest
 
 
 def _list_unchanged(lake: Lake, settings: RunSettings) -> Listing | None:

@@ -11,8 +11,9 @@ from storage.lake.lake import Lake, Row
 from storage.locations.home import Home
 
 TAG = re.compile(r"[A-Za-z][\w.-]*")
-CHANGED_TABLE = re.compile(r":(\d+)")
-"""A table's number in what DuckLake records of a snapshot: ``inserted_into_table:14,inlined_delete:19``."""
+CHANGE = re.compile(r"(\w+):(\d+)")
+"""What was done to which table, by number, as DuckLake records it: ``inserted_into_table:14,inlined_delete:19``."""
+ADDITIONS = ("inserted_into_table", "inlined_insert")
 KEYS = {
     "images": ("image_id", "files WHERE image_id IS NOT NULL"),
     "labels": ("label_set, image_id, class", "labels"),
@@ -48,6 +49,15 @@ class Change:
         }
 
 
+@dataclass(frozen=True)
+class TableChanges:
+    """Which tables were changed up to the newest snapshot: those with new rows, and those changed in another way."""
+
+    newest: int
+    added: frozenset[str]
+    rewritten: frozenset[str]
+
+
 def find_snapshot(lake: Lake, name: int | str) -> int:
     """Find a snapshot by its number or its tag.
 
@@ -63,12 +73,11 @@ def find_snapshot(lake: Lake, name: int | str) -> int:
     return int(name)
 
 
-def list_changed_tables(lake: Lake, since: int, made: str) -> tuple[int, set[str]] | None:
+def list_changes(lake: Lake, since: int, made: str) -> TableChanges | None:
     """List the tables that were changed after a snapshot, given by its number and by :func:`find_time`.
 
     Returns:
-        The newest snapshot and the names of the tables; None if they cannot be told: the lake is another one or older
-        than that, or some snapshots have expired.
+        None if that cannot be told: the lake is another one or older than that, or some snapshots have expired.
     """
     snapshots = lake.rows(
         f"""SELECT snapshot_id, snapshot_time::VARCHAR, changes_made FROM {META}.ducklake_snapshot
@@ -79,10 +88,12 @@ def list_changed_tables(lake: Lake, since: int, made: str) -> tuple[int, set[str
     numbers = [number for number, *_ in snapshots]
     if numbers != list(range(since, since + len(numbers))) or not numbers or snapshots[0][1] != made:
         return None
-    changed = {number for _, _, changes in snapshots[1:] for number in CHANGED_TABLE.findall(changes or "")}
+    changes = {change for _, _, text in snapshots[1:] for change in CHANGE.findall(text or "")}
     rows = lake.rows(f"SELECT table_id::VARCHAR, table_name FROM {META}.ducklake_table")
     names = {str(number): str(name) for number, name in rows}
-    return numbers[-1], {names.get(number, number) for number in changed}
+    added = {names.get(number, number) for kind, number in changes if kind in ADDITIONS}
+    rewritten = {names.get(number, number) for kind, number in changes if kind not in ADDITIONS}
+    return TableChanges(numbers[-1], frozenset(added), frozenset(rewritten))
 
 
 def find_time(lake: Lake, snapshot: int) -> str:

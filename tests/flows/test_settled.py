@@ -164,6 +164,19 @@ def test_other_settings_another_label_or_an_expired_snapshot_are_left_to_a_full_
 
 
 @pytest.mark.usefixtures("first_report")
+def test_predictions_that_were_deleted_are_made_again(settings: RunSettings, run: Run) -> None:
+    run()
+    assert look(settings)
+    with open_lake(settings.resolved_home) as lake:
+        lake.commit(lambda: lake.execute("DELETE FROM predictions WHERE image_id = (SELECT min(image_id) FROM images)"))
+    assert look(settings) is None
+    run()
+    assert look(settings)
+    with read_lake(settings.resolved_home) as lake:
+        assert lake.value("SELECT count(DISTINCT image_id) FROM predictions") == 60
+
+
+@pytest.mark.usefixtures("first_report")
 def test_what_another_program_left_in_place_of_it_is_ignored(settings: RunSettings, run: Run) -> None:
     run()
     for file in settings.resolved_home.settled.glob("*.json"):
