@@ -128,7 +128,7 @@ def measure_network(name: str, options: argparse.Namespace) -> list[Ratio]:
 
 
 def open_faster(network: Network, dtype: Dtype, device: str, paths: Sequence[Path], *, compiled: bool) -> Embedder:
-    """Open the engine as a long run opens it: in the runtime that turns out to be the fastest, which is the limit, too."""
+    """Open the engine as a long run opens it: in the runtime that turns out to be the fastest."""
     batch = BATCHES[device.partition(":")[0]]
     plain = open_engine(network, dtype, device, batch, compiled=False)
     sides = {"torch": plain, **open_exported(plain)}
@@ -147,7 +147,7 @@ def open_exported(plain: Embedder) -> dict[str, Embedder]:
     model = KEPT / "weights" / f"{plain.recipe.recipe_id}.onnx"
     if not model.exists():
         plain.lanes.export(model)
-    opened = {}
+    opened = dict[str, Embedder]()
     for runtime in list_runtimes():
         lanes = make_lanes(runtime, plain.batch)
         backbone = OPENERS[runtime](model, lanes.count, count_cores() // lanes.count)
@@ -259,15 +259,11 @@ def to_ratios(name: str, turns: Sequence[Turn], targets: Targets) -> list[Ratio]
     def against(what: str, ours: Sequence[float], theirs: Sequence[float], target: float) -> Ratio:
         return Ratio(f"{name}: {what}", tuple(zip(ours, theirs, strict=True)), target, unit)
 
+    tuned = 1.5 if decode_bound else targets.tuned
     parquet, lake = [turn.parquet for turn in turns], [turn.lake for turn in turns]
     ratios = [
         against("files to Parquet / limit", parquet, limits, targets.limit),
-        against(
-            "files to Parquet / tuned loop",
-            parquet,
-            [turn.honest for turn in turns],
-            1.5 if decode_bound else targets.tuned,
-        ),
+        against("files to Parquet / tuned loop", parquet, [turn.honest for turn in turns], tuned),
         against("files to Parquet / usual loop", parquet, [turn.common for turn in turns], targets.usual),
     ]
     committed = [against("files to lake / limit", lake, limits, targets.limit)] if lake[0] == lake[0] else []
