@@ -165,13 +165,21 @@ def open_model(
     """
     from tasks.encoder.layers import open_layers
     from tasks.encoder.pack import open_images
+    from tasks.encoder.runtimes.exported import find_served_model
+    from tasks.encoder.runtimes.exported_images import open_exported_images
     from tasks.heads.load import read_head
 
     where = _open_home(home, lake)
     with read_existing_lake(where) as opened:
         training = _find_version(opened, ModelName(name), version, registry or RegisterSettings())
     head = read_head(where, training, open_layers)
-    embed = open_images(where.backbones / training.recipe_id, batch, head.views, Budget(max_bytes, max_seconds))
+    packed, budget = where.backbones / training.recipe_id, Budget(max_bytes, max_seconds)
+    exported = find_served_model(where, training.recipe_id)  # needs no torch
+    embed = (
+        open_exported_images(packed, exported, batch, head.views, budget)
+        if exported
+        else open_images(packed, batch, head.views, budget)
+    )
     return Model(head.classes, training.training_id, training.recipe_id, head, embed)
 
 
