@@ -9,6 +9,9 @@ NAME = "PREFECT_API_URL"
 FILES = {"prefect.toml": "", ".env": NAME, "pyproject.toml": "[tool.prefect"}
 """Files of the working folder that Prefect reads, with the text of those that may name a server."""
 
+WITH_SERVER = ("local", "cloud")
+"""Prefect's own profiles that name a server."""
+
 
 def may_name_server(environment: Mapping[str, str], folder: Path) -> bool:
     """Return whether the environment, a profile of Prefect or a file in the folder may name a server.
@@ -18,8 +21,9 @@ def may_name_server(environment: Mapping[str, str], folder: Path) -> bool:
     profiles = Path(environment.get("PREFECT_HOME", "~/.prefect")).expanduser() / "profiles.toml"
     profiles = Path(environment.get("PREFECT_PROFILES_PATH", profiles)).expanduser()
     return (
-        bool(environment.get(NAME))
+        bool(environment.get(NAME) or environment.get("PREFECT_PROFILE"))
         or _has(profiles, NAME)
+        or any(_has(profiles, f'active = "{name}"') for name in WITH_SERVER)
         or any(_has(folder / name, text) for name, text in FILES.items())
     )
 
