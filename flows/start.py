@@ -37,7 +37,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Collect no garbage while modules are imported, which leave little, and do not look through them later."""
+    """Turn the garbage collector off during imports, and exempt what they created from later collections."""
     gc.disable()
     yield
     gc.freeze()

@@ -110,8 +110,8 @@ def _train(settings: RunSettings, at: str | None, output: OutputOptions) -> None
     from flows.train import train as train_flow
 
     with explain_server_errors():
-        trained = train_flow(settings, at)
-    print_result(output, trained_to_json(trained), lambda: describe_trained(trained_to_json(trained)))
+        trained = trained_to_json(train_flow(settings, at))
+    print_result(output, trained, lambda: describe_trained(trained))
 
 
 def _search(settings: RunSettings, at: str | None, output: OutputOptions) -> None:

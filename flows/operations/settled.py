@@ -1,7 +1,8 @@
-"""Runs with nothing to do: what a run leaves is remembered, so that the next one can see at once that it still holds.
+"""Answer a run with nothing to do at once.
 
-Looking is a pure read, which imports none of Prefect, torch, MLflow: it lists the source, and asks the lake and the
-registry's file whether anything has changed since. Whatever it cannot tell is left to a full run.
+A run that leaves nothing to do saves that fact. The next run first checks that nothing has changed since: it lists the
+source, and looks at the lake and at the files that the run depended on. This is a pure read, and imports none of
+Prefect, torch and MLflow. If it cannot tell, a full run decides.
 """
 
 import time
@@ -124,7 +125,7 @@ def _read(file: Path) -> Settled | None:
 
 
 def _file(home: Home, settings: RunSettings) -> Path:
-    """Return where the result for these settings is remembered. All that could decide otherwise is part of its name."""
+    """Return the file for these settings. Its name is a hash of all that could lead a run to another result."""
     values = settings.model_dump(mode="json", exclude={"home", "source", "name", "retry", "rehash", "accept_gone"})
     decisive = {
         "settings": values,
@@ -136,7 +137,7 @@ def _file(home: Home, settings: RunSettings) -> Path:
 
 
 def _to_idle_report(report: dict[str, Any]) -> dict[str, Any]:
-    """Return what a run reports that finds everything as the run of another report left it."""
+    """Return the report of a run that follows another and finds nothing changed."""
     images, features = report["images"], report["features"]
     return {
         **report,

@@ -53,9 +53,9 @@ def connect(wheels: Wheels) -> duckdb.DuckDBPyConnection:
 def skip_pandas() -> None:
     """Keep DuckDB from importing pandas, which takes longer than all queries of most commands.
 
-    It does so at the first parameter of a query, to see whether that is a ``NaT``. This shows it a module that has
-    none, for one query. Data frames are still recognised. For processes that have no other
-    threads yet, one of which could import pandas at this moment.
+    It imports pandas at the first parameter of a query, to see whether that is a ``NaT``. For one query, this shows it
+    an empty module instead. Data frames are still recognised. Call it before other threads start: one of them could
+    import pandas at this moment.
     """
     if "pandas" in sys.modules:
         return

@@ -94,7 +94,7 @@ def replace_opener(monkeypatch: pytest.MonkeyPatch, opener: Callable[..., Any]) 
 
 
 def forget(home: Home, recipe_id: str) -> None:
-    for file in (home.runtimes / recipe_id).glob("*.json"):
+    for file in (home.runtimes / recipe_id).rglob("*.json"):
         file.unlink()
 
 
@@ -123,18 +123,20 @@ def test_a_runtime_that_is_not_installed_is_refused(packed: tuple[Home, str], mo
         verify_canaries(home, SOURCE, recipe_id, 1, SETTINGS.model_copy(update={"runtime": "openvino"}))
 
 
-def test_a_damaged_file_is_not_opened(packed: tuple[Home, str]) -> None:
+@pytest.mark.parametrize("damage", [lambda data: data[:-1] + bytes([data[-1] ^ 1]), lambda _: b"no model"])
+def test_a_damaged_file_is_not_opened_but_exported_again(
+    packed: tuple[Home, str], damage: Callable[[bytes], bytes]
+) -> None:
     home, recipe_id = packed
     verify_canaries(home, SOURCE, recipe_id, 1, SETTINGS)
     file: Path = model_path(home, recipe_id)
-    whole = file.read_bytes()
-    try:
-        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert find_served_model(home, recipe_id) is None
-        file.unlink()
-        assert find_served_model(home, recipe_id) is None
-    finally:
-        file.write_bytes(whole)
+    file.write_bytes(damage(file.read_bytes()))
+    assert find_served_model(home, recipe_id) is None
+    verify_canaries(home, SOURCE, recipe_id, 1, SETTINGS)
+    assert find_served_model(home, recipe_id) == file
+    choice = find_choice(home, recipe_id, "cpu")
+    assert choice
+    assert "onnxruntime" in choice.paces
 
 
 def test_torch_may_be_named(packed: tuple[Home, str]) -> None:

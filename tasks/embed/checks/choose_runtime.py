@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 
-from storage.errors import NumbersChangedError, SettingsError
+from storage.errors import SettingsError
 from storage.locations.home import Home
 from storage.tables.canaries import Canaries, Probe
 from tasks.embed.checks.canaries import compare, measure_pace
@@ -13,6 +13,8 @@ from tasks.encoder.embedder import Embedder
 from tasks.encoder.runtimes.exported import (
     Runtime,
     RuntimeChoice,
+    find_choice,
+    is_exported,
     list_runtimes,
     model_path,
     open_embedder,
@@ -47,14 +49,14 @@ def choose_runtime(
     """
     recipe_id, named = embedder.recipe.recipe_id, settings.runtime != "auto"
     tried = list_runtimes() if settings.runtime == "auto" else [_check_installed(settings.runtime)]
-    reason = _export(home, embedder) if tried else "nothing else is installed"
+    reason = _export(home, embedder, settings.device) if tried else "nothing else is installed"
     paces: dict[Runtime, float] = {} if named else {"torch": pace or measure_pace(embedder)}
     for runtime in tried if reason is None else ():
-        other = open_embedder(home, recipe_id, settings.batch, settings.device, runtime)
         try:
+            other = open_embedder(home, recipe_id, settings.batch, settings.device, runtime)
             compare(other, canaries, probes)
-        except NumbersChangedError as error:
-            reason = f"{runtime}: {error}"
+        except Exception as error:  # noqa: BLE001 - a runtime raises anything for a network that it cannot run
+            reason = f"{runtime}: {' '.join(str(error).split())}"
         else:
             paces[runtime] = measure_pace(other)
     if reason and not (named and paces):
@@ -76,10 +78,11 @@ def _check_installed(runtime: Runtime) -> Runtime:
     return runtime
 
 
-def _export(home: Home, embedder: Embedder) -> str | None:
-    """Write the ONNX file, unless it is there; return why that is not possible, None if it is."""
-    path = model_path(home, embedder.recipe.recipe_id)
-    if path.exists():
+def _export(home: Home, embedder: Embedder, device: str) -> str | None:
+    """Write the ONNX file, unless it is there undamaged; return why that is not possible, None if it is."""
+    recipe_id = embedder.recipe.recipe_id
+    path, choice = model_path(home, recipe_id), find_choice(home, recipe_id, device)
+    if choice and is_exported(home, recipe_id, choice):
         return None
     if embedder.lanes.export is None:
         return "only float32 on a CPU is exported"

@@ -1,6 +1,6 @@
 """Exported backbones: an ONNX file beside a packed backbone, opened without torch, and which runtime is the fastest.
 
-What is here is a cache, for one machine each: whoever deletes it pays for one more export.
+All of it is a cache, kept for each machine separately. If it is deleted, the next run exports the backbone again.
 """
 
 import json
@@ -67,19 +67,21 @@ def find_choice(home: Home, recipe_id: str, device: str) -> RuntimeChoice | None
         choice = RuntimeChoice(**json.loads(_choice_path(home, recipe_id).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):  # there is none, or another release wrote it
         return None
-    model = model_path(home, recipe_id)
-    if choice.runtime in OPENERS and not (model.exists() and digest_file(model) == choice.model):
-        return None
-    return choice
+    return None if choice.runtime in OPENERS and not is_exported(home, recipe_id, choice) else choice
 
 
 def find_served_model(home: Home, recipe_id: str) -> Path | None:
     """Find the ONNX file that a registered model can serve; None if ONNX Runtime was not found to yield its numbers."""
     choice = find_choice(home, recipe_id, "auto")
-    model = model_path(home, recipe_id)
-    if choice is None or "onnxruntime" not in choice.paces or not model.exists():
+    if choice is None or "onnxruntime" not in choice.paces or not is_exported(home, recipe_id, choice):
         return None
-    return model if digest_file(model) == choice.model else None
+    return model_path(home, recipe_id)
+
+
+def is_exported(home: Home, recipe_id: str, choice: RuntimeChoice) -> bool:
+    """Return whether the ONNX file of a choice is there, undamaged."""
+    model = model_path(home, recipe_id)
+    return model.exists() and digest_file(model) == choice.model
 
 
 def save_choice(home: Home, recipe_id: str, choice: RuntimeChoice) -> None:
@@ -89,8 +91,8 @@ def save_choice(home: Home, recipe_id: str, choice: RuntimeChoice) -> None:
 
 
 def model_path(home: Home, recipe_id: str) -> Path:
-    """Return the path of a recipe's ONNX file."""
-    return home.runtimes / recipe_id / MODEL
+    """Return the path of a recipe's ONNX file; each machine that uses the home has its own."""
+    return home.runtimes / recipe_id / _name_machine() / MODEL
 
 
 def open_embedder(home: Home, recipe_id: str, batch: int | None, device: str, runtime: Runtime = "torch") -> Embedder:
@@ -116,7 +118,11 @@ def _open_exported(recipe: Recipe, model: Path, _: str, runtime: str, batch: int
 
 
 def _choice_path(home: Home, recipe_id: str) -> Path:
-    return home.runtimes / recipe_id / f"{digest(_describe_machine())[:12]}.json"
+    return home.runtimes / recipe_id / _name_machine() / "choice.json"
+
+
+def _name_machine() -> str:
+    return digest(_describe_machine())[:12]
 
 
 @cache
