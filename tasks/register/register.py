@@ -1,6 +1,7 @@
 """From a training to a registered version: log it, register it, compare it with the champion, record it."""
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -247,7 +248,10 @@ def _register(client: "MlflowClient", package: ModelPackage, run_id: str) -> str
 
     training = package.training
     tags = {TRAINING_TAG: training.training_id, RECIPE_TAG: training.recipe_id, "snapshot": str(training.snapshot)}
-    version = mlflow.register_model(f"runs:/{run_id}/model", package.name, tags=tags)
+    with contextlib.redirect_stderr(
+        io.StringIO()
+    ):  # MLflow would say that the model "already exists", made just before
+        version = mlflow.register_model(f"runs:/{run_id}/model", package.name, tags=tags)
     client.update_model_version(
         package.name, version.version, f"Snapshot {training.snapshot}, recipe {training.recipe_id[:12]}"
     )
